@@ -1,0 +1,108 @@
+/**
+ * Errors that reelhaul shows to people and programs. Each has a stable `code`; decide by it or by class, never by the
+ * message. A message says what was expected and what was got.
+ */
+
+/** One thing wrong with an input: where (`request.options.seconds`, `REDIS_URL`) and what was expected. */
+export interface Problem {
+  readonly path: string;
+  readonly message: string;
+}
+
+/** The base of all of them. */
+export class ReelhaulError extends Error {
+  readonly code: string;
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+    this.code = code;
+  }
+}
+
+/** An input from outside was refused; nothing was stored. `problems` names every one, not only the first. */
+export class InvalidInputError extends ReelhaulError {
+  readonly problems: readonly Problem[];
+  constructor(what: string, problems: readonly Problem[]) {
+    super(
+      'invalid_input',
+      `${what}:\n${problems.map(({ path, message }) => `  ${path}: ${message}`).join('\n')}`,
+    );
+    this.problems = problems;
+  }
+}
+
+/** The environment cannot be used. Same shape as an invalid input. */
+export class ConfigError extends InvalidInputError {
+  constructor(problems: readonly Problem[]) {
+    super('The configuration cannot be used', problems);
+  }
+}
+
+/** Redis is unreachable, too old or set up so that jobs could be lost. */
+export class RedisUnusableError extends ReelhaulError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('redis_unusable', message, options);
+  }
+}
+
+/** No generation has this id. */
+export class NotFoundError extends ReelhaulError {
+  constructor(generationId: string) {
+    super('not_found', `There is no generation ${generationId}.`);
+  }
+}
+
+/** The idempotency key was used before for a different request. */
+export class IdempotencyConflictError extends ReelhaulError {
+  readonly generationId: string;
+  constructor(idempotencyKey: string, generationId: string) {
+    super(
+      'idempotency_conflict',
+      `The idempotency key ${JSON.stringify(idempotencyKey)} belongs to generation ${generationId}, whose request is different.`,
+    );
+    this.generationId = generationId;
+  }
+}
+
+/** What was asked for does not fit the state the generation is in. */
+export class StateConflictError extends ReelhaulError {
+  constructor(message: string) {
+    super('state_conflict', message);
+  }
+}
+
+/** Doing this may be billed a second time, and the caller did not say that this is accepted (`allowRebill`). */
+export class RebillNotAllowedError extends ReelhaulError {
+  constructor(generationId: string) {
+    super(
+      'rebill_not_allowed',
+      `Submitting generation ${generationId} again may be billed a second time. Say allowRebill to accept that.`,
+    );
+  }
+}
+
+/** `waitFor` gave up waiting; the generation goes on. */
+export class WaitTimeoutError extends ReelhaulError {
+  constructor(generationId: string, timeoutMs: number) {
+    super('wait_timeout', `Generation ${generationId} did not finish within ${timeoutMs} ms.`);
+  }
+}
+
+/**
+ * Storage could not be used. `retryable` tells whether waiting may mend it (full disk, server down) or the
+ * configuration must change first (both wait; the second also raises an alarm).
+ */
+export class StorageError extends ReelhaulError {
+  readonly retryable: boolean;
+  constructor(message: string, retryable: boolean, options?: ErrorOptions) {
+    super('storage_error', message, options);
+    this.retryable = retryable;
+  }
+}
+
+/** A different file already has this key; it was left as it is. */
+export class StorageConflictError extends ReelhaulError {
+  constructor(key: string) {
+    super('storage_conflict', `A different file is already stored as ${key}; it was not replaced.`);
+  }
+}

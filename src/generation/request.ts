@@ -1,0 +1,106 @@
+/**
+ * What an app may ask for: the fields of `POST /runway/pro/generate` as the provider documents them, checked before
+ * anything is paid. `callback_url` is reelhaul's own and not part of it (apps are told by notification).
+ *
+ * What the provider surely refuses is an error; what is only doubtful is a warning, kept on the generation.
+ */
+import { isIP } from 'node:net';
+import { z } from 'zod';
+
+/** Runway's rule for input URLs: https, a domain name, at most 2,048 characters. (Redirects cannot be seen from here.) */
+const MAX_URL_LENGTH = 2048;
+const MAX_PROMPT_LENGTH = 20_000;
+
+const KNOWN_MODELS = ['gen4', 'gen4_turbo', 'gen4.5', 'gen3', 'gen2'];
+const KNOWN_RATIOS = ['1280:720', '720:1280', '16:9', '9:16', '1:1'];
+
+function whyNotAnInputUrl(text: string): string | null {
+  if (text.length > MAX_URL_LENGTH)
+    return `a URL of at most ${MAX_URL_LENGTH} characters, got ${text.length}`;
+  if (!URL.canParse(text)) return `an https URL, got ${JSON.stringify(text.slice(0, 80))}`;
+  const url = new URL(text);
+  if (url.protocol !== 'https:') return `an https URL, got ${url.protocol}//`;
+  if (url.username || url.password) return 'a URL without user name and password';
+  const host = url.hostname.replace(/^\[|\]$/g, '');
+  if (isIP(host)) return `a URL with a domain name, got the address ${host}`;
+  if (!host.includes('.')) return `a URL with a public domain name, got ${host}`;
+  return null;
+}
+
+const inputUrl = z.string().superRefine((text, issue) => {
+  const expected = whyNotAnInputUrl(text);
+  if (expected !== null) issue.addIssue({ code: 'custom', message: `expected ${expected}` });
+});
+
+const motionVector = z.strictObject({
+  x: z.number().optional(),
+  y: z.number().optional(),
+  z: z.number().optional(),
+  r: z.number().optional(),
+  bg_x_pan: z.number().optional(),
+  bg_y_pan: z.number().optional(),
+});
+
+/** The request of one generation. Unknown keys of `options` pass through; unknown keys beside it are errors. */
+export const requestSchema = z.strictObject({
+  prompt: z
+    .string()
+    .max(MAX_PROMPT_LENGTH)
+    .refine((text) => text.trim() !== '', { message: 'expected a text that is not empty' }),
+  model: z.string().trim().min(1).max(64).default('gen4'),
+  image: inputUrl.optional(),
+  ratio: z
+    .string()
+    .regex(/^[1-9]\d{0,4}:[1-9]\d{0,4}$/, { message: 'expected width:height, such as 1280:720 or 16:9' })
+    .default('1280:720'),
+  style: z.string().min(1).max(200).optional(),
+  options: z
+    .looseObject({
+      seconds: z
+        .union([z.literal(5), z.literal(10)], {
+          error: (issue) => `expected 5 or 10, got ${JSON.stringify(issue.input)}`,
+        })
+        .optional(),
+      motion_vector: motionVector.optional(),
+      image_as_end_frame: z.boolean().optional(),
+    })
+    .refine((options) => JSON.stringify(options).length <= 8192, {
+      message: 'expected at most 8,192 characters of JSON',
+    })
+    .optional(),
+  last_image: inputUrl.optional(),
+});
+
+/** A checked request, defaults filled in. */
+export type GenerationRequest = z.output<typeof requestSchema>;
+/** A request as the app writes it. */
+export type GenerationRequestInput = z.input<typeof requestSchema>;
+
+export interface Warning {
+  readonly code: string;
+  readonly message: string;
+}
+
+/** What is allowed but doubtful about a request; empty when nothing is. */
+export function requestWarnings(request: GenerationRequest): Warning[] {
+  const warnings: Warning[] = [];
+  if (!KNOWN_MODELS.includes(request.model)) {
+    warnings.push({
+      code: 'model_unknown',
+      message: `The model ${request.model} is not among the documented ones (${KNOWN_MODELS.join(', ')}).`,
+    });
+  }
+  if (!KNOWN_RATIOS.includes(request.ratio)) {
+    warnings.push({
+      code: 'ratio_unknown',
+      message: `The ratio ${request.ratio} is not among the documented ones (${KNOWN_RATIOS.join(', ')}).`,
+    });
+  }
+  if (request.image === undefined) {
+    warnings.push({
+      code: 'image_missing',
+      message: 'The provider marks a source image as required; a request with only a prompt may be refused.',
+    });
+  }
+  return warnings;
+}

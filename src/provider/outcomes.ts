@@ -1,0 +1,103 @@
+/**
+ * What a call to the provider can come to: two closed unions. Every answer whatever (any status, any bytes, none at
+ * all) becomes exactly one member; nothing is ever thrown for an answer. The rows are those of `docs/provider.md`.
+ */
+
+/** What the provider really said, bounded and with the API key redacted, kept so that an operator can read it. */
+export interface RawAnswer {
+  readonly at: number;
+  readonly call: 'submit' | 'poll' | 'callback';
+  /** HTTP status; null when no answer came. */
+  readonly httpStatus: number | null;
+  /** `X-Oneapi-Request-Id`, when present. */
+  readonly requestId: string | null;
+  /** The body as text, at most 2,048 characters. */
+  readonly body: string;
+  /** The transport error (code and message) when no whole answer came. */
+  readonly error: string | null;
+}
+
+/** What the provider says it took and gave back, in its own units; null where it says nothing. */
+export interface Billing {
+  readonly point: number | null;
+  readonly refund: number | null;
+}
+
+export type SubmitOutcome =
+  /** A task exists. `warning` is set when the answer carried a task id beside a code that is not a success. */
+  | {
+      readonly kind: 'accepted';
+      readonly taskId: string;
+      readonly warning: string | null;
+      readonly answer: RawAnswer;
+    }
+  /** Surely nothing was sent or taken. `connect` costs an attempt, `rateLimited` does not, `serverError` does. */
+  | {
+      readonly kind: 'notAccepted';
+      readonly reason: 'connect' | 'rateLimited' | 'serverError';
+      readonly retryAfterMs: number | null;
+      readonly message: string;
+      readonly answer: RawAnswer;
+    }
+  /** Final and not billed. `forbidden` marks a 403, of which several in a row mean that the key is refused. */
+  | {
+      readonly kind: 'rejected';
+      readonly code: string;
+      readonly message: string;
+      readonly forbidden: boolean;
+      readonly answer: RawAnswer;
+    }
+  /** The key or its quota is refused: no submit of anyone will pass. */
+  | {
+      readonly kind: 'refused';
+      readonly reason: 'key' | 'quota';
+      readonly message: string;
+      readonly answer: RawAnswer;
+    }
+  /** Nobody can know whether a task was created and billed. Never posted again by itself. */
+  | {
+      readonly kind: 'unconfirmed';
+      readonly reason: string;
+      readonly message: string;
+      readonly answer: RawAnswer;
+    };
+
+export type PollOutcome =
+  /** The provider does not know the task (yet). */
+  | { readonly kind: 'notVisible'; readonly answer: RawAnswer }
+  /** Waiting or running. `progress` is a percentage, 0 to 100; null when the provider says none. */
+  | {
+      readonly kind: 'pending';
+      readonly running: boolean;
+      readonly progress: number | null;
+      readonly word: string;
+      readonly answer: RawAnswer;
+    }
+  | {
+      readonly kind: 'succeeded';
+      readonly videoUrl: string;
+      readonly posterUrl: string | null;
+      readonly lastFrameUrl: string | null;
+      readonly billing: Billing;
+      readonly answer: RawAnswer;
+    }
+  | { readonly kind: 'succeededWithoutUrl'; readonly billing: Billing; readonly answer: RawAnswer }
+  /** The provider's verdict. `mayResubmit` follows Runway's failure codes; every resubmit is a new charge. */
+  | {
+      readonly kind: 'failed';
+      readonly code: string | null;
+      readonly message: string | null;
+      readonly mayResubmit: 'never' | 'once' | 'later';
+      readonly billing: Billing;
+      readonly answer: RawAnswer;
+    }
+  /** Ask again later; says nothing about the task. */
+  | {
+      readonly kind: 'unavailable';
+      readonly reason: string;
+      readonly retryAfterMs: number | null;
+      readonly message: string;
+      readonly answer: RawAnswer;
+    }
+  /** Key, address or gateway is wrong (401, 403, a redirect, HTML with 200): an alarm, never a failed task. */
+  | { readonly kind: 'misconfigured'; readonly message: string; readonly answer: RawAnswer };

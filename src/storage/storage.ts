@@ -1,0 +1,38 @@
+/**
+ * Where finished files live. One interface, one contract suite (`test/storage/contract.ts`), several drivers.
+ * A key is a relative path with `/` between its parts, never starting with `/` nor holding `..`, `.` or empty parts.
+ */
+import type { Readable } from 'node:stream';
+
+export interface PutOptions {
+  readonly contentType: string;
+  /** Aborts the write; nothing stays visible. */
+  readonly signal?: AbortSignal;
+}
+
+export interface StoredFile {
+  readonly key: string;
+  readonly sizeBytes: number;
+  /** Hex digest of the bytes as stored. */
+  readonly sha256: string;
+}
+
+export interface Storage {
+  /** For logs and messages: no credentials in it. */
+  readonly description: string;
+  /**
+   * Streams `source` to `key`. The file becomes visible only when `source` ended well and every byte is down; when
+   * `source` errors (a failed verification does) or `signal` aborts, nothing stays. A file with the same bytes already
+   * there is kept; one with other bytes is never replaced: `StorageConflictError`.
+   */
+  put(key: string, source: Readable, options: PutOptions): Promise<StoredFile>;
+  /** Size of what is stored there; null when nothing is. */
+  stat(key: string): Promise<{ sizeBytes: number } | null>;
+  /** Reads it back, whole or from `start` to `end` (both inclusive, bytes). */
+  read(key: string, range?: { start: number; end: number }): Promise<Readable>;
+  /** Removes it; no error when it is not there. */
+  remove(key: string): Promise<void>;
+  /** Writes, reads and removes a probe file; throws `StorageError` with what to do when storage cannot be used. */
+  probe(): Promise<void>;
+  close(): Promise<void>;
+}
