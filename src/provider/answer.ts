@@ -1,0 +1,105 @@
+/**
+ * What came back over the wire, and what of it is kept. An `Exchange` is the whole truth about one call as the
+ * client saw it; the classifiers decide by it alone, and `keepAnswer` makes of it the bounded, redacted record.
+ */
+import type { RawAnswer } from './outcomes.js';
+
+/** Why no whole answer came. Only `connect` and `aborted` can happen before anything was sent. */
+export type FailureReason = 'connect' | 'aborted' | 'timeout' | 'connectionLost' | 'tooLarge' | 'internal';
+
+export interface Exchange {
+  /** HTTP status; null when no status line was read. */
+  readonly httpStatus: number | null;
+  /** Header names in lower case. */
+  readonly headers: Readonly<Record<string, string>>;
+  /** The body, or as much of it as was read. */
+  readonly body: string;
+  /** Null exactly when the whole answer was read. */
+  readonly failure: { readonly reason: FailureReason; readonly message: string } | null;
+  /** False only if surely no byte of the request left: the connection (with TLS: its handshake) was never up. */
+  readonly sent: boolean;
+}
+
+/** What a classifier is told beside the exchange: the instant (epoch ms) and the key to redact. */
+export interface AnswerContext {
+  readonly at: number;
+  readonly apiKey: string;
+}
+
+const MAX_BODY_CHARS = 2048;
+const MAX_MESSAGE_CHARS = 500;
+const MAX_REQUEST_ID_CHARS = 128;
+const REDACTED = '[redacted]';
+/** A cut body may end inside the key; a beginning of the key this long at the very end is redacted as well. */
+const MIN_PARTIAL_KEY_CHARS = 6;
+const MAX_RETRY_AFTER_MS = 60 * 60 * 1000;
+
+/** The first `length` characters, never half of a surrogate pair. */
+function cut(text: string, length: number): string {
+  if (text.length <= length) return text;
+  const end = /[\uD800-\uDBFF]/.test(text.charAt(length - 1)) ? length - 1 : length;
+  return text.slice(0, end);
+}
+
+/** `text` without the API key, in the spellings an echo may use: plain, URL-encoded, escaped in JSON. */
+export function redact(text: string, apiKey: string): string {
+  if (apiKey === '') return text;
+  const spellings = new Set([apiKey, JSON.stringify(apiKey).slice(1, -1)]);
+  // A lone surrogate has no URL encoding; such a key cannot be echoed that way either.
+  if (!/\p{Cs}/u.test(apiKey)) spellings.add(encodeURIComponent(apiKey));
+  let clean = text;
+  for (const spelling of spellings) clean = clean.replaceAll(spelling, REDACTED);
+  for (let length = apiKey.length - 1; length >= MIN_PARTIAL_KEY_CHARS; length -= 1) {
+    if (clean.endsWith(apiKey.slice(0, length))) return clean.slice(0, -length) + REDACTED;
+  }
+  return clean;
+}
+
+/** The provider's words for people: redacted, on one line, at most 500 characters. */
+export function quote(text: string, apiKey: string): string {
+  return cut(
+    redact(text, apiKey)
+      .replace(/[\p{Cc}\s]+/gu, ' ')
+      .trim(),
+    MAX_MESSAGE_CHARS,
+  );
+}
+
+/** The record of this answer. Redaction comes before every cut, or a cut through the key would hide it from it. */
+export function keepAnswer(
+  call: RawAnswer['call'],
+  exchange: Exchange,
+  { at, apiKey }: AnswerContext,
+): RawAnswer {
+  const requestId = exchange.headers['x-oneapi-request-id'];
+  return {
+    at,
+    call,
+    httpStatus: exchange.httpStatus,
+    requestId: requestId ? cut(redact(requestId, apiKey), MAX_REQUEST_ID_CHARS) : null,
+    body: cut(redact(exchange.body, apiKey), MAX_BODY_CHARS),
+    error: exchange.failure ? quote(`${exchange.failure.reason}: ${exchange.failure.message}`, apiKey) : null,
+  };
+}
+
+const HTTP_DATE = /^(mon|tue|wed|thu|fri|sat|sun)[a-z]*,? .*\d/i;
+
+/**
+ * The wait that `Retry-After` asks for, in ms: seconds or a date (against `at`), clamped to 0 … 1 h, since a server
+ * with a wrong clock must not park a generation for a year. Null when the header is absent or makes no sense.
+ */
+export function readRetryAfterMs(exchange: Exchange, at: number): number | null {
+  const text = exchange.headers['retry-after']?.trim() ?? '';
+  let waitMs = NaN;
+  if (/^[+-]?\d+(\.\d+)?$/.test(text)) waitMs = Number(text) * 1000;
+  // The oldest of the three HTTP date forms names no zone, and means GMT as the others do.
+  else if (HTTP_DATE.test(text))
+    waitMs = Date.parse(/gmt|utc|[+-]\d{4}$/i.test(text) ? text : `${text} GMT`) - at;
+  return Number.isNaN(waitMs) ? null : Math.round(Math.min(Math.max(waitMs, 0), MAX_RETRY_AFTER_MS));
+}
+
+/** Markup where JSON belongs: a login page, a parked domain, a gateway's error page. */
+export function isMarkup(exchange: Exchange): boolean {
+  const body = exchange.body.trimStart();
+  return body.startsWith('<') || (body !== '' && /\bhtml\b/i.test(exchange.headers['content-type'] ?? ''));
+}

@@ -1,0 +1,276 @@
+/**
+ * The calls to the provider, over HTTP. It promises:
+ *
+ * - `submit` and `poll` never throw and never wait without limit; every answer whatever is one of the outcomes;
+ * - a submit that ends before its connection was up is told apart from one that may have been read, by watching the
+ *   socket, never by guessing from an error code: the same ECONNRESET is free before and may be billed after;
+ * - no redirect is followed, no proxy variable is honoured, and the API key goes to `baseUrl` and nowhere else.
+ */
+import http from 'node:http';
+import https from 'node:https';
+import type { Readable } from 'node:stream';
+import { create } from 'axios';
+import type { GenerationRequest } from '../generation/request.js';
+import type { Exchange, FailureReason } from './answer.js';
+import { classifyPoll } from './classify-poll.js';
+import { classifySubmit, type Submit5xxPolicy } from './classify-submit.js';
+import type { PollOutcome, SubmitOutcome } from './outcomes.js';
+import { watchedTransport } from './transport.js';
+
+export interface ProviderOptions {
+  /** Scheme, host and port of the API, such as `https://api.cometapi.com`. */
+  readonly baseUrl: string;
+  readonly apiKey: string;
+  /** `X-Runway-Version`. */
+  readonly version: string;
+  /** The longest a whole call may take, from the first look-up to the last byte of the answer. */
+  readonly submitTimeoutMs: number;
+  readonly pollTimeoutMs: number;
+  /** The longest that look-up, connection and TLS handshake may take; never more than the whole. Default 10 s. */
+  readonly connectTimeoutMs?: number;
+  readonly submit5xxPolicy: Submit5xxPolicy;
+  /** Epoch ms. */
+  readonly now: () => number;
+  /** PEM of one more certificate authority, for a gateway of one's own. */
+  readonly ca?: string;
+  readonly log?: { debug(fields: Readonly<Record<string, unknown>>, message: string): void };
+}
+
+export interface SubmitOptions {
+  readonly callbackUrl: string;
+  readonly signal?: AbortSignal;
+  /** Called once, when the whole request has been handed to a connected socket: from here on it may be billed. */
+  readonly onSent?: () => void;
+}
+
+export interface Provider {
+  submit(request: GenerationRequest, options: SubmitOptions): Promise<SubmitOutcome>;
+  poll(taskId: string, options?: { readonly signal?: AbortSignal }): Promise<PollOutcome>;
+  /** Closes the connections of polls. A submit under way is left alone: cutting it would make it unconfirmed. */
+  close(): void;
+}
+
+/** An answer is some hundred bytes; counted after decompression, so that a small bomb is no bigger than this. */
+const MAX_BODY_BYTES = 1024 * 1024;
+const CONNECT_TIMEOUT_MS = 10_000;
+/** Node's timers hold no more, and fire at once when asked to. */
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+interface Call {
+  readonly url: string;
+  readonly body: () => object;
+  readonly timeoutMs: number;
+  readonly agents: { readonly http: http.Agent; readonly https: https.Agent };
+  readonly signal: AbortSignal | undefined;
+  readonly onSent: (() => void) | undefined;
+}
+
+export function createProvider(options: ProviderOptions): Provider {
+  const { apiKey, now, log } = options;
+  const origin = options.baseUrl.replace(/\/+$/, '');
+  const tls = options.ca === undefined ? {} : { ca: options.ca };
+  // A server may drop an idle connection at the very moment it is used again. Such a reset looks exactly like one
+  // after the request was read, and would make a paid submit unconfirmed for nothing: it gets a fresh connection.
+  const submitAgents = {
+    http: new http.Agent({ keepAlive: false }),
+    https: new https.Agent({ keepAlive: false, ...tls }),
+  };
+  const pollAgents = {
+    http: new http.Agent({ keepAlive: true }),
+    https: new https.Agent({ keepAlive: true, ...tls }),
+  };
+  // An instance of our own: the host's interceptors on the global one have no business with a paid request.
+  const caller = create();
+
+  /** One call, from nothing to a whole or broken answer. Never rejects. */
+  function exchange(call: Call): Promise<Exchange> {
+    return new Promise((settle) => {
+      let request: http.ClientRequest | undefined;
+      let over = false;
+      let sent = false;
+      let flushed = false;
+      let httpStatus: number | null = null;
+      let headers: Record<string, string> = {};
+      const chunks: Buffer[] = [];
+      let sizeBytes = 0;
+
+      const finish = (failure: Exchange['failure']) => {
+        if (over) return;
+        over = true;
+        clearTimeout(connectTimer);
+        clearTimeout(totalTimer);
+        call.signal?.removeEventListener('abort', onAbort);
+        // Destroyed here and now: what was not connected at this line never will be, so `sent` stays true to it.
+        if (failure) request?.destroy();
+        settle({ httpStatus, headers, body: Buffer.concat(chunks).toString('utf8'), failure, sent });
+      };
+      const fail = (reason: FailureReason, message: string) => finish({ reason, message });
+
+      const totalMs = Math.min(call.timeoutMs, MAX_TIMER_MS);
+      const connectMs = Math.min(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS, totalMs);
+      const connectTimer = setTimeout(() => {
+        fail('connect', `No connection within ${connectMs} ms.`);
+      }, connectMs);
+      const totalTimer = setTimeout(() => {
+        fail('timeout', `No whole answer within ${totalMs} ms.`);
+      }, totalMs);
+      const onAbort = () => {
+        fail('aborted', sent ? 'Aborted after the request was sent.' : 'Aborted before anything was sent.');
+      };
+
+      const tellSent = () => {
+        if (!sent || !flushed || over) return;
+        try {
+          call.onSent?.();
+        } catch (error) {
+          note({ error: explain(error) }, 'onSent threw');
+        }
+      };
+      const transport = watchedTransport({
+        begun(made) {
+          request = made;
+          if (over) made.destroy();
+        },
+        connected() {
+          sent = true;
+          clearTimeout(connectTimer);
+          tellSent();
+        },
+        flushed() {
+          flushed = true;
+          tellSent();
+        },
+      });
+
+      const run = async () => {
+        if (call.signal?.aborted) return onAbort();
+        call.signal?.addEventListener('abort', onAbort, { once: true });
+        const response = await caller.request<Readable>({
+          adapter: 'http',
+          method: 'POST',
+          url: call.url,
+          headers: {
+            Authorization: `Bearer ${apiKey}`,
+            'Content-Type': 'application/json',
+            'X-Runway-Version': options.version,
+            Accept: 'application/json',
+            'Accept-Encoding': 'identity',
+            'User-Agent': 'reelhaul',
+          },
+          data: Buffer.from(JSON.stringify(call.body()), 'utf8'),
+          transformRequest: [(data: unknown) => data],
+          responseType: 'stream',
+          validateStatus: () => true,
+          maxRedirects: 0,
+          proxy: false,
+          // Time and size are kept here, not by axios: its errors would throw the half of an answer away.
+          timeout: 0,
+          maxContentLength: -1,
+          maxBodyLength: Infinity,
+          httpAgent: call.agents.http,
+          httpsAgent: call.agents.https,
+          transport,
+        });
+        httpStatus = response.status;
+        headers = readHeaders(response.headers);
+        for await (const chunk of response.data as AsyncIterable<Buffer>) {
+          const room = MAX_BODY_BYTES - sizeBytes;
+          chunks.push(chunk.subarray(0, room));
+          sizeBytes += chunk.length;
+          if (sizeBytes > MAX_BODY_BYTES) {
+            return fail('tooLarge', `The answer is bigger than ${MAX_BODY_BYTES} bytes.`);
+          }
+          if (over) return;
+        }
+        finish(null);
+      };
+      run().catch((error: unknown) => {
+        fail(sent ? 'connectionLost' : 'connect', explain(error));
+      });
+    });
+  }
+
+  /** A log that cannot be written must not cost an outcome. */
+  function note(fields: Readonly<Record<string, unknown>>, message: string): void {
+    try {
+      log?.debug(fields, message);
+    } catch {
+      // Nothing depends on this line.
+    }
+  }
+
+  /** Reads the answer; should that ever throw, the outcome is that of a call without an answer. */
+  function judge<Outcome extends SubmitOutcome | PollOutcome>(
+    answered: Exchange,
+    classify: (exchange: Exchange, at: number) => Outcome,
+  ): Outcome {
+    let outcome: Outcome;
+    try {
+      outcome = classify(answered, now());
+    } catch (error) {
+      const failure = { reason: 'internal', message: explain(error) } as const;
+      const unread = { httpStatus: null, headers: {}, body: '', failure, sent: answered.sent };
+      outcome = classify(unread, now());
+    }
+    const { call, httpStatus, requestId, error } = outcome.answer;
+    note({ call, outcome: outcome.kind, httpStatus, requestId, error }, 'provider answered');
+    return outcome;
+  }
+
+  return {
+    async submit(request, { callbackUrl, signal, onSent }) {
+      const { submit5xxPolicy } = options;
+      const answered = await exchange({
+        url: `${origin}/runway/pro/generate`,
+        body: () => wireRequest(request, callbackUrl),
+        timeoutMs: options.submitTimeoutMs,
+        agents: submitAgents,
+        signal,
+        onSent,
+      });
+      return judge(answered, (exchange, at) => classifySubmit(exchange, { at, apiKey, submit5xxPolicy }));
+    },
+
+    async poll(taskId, { signal } = {}) {
+      const answered = await exchange({
+        url: `${origin}/runway/feed`,
+        body: () => ({ task_id: taskId }),
+        timeoutMs: options.pollTimeoutMs,
+        agents: pollAgents,
+        signal,
+        onSent: undefined,
+      });
+      return judge(answered, (exchange, at) => classifyPoll(exchange, { at, apiKey, taskId }));
+    },
+
+    close() {
+      pollAgents.http.destroy();
+      pollAgents.https.destroy();
+    },
+  };
+}
+
+/** The documented fields, and the address of our callback. What is undefined is left out by JSON. */
+function wireRequest(request: GenerationRequest, callbackUrl: string): object {
+  const { prompt, model, image, ratio, style, options, last_image } = request;
+  return { callback_url: callbackUrl, prompt, model, image, ratio, style, options, last_image };
+}
+
+/** Header names in lower case, repeated ones joined. */
+function readHeaders(headers: object): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(headers).map(([name, value]) => [
+      name.toLowerCase(),
+      Array.isArray(value) ? value.join(', ') : String(value),
+    ]),
+  );
+}
+
+/** Code and message of whatever was thrown. The first of several attempts at a connection stands for all. */
+function explain(error: unknown): string {
+  if (error instanceof AggregateError && error.errors.length > 0) return explain(error.errors[0]);
+  if (!(error instanceof Error)) return String(error);
+  const { code, cause } = error as NodeJS.ErrnoException;
+  const message = error.message || (cause instanceof Error ? cause.message : '') || error.name;
+  return typeof code === 'string' && !message.includes(code) ? `${code}: ${message}` : message;
+}
