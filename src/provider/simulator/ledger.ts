@@ -1,0 +1,407 @@
+/**
+ * The books of the simulated provider: what was asked, what was created and billed, what was fetched. Nothing in the
+ * simulator reads them to decide anything; tests and the chaos run read them to know the truth that a client cannot.
+ *
+ * A task is billed when it is created and refunded when it has failed, as the gateway does. Kept in memory only.
+ */
+import { createHash } from 'node:crypto';
+import { ASSET_NAMES, sha256Of, wholeBytes, type AssetName } from './media.js';
+import { mediaOfTask, phaseOf, type Phase, type Task } from './task.js';
+
+/** One `POST /runway/pro/generate`, entered when it arrives. Instants are epoch milliseconds. */
+export interface LedgerSubmit {
+  readonly seq: number;
+  readonly at: number;
+  /** From a callback URL of the form `…/callbacks/runway/<generationId>/<token>`; else null. */
+  generationId: string | null;
+  generationKey: string | null;
+  prompt: string | null;
+  callbackUrl: string | null;
+  /** `X-Runway-Version`, as received. */
+  readonly runwayVersion: string | null;
+  /** The script it came with, as text; the random faults it drew, by name. */
+  script: string;
+  faults: string[];
+  /**
+   * What was done with it: the step of the script (`ok`, `reset-after`, `429` …), or why it never came to that
+   * (`unauthorized`, `bad-request`, `bad-script`, `rate-limited`, `outage`). Null until decided.
+   */
+  outcome: string | null;
+  /** The tasks it created: none, one, or two where the gateway doubled it. */
+  taskIds: string[];
+  /** Status that was sent, null while nothing was (or ever will be: reset, hang). */
+  httpStatus: number | null;
+  /** When the connection was done with. Null while it is open. */
+  answeredAt: number | null;
+}
+
+export interface LedgerCallback {
+  readonly at: number;
+  readonly kind: 'final' | 'change' | 'early' | 'garbage';
+  /** The provider's status word in it, null in garbage. */
+  readonly status: string | null;
+  readonly url: string;
+  /** What the receiver answered; null when it could not be reached, or was not tried (see `error`). */
+  httpStatus: number | null;
+  error: string | null;
+  doneAt: number | null;
+}
+
+export interface LedgerAssetRequest {
+  readonly at: number;
+  readonly asset: AssetName;
+  /** The host it came to, with the port. */
+  readonly host: string;
+  /** The step of the script that answered it. */
+  readonly step: string;
+  readonly range: string | null;
+  /** The API key came where it must not. */
+  readonly leakedKey: boolean;
+  httpStatus: number | null;
+  sentBytes: number;
+  doneAt: number | null;
+}
+
+export interface LedgerAsset {
+  readonly sizeBytes: number;
+  /** Null for a big synthetic file nobody asked the checksum of yet (`expectedSha256`). */
+  readonly sha256: string | null;
+  readonly contentType: string;
+}
+
+export interface LedgerTask {
+  readonly taskId: string;
+  readonly submitSeq: number;
+  readonly generationId: string | null;
+  readonly generationKey: string;
+  readonly prompt: string;
+  readonly promptSha256: string;
+  readonly callbackUrl: string;
+  readonly createdAt: number;
+  /** Null when it never becomes visible, or never ends. */
+  readonly visibleAt: number | null;
+  readonly finishesAt: number | null;
+  readonly status: Phase;
+  readonly billed: boolean;
+  readonly refunded: boolean;
+  readonly polls: number;
+  /** What the last 100 polls were answered: a step, or the phase that was shown. */
+  readonly pollOutcomes: readonly string[];
+  /** The shortest time between two polls of it, in ms; null before the second. */
+  readonly minPollGapMs: number | null;
+  readonly callbacks: readonly LedgerCallback[];
+  /** The last 200 requests for its files. */
+  readonly assetRequests: readonly LedgerAssetRequest[];
+  /** The files as they should arrive, whatever the script does to them on the way. */
+  readonly assets: Readonly<Record<AssetName, LedgerAsset>>;
+}
+
+export interface LedgerTotals {
+  readonly submits: number;
+  readonly tasksCreated: number;
+  readonly refunds: number;
+  /** Tasks that stay billed: created less refunded. */
+  readonly bills: number;
+  /** The most of those for one generation. More than 1 is a double bill. */
+  readonly maxBillsPerGeneration: number;
+  /** The most tasks for one generation, refunded ones included. */
+  readonly maxTasksPerGeneration: number;
+  readonly rateLimited: number;
+  readonly polls: number;
+  /** Polls for a task id that was never handed out. */
+  readonly strayPolls: number;
+  readonly callbacks: number;
+  readonly assetRequests: number;
+  /** Asset requests that carried the API key where it must not go. */
+  readonly leakedKeys: number;
+  /** Most submits that arrived within any `windowMs`. */
+  readonly maxSubmitsInWindow: number;
+  readonly windowMs: number;
+  /** Most submits that were open at once. */
+  readonly maxSubmitsInFlight: number;
+  /** Most tasks that were unfinished at once. */
+  readonly maxTasksInFlight: number;
+}
+
+export interface Ledger {
+  readonly at: number;
+  readonly totals: LedgerTotals;
+  readonly submits: readonly LedgerSubmit[];
+  readonly tasks: readonly LedgerTask[];
+}
+
+/** The bills of one generation: `bills` stay, `tasks` counts refunded ones too. */
+export interface GenerationBills {
+  readonly bills: number;
+  readonly tasks: number;
+  readonly taskIds: readonly string[];
+}
+
+/** Bills by generation: by the id in the callback URL, else by the whole prompt. */
+export function billsPerGeneration(ledger: Pick<Ledger, 'tasks'>): Map<string, GenerationBills> {
+  const bills = new Map<string, GenerationBills>();
+  for (const task of ledger.tasks) {
+    const before = bills.get(task.generationKey) ?? { bills: 0, tasks: 0, taskIds: [] };
+    bills.set(task.generationKey, {
+      bills: before.bills + (task.billed && !task.refunded ? 1 : 0),
+      tasks: before.tasks + 1,
+      taskIds: [...before.taskIds, task.taskId],
+    });
+  }
+  return bills;
+}
+
+/** The generation a callback URL belongs to; null when it has another form (a placeholder). */
+export function generationIdIn(callbackUrl: string): string | null {
+  return /\/callbacks\/runway\/([^/?#]+)\/[^/?#]+/.exec(callbackUrl)?.[1] ?? null;
+}
+
+const KEPT_POLL_OUTCOMES = 100;
+const KEPT_ASSET_REQUESTS = 200;
+/** Up to here a checksum is taken at once, beyond it only when asked for. */
+const CHEAP_HASH_BYTES = 1024 * 1024;
+
+interface TaskBook {
+  readonly task: Task;
+  readonly callbacks: LedgerCallback[];
+  readonly assetRequests: LedgerAssetRequest[];
+  readonly pollOutcomes: string[];
+  lastPollAt: number | null;
+  minPollGapMs: number | null;
+  readonly checksums: Partial<Record<AssetName, string>>;
+}
+
+export interface LedgerBook {
+  submitArrived(at: number, runwayVersion: string | null): LedgerSubmit;
+  submitDone(submit: LedgerSubmit, at: number): void;
+  taskCreated(task: Task): void;
+  pollArrived(task: Task | null, at: number, outcome: string): void;
+  callbackSent(task: Task, callback: LedgerCallback): void;
+  assetRequested(task: Task, request: LedgerAssetRequest): void;
+  /** Something in an entry that was handed out has changed. */
+  changed(): void;
+  task(taskId: string): Task | undefined;
+  tasksInFlight(nowMs: number): number;
+  submitsWithin(windowMs: number, nowMs: number): number;
+  expectedSha256(taskId: string, asset: AssetName): Promise<string>;
+  snapshot(nowMs: number): Ledger;
+  /** Calls `listener` after every entry or change; returns how to stop. */
+  subscribe(listener: () => void): () => void;
+  clear(): void;
+}
+
+/** `windowMs` is the window of `maxSubmitsInWindow`. */
+export function createLedger(windowMs: number): LedgerBook {
+  const submits: LedgerSubmit[] = [];
+  const books = new Map<string, TaskBook>();
+  const unfinished = new Set<Task>();
+  const listeners = new Set<() => void>();
+  let submitsInFlight = 0;
+  let strayPolls = 0;
+  let leakedKeys = 0;
+  let maxSubmitsInWindow = 0;
+  let maxSubmitsInFlight = 0;
+  let maxTasksInFlight = 0;
+
+  function changed(): void {
+    for (const listener of listeners) listener();
+  }
+
+  function bookOf(taskId: string): TaskBook {
+    const book = books.get(taskId);
+    if (!book) throw new Error(`There is no task ${taskId} in the ledger.`);
+    return book;
+  }
+
+  function submitsWithin(withinMs: number, nowMs: number): number {
+    let count = 0;
+    for (let at = submits.length - 1; at >= 0; at -= 1) {
+      const submit = submits[at];
+      if (!submit || submit.at <= nowMs - withinMs) break;
+      count += 1;
+    }
+    return count;
+  }
+
+  function tasksInFlight(nowMs: number): number {
+    for (const task of unfinished) if (task.finishesAt <= nowMs) unfinished.delete(task);
+    return unfinished.size;
+  }
+
+  function assetEntry(book: TaskBook, asset: AssetName): LedgerAsset {
+    const media = mediaOfTask(book.task, asset);
+    if (book.checksums[asset] === undefined && media.sizeBytes <= CHEAP_HASH_BYTES) {
+      book.checksums[asset] = createHash('sha256').update(wholeBytes(media)).digest('hex');
+    }
+    return {
+      sizeBytes: media.sizeBytes,
+      sha256: book.checksums[asset] ?? null,
+      contentType: media.contentType,
+    };
+  }
+
+  function entryOf(book: TaskBook, nowMs: number): LedgerTask {
+    const { task } = book;
+    const status = phaseOf(task, nowMs);
+    return {
+      taskId: task.taskId,
+      submitSeq: task.submitSeq,
+      generationId: task.generationId,
+      generationKey: task.generationKey,
+      prompt: task.prompt,
+      promptSha256: createHash('sha256').update(task.prompt).digest('hex'),
+      callbackUrl: task.callbackUrl,
+      createdAt: task.createdAt,
+      visibleAt: Number.isFinite(task.visibleAt) ? task.visibleAt : null,
+      finishesAt: Number.isFinite(task.finishesAt) ? task.finishesAt : null,
+      status,
+      billed: true,
+      refunded: status === 'failed',
+      polls: task.polls,
+      pollOutcomes: [...book.pollOutcomes],
+      minPollGapMs: book.minPollGapMs,
+      callbacks: book.callbacks.map((callback) => ({ ...callback })),
+      assetRequests: book.assetRequests.map((request) => ({ ...request })),
+      assets: {
+        video: assetEntry(book, 'video'),
+        poster: assetEntry(book, 'poster'),
+        lastFrame: assetEntry(book, 'lastFrame'),
+      },
+    };
+  }
+
+  return {
+    submitArrived(at, runwayVersion) {
+      const submit: LedgerSubmit = {
+        seq: submits.length + 1,
+        at,
+        generationId: null,
+        generationKey: null,
+        prompt: null,
+        callbackUrl: null,
+        runwayVersion,
+        script: '',
+        faults: [],
+        outcome: null,
+        taskIds: [],
+        httpStatus: null,
+        answeredAt: null,
+      };
+      submits.push(submit);
+      submitsInFlight += 1;
+      maxSubmitsInFlight = Math.max(maxSubmitsInFlight, submitsInFlight);
+      maxSubmitsInWindow = Math.max(maxSubmitsInWindow, submitsWithin(windowMs, at));
+      changed();
+      return submit;
+    },
+    submitDone(submit, at) {
+      submit.answeredAt = at;
+      // A reset of the ledger may have come in between.
+      if (submits[submit.seq - 1] === submit) submitsInFlight -= 1;
+      changed();
+    },
+    taskCreated(task) {
+      books.set(task.taskId, {
+        task,
+        callbacks: [],
+        assetRequests: [],
+        pollOutcomes: [],
+        lastPollAt: null,
+        minPollGapMs: null,
+        checksums: {},
+      });
+      unfinished.add(task);
+      maxTasksInFlight = Math.max(maxTasksInFlight, tasksInFlight(task.createdAt));
+      changed();
+    },
+    pollArrived(task, at, outcome) {
+      const book = task && books.get(task.taskId);
+      if (!book) {
+        strayPolls += 1;
+      } else {
+        book.pollOutcomes.push(outcome);
+        if (book.pollOutcomes.length > KEPT_POLL_OUTCOMES) book.pollOutcomes.shift();
+        if (book.lastPollAt !== null) {
+          book.minPollGapMs = Math.min(book.minPollGapMs ?? Infinity, at - book.lastPollAt);
+        }
+        book.lastPollAt = at;
+      }
+      changed();
+    },
+    callbackSent(task, callback) {
+      books.get(task.taskId)?.callbacks.push(callback);
+      changed();
+    },
+    assetRequested(task, request) {
+      const requests = books.get(task.taskId)?.assetRequests;
+      requests?.push(request);
+      if (request.leakedKey) leakedKeys += 1;
+      if (requests && requests.length > KEPT_ASSET_REQUESTS) requests.shift();
+      changed();
+    },
+    changed,
+    task: (taskId) => books.get(taskId)?.task,
+    tasksInFlight,
+    submitsWithin,
+    async expectedSha256(taskId, asset) {
+      const book = bookOf(taskId);
+      const checksum = book.checksums[asset] ?? (await sha256Of(mediaOfTask(book.task, asset)));
+      book.checksums[asset] = checksum;
+      return checksum;
+    },
+    snapshot(nowMs) {
+      const tasks = [...books.values()].map((book) => entryOf(book, nowMs));
+      const bills = [...billsPerGeneration({ tasks }).values()];
+      const refunds = tasks.filter((task) => task.refunded).length;
+      return {
+        at: nowMs,
+        totals: {
+          submits: submits.length,
+          tasksCreated: tasks.length,
+          refunds,
+          bills: tasks.length - refunds,
+          maxBillsPerGeneration: bills.reduce((most, { bills: some }) => Math.max(most, some), 0),
+          maxTasksPerGeneration: bills.reduce((most, { tasks: some }) => Math.max(most, some), 0),
+          rateLimited: submits.filter(({ outcome }) => outcome === 'rate-limited').length,
+          polls: strayPolls + tasks.reduce((sum, { polls }) => sum + polls, 0),
+          strayPolls,
+          callbacks: tasks.reduce((sum, { callbacks }) => sum + callbacks.length, 0),
+          assetRequests: tasks.reduce(
+            (sum, { taskId }) =>
+              sum + ASSET_NAMES.reduce((n, name) => n + bookOf(taskId).task.assetRequests[name], 0),
+            0,
+          ),
+          leakedKeys,
+          maxSubmitsInWindow,
+          windowMs,
+          maxSubmitsInFlight,
+          maxTasksInFlight,
+        },
+        submits: submits.map((submit) => ({
+          ...submit,
+          faults: [...submit.faults],
+          taskIds: [...submit.taskIds],
+        })),
+        tasks,
+      };
+    },
+    subscribe(listener) {
+      listeners.add(listener);
+      return () => {
+        listeners.delete(listener);
+      };
+    },
+    clear() {
+      submits.length = 0;
+      books.clear();
+      unfinished.clear();
+      submitsInFlight = 0;
+      strayPolls = 0;
+      leakedKeys = 0;
+      maxSubmitsInWindow = 0;
+      maxSubmitsInFlight = 0;
+      maxTasksInFlight = 0;
+      changed();
+    },
+  };
+}

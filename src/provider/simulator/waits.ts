@@ -1,0 +1,51 @@
+/** Waiting for the books to say something, for tests that must not sleep. */
+import type { Ledger, LedgerBook } from './ledger.js';
+import type { Timers } from './timers.js';
+
+/** Conditions that depend on the clock alone raise no entry; this often they are looked at all the same. */
+const RECHECK_MS = 20;
+
+/**
+ * Resolves with what `condition` finds (anything but null, undefined or false), now or after some entry; rejects after
+ * `timeoutMs`, and when the condition throws.
+ */
+export function waitForLedger<T>(
+  condition: (ledger: Ledger) => T | null | undefined | false,
+  timeoutMs: number,
+  deps: { readonly ledger: LedgerBook; readonly timers: Timers; readonly now: () => number },
+): Promise<T> {
+  const { ledger, timers, now } = deps;
+  return new Promise((resolve, reject) => {
+    let cancelRecheck: (() => void) | null = null;
+    const cancelTimeout = timers.after(timeoutMs, () => {
+      stop();
+      reject(new Error(`The simulator's ledger did not come to what was waited for in ${timeoutMs} ms.`));
+    });
+    const unsubscribe = ledger.subscribe(check);
+
+    function stop(): void {
+      cancelTimeout();
+      cancelRecheck?.();
+      unsubscribe();
+    }
+
+    function check(): void {
+      cancelRecheck?.();
+      try {
+        const found = condition(ledger.snapshot(now()));
+        if (found !== null && found !== undefined && found !== false) {
+          stop();
+          resolve(found);
+          return;
+        }
+      } catch (error) {
+        stop();
+        reject(error);
+        return;
+      }
+      cancelRecheck = timers.after(RECHECK_MS, check);
+    }
+
+    check();
+  });
+}
