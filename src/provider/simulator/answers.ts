@@ -65,6 +65,9 @@ export function gatewayError(
   );
 }
 
+/** A key that is missing or wrong. */
+export const UNAUTHORIZED: Answer = gatewayError(401, '', 'Invalid token');
+
 /** The value of a `Retry-After` header: whole seconds (rounded up), or an HTTP date. */
 export function retryAfterHeader(
   wish: { readonly form: 'seconds' | 'date'; readonly delayMs: number } | null,
@@ -75,6 +78,7 @@ export function retryAfterHeader(
   return new Date(nowMs + wish.delayMs).toUTCString();
 }
 
+const MAX_BODY_BYTES = 1024 * 1024;
 const DRIP_STEPS = 40;
 const FOREVER_PIECE = Buffer.alloc(16 * 1024, 0x20);
 
@@ -111,6 +115,8 @@ export async function writePiece(response: ServerResponse, piece: Buffer | strin
 export async function cut(response: ServerResponse): Promise<void> {
   const { socket } = response;
   if (socket === null) return;
+  // Where no byte of the body was written, the headers still wait for one.
+  response.flushHeaders();
   await new Promise<void>((resolve) => {
     if (socket.destroyed) {
       resolve();
@@ -161,8 +167,18 @@ export async function send(response: ServerResponse, answer: Answer, timers: Tim
   }
 }
 
-/** The body of a request as text; null when it is larger than `maxBytes`. */
-export async function readBody(request: IncomingMessage, maxBytes: number): Promise<string | null> {
+/** The value of a body; undefined when it is no JSON. */
+export function parseJson(body: string | null): unknown {
+  if (body === null) return undefined;
+  try {
+    return JSON.parse(body);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The body of a request as text; null when it is larger than `maxBytes`. Throws when the client goes away. */
+export async function readBody(request: IncomingMessage, maxBytes = MAX_BODY_BYTES): Promise<string | null> {
   const pieces: Buffer[] = [];
   let sizeBytes = 0;
   for await (const piece of request as AsyncIterable<Buffer>) {

@@ -19,6 +19,8 @@ export interface CallbackSender {
   schedule(task: Task): void;
   /** Posts the early one now, before the submit is answered. Never throws. */
   postEarly(task: Task): Promise<void>;
+  /** Forgets the callbacks that are planned. */
+  cancelAll(): void;
   close(): void;
 }
 
@@ -43,6 +45,7 @@ function withWrongToken(url: string): string {
 export function createCallbackSender(deps: CallbackSenderDeps): CallbackSender {
   const { ledger, timers, now, urlsOf, mayPostTo, delayMs } = deps;
   const open = new Set<http.ClientRequest>();
+  const planned = new Set<() => void>();
   let isClosed = false;
 
   function post(url: string, body: string, timeoutMs: number): Promise<number> {
@@ -105,7 +108,8 @@ export function createCallbackSender(deps: CallbackSenderDeps): CallbackSender {
 
   function deliverAt(task: Task, at: number, kind: LedgerCallback['kind'], phases: readonly Phase[]): void {
     if (!Number.isFinite(at)) return;
-    timers.after(at - now(), () => {
+    const cancel = timers.after(at - now(), () => {
+      planned.delete(cancel);
       // One after the other, so that their order on the wire is the one meant here.
       void phases.reduce((before, phase) => before.then(() => deliver(task, kind, phase)), Promise.resolve());
     });
@@ -129,6 +133,10 @@ export function createCallbackSender(deps: CallbackSenderDeps): CallbackSender {
     },
     async postEarly(task) {
       await deliver(task, 'early', 'running', EARLY_TIMEOUT_MS);
+    },
+    cancelAll() {
+      for (const cancel of planned) cancel();
+      planned.clear();
     },
     close() {
       isClosed = true;

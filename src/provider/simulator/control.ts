@@ -22,8 +22,6 @@ const outageBody = z.object({
   durationMs: z.number().min(0).max(3_600_000),
 });
 
-const MAX_BODY_BYTES = 64 * 1024;
-
 function refused(message: string): Answer {
   return json(400, { code: 'control_invalid', message });
 }
@@ -34,7 +32,7 @@ export async function answerControl(
   action: string,
   controls: Controls,
 ): Promise<Answer> {
-  const text = (await readBody(request, MAX_BODY_BYTES)) ?? '';
+  const text = (await readBody(request)) ?? '';
   let body: unknown;
   try {
     body = text === '' ? {} : JSON.parse(text);

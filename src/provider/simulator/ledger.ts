@@ -102,8 +102,10 @@ export interface LedgerTotals {
   readonly refunds: number;
   /** Tasks that stay billed: created less refunded. */
   readonly bills: number;
-  /** The most of those for one generation. More than 1 is a double bill. */
+  /** The most of those for one generation. More than 1 is a double bill, by client or gateway. */
   readonly maxBillsPerGeneration: number;
+  /** The most submits of one generation that stay billed. More than 1 is a double bill the client caused. */
+  readonly maxBilledSubmitsPerGeneration: number;
   /** The most tasks for one generation, refunded ones included. */
   readonly maxTasksPerGeneration: number;
   readonly rateLimited: number;
@@ -130,22 +132,33 @@ export interface Ledger {
   readonly tasks: readonly LedgerTask[];
 }
 
-/** The bills of one generation: `bills` stay, `tasks` counts refunded ones too. */
+/** The bills of one generation. */
 export interface GenerationBills {
+  /** Tasks that stay billed. */
   readonly bills: number;
+  /** Submits they came from: fewer than the bills where the gateway doubled one (`submit=double`). */
+  readonly billedSubmits: number;
+  /** Tasks, refunded ones included. */
   readonly tasks: number;
   readonly taskIds: readonly string[];
 }
 
 /** Bills by generation: by the id in the callback URL, else by the whole prompt. */
 export function billsPerGeneration(ledger: Pick<Ledger, 'tasks'>): Map<string, GenerationBills> {
-  const bills = new Map<string, GenerationBills>();
+  const tasksOf = new Map<string, LedgerTask[]>();
   for (const task of ledger.tasks) {
-    const before = bills.get(task.generationKey) ?? { bills: 0, tasks: 0, taskIds: [] };
-    bills.set(task.generationKey, {
-      bills: before.bills + (task.billed && !task.refunded ? 1 : 0),
-      tasks: before.tasks + 1,
-      taskIds: [...before.taskIds, task.taskId],
+    const before = tasksOf.get(task.generationKey);
+    if (before) before.push(task);
+    else tasksOf.set(task.generationKey, [task]);
+  }
+  const bills = new Map<string, GenerationBills>();
+  for (const [key, tasks] of tasksOf) {
+    const billed = tasks.filter((task) => task.billed && !task.refunded);
+    bills.set(key, {
+      bills: billed.length,
+      billedSubmits: new Set(billed.map(({ submitSeq }) => submitSeq)).size,
+      tasks: tasks.length,
+      taskIds: tasks.map(({ taskId }) => taskId),
     });
   }
   return bills;
@@ -361,6 +374,10 @@ export function createLedger(windowMs: number): LedgerBook {
           refunds,
           bills: tasks.length - refunds,
           maxBillsPerGeneration: bills.reduce((most, { bills: some }) => Math.max(most, some), 0),
+          maxBilledSubmitsPerGeneration: bills.reduce(
+            (most, { billedSubmits: some }) => Math.max(most, some),
+            0,
+          ),
           maxTasksPerGeneration: bills.reduce((most, { tasks: some }) => Math.max(most, some), 0),
           rateLimited: submits.filter(({ outcome }) => outcome === 'rate-limited').length,
           polls: strayPolls + tasks.reduce((sum, { polls }) => sum + polls, 0),

@@ -6,32 +6,23 @@
  */
 import http from 'node:http';
 import type { Socket } from 'node:net';
-import { gatewayError, json, readBody, send, text, type Answer } from './answers.js';
+import { gatewayError, json, parseJson, readBody, send, text, UNAUTHORIZED } from './answers.js';
 import { createAssetHost } from './assets.js';
 import { createCallbackSender } from './callbacks.js';
 import { answerControl } from './control.js';
-import { rollNormal, rollTaskId } from './dice.js';
 import { checkRates, type Rates } from './faults.js';
 import { answerPoll, notVisible } from './feed.js';
-import { createGenerations, type Generation } from './generations.js';
+import { createGenerations } from './generations.js';
 import { helpText } from './help.js';
-import { createLedger, type LedgerSubmit } from './ledger.js';
+import { createIntake } from './intake.js';
+import { createLedger } from './ledger.js';
 import { createLimiter } from './limits.js';
+import { linksOf } from './links.js';
 import { ASSET_NAMES } from './media.js';
 import type { Simulator, SimulatorOptions } from './options.js';
 import { createOutages, type Outage } from './outages.js';
-import {
-  DEFAULT_SCRIPT,
-  parseScript,
-  ScriptError,
-  scriptTextIn,
-  scriptTextOfHeader,
-  stepAt,
-  type Script,
-  type ScriptPart,
-} from './script.js';
-import { answerSubmit, refusalOf, submitSchema, tasksCreatedBy } from './submit.js';
-import { createTask, mediaOfTask, type Task } from './task.js';
+import { parseScript, type ScriptPart } from './script.js';
+import { mediaOfTask } from './task.js';
 import { createTimers } from './timers.js';
 import { waitForLedger } from './waits.js';
 
@@ -52,26 +43,14 @@ export type { Outage, OutageMode } from './outages.js';
 export type { DurationSpread, Simulator, SimulatorOptions } from './options.js';
 export { parseDuration, ScriptError } from './script.js';
 
-const UNAUTHORIZED = gatewayError(401, '', 'Invalid token');
-
 const DEFAULT_DURATION_MS = 2000;
 const DEFAULT_WAIT_MS = 10_000;
 /** Time for the answer to a control request to leave before the port closes. */
 const OWN_ANSWER_MS = 20;
-const MAX_BODY_BYTES = 1024 * 1024;
 const POINTS_PER_TASK = 320;
 const TOTAL_QUOTA = 10_000_000;
 
 const LOOPBACK = /^(?:localhost|.+\.localhost|127(?:\.\d{1,3}){3}|\[?::1\]?)$/i;
-
-function parseJson(body: string | null): unknown {
-  if (body === null) return undefined;
-  try {
-    return JSON.parse(body);
-  } catch {
-    return undefined;
-  }
-}
 
 function listen(server: http.Server, host: string, port: number): Promise<number> {
   return new Promise((resolve, reject) => {
@@ -93,7 +72,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   const callbackHosts = options.callbackHosts ?? [];
   let rates = checkRates(options.rates ?? {});
   let defaultScript: ScriptPart = parseScript(options.script ?? '');
-  let isClosed = false;
+  const closing = new AbortController();
 
   const timers = createTimers();
   const ledger = createLedger(options.rateLimit?.windowMs ?? 1000);
@@ -104,7 +83,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     ledger,
     timers,
     now,
-    urlsOf: (task) => assets.urlsOf(task),
+    urlsOf: (task) => linksOf(task, otherPort),
     mayPostTo: (name) => LOOPBACK.test(name) || callbackHosts.includes('*') || callbackHosts.includes(name),
     delayMs: options.callbackDelayMs ?? 0,
   });
@@ -117,104 +96,6 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     return apiKey === null || request.headers.authorization === `Bearer ${apiKey}`;
   }
 
-  function durationOf(generation: Generation, script: Script): number {
-    if (script.durationMs !== null) return script.durationMs;
-    const wish = options.taskDurationMs ?? DEFAULT_DURATION_MS;
-    if (typeof wish === 'number') return wish;
-    const factor = Math.exp((wish.sigma ?? 0.4) * rollNormal(seed, 'duration', generation.name));
-    return Math.min(wish.medianMs * factor, wish.maxMs ?? 10 * wish.medianMs);
-  }
-
-  function newTaskId(generation: Generation, script: Script): string {
-    for (let attempt = 0; ; attempt += 1) {
-      const taskId = rollTaskId(seed, script.id, generation.name, generation.tasks, attempt);
-      if (!ledger.task(taskId)) return taskId;
-    }
-  }
-
-  /** Decides a submit up to its answer; what it did is in the entry. */
-  async function decideSubmit(request: http.IncomingMessage, entry: LedgerSubmit): Promise<Answer> {
-    const body = parseJson(await readBody(request, MAX_BODY_BYTES));
-    const away = outages.answer();
-    if (away !== null) {
-      entry.outcome = 'outage';
-      return away;
-    }
-    if (!isAuthorized(request)) {
-      entry.outcome = 'unauthorized';
-      return UNAUTHORIZED;
-    }
-    const refusal = refusalOf(body);
-    if (refusal !== null) {
-      entry.outcome = 'bad-request';
-      return refusal;
-    }
-    const { prompt, callback_url: callbackUrl } = submitSchema.parse(body);
-    const generation = generations.of(prompt, callbackUrl, rates);
-    entry.prompt = prompt;
-    entry.callbackUrl = callbackUrl;
-    entry.generationId = generation.generationId;
-    entry.generationKey = generation.key;
-    entry.faults = [...generation.drawn.faults];
-
-    let script: Script;
-    try {
-      const inPrompt = scriptTextIn(prompt);
-      const inHeader = scriptTextOfHeader(String(request.headers['x-simulator-script'] ?? ''));
-      entry.script = [inPrompt, inHeader].filter((part) => part.trim() !== '').join(', ');
-      script = {
-        ...DEFAULT_SCRIPT,
-        ...generation.drawn.script,
-        ...defaultScript,
-        ...parseScript(inPrompt),
-        ...parseScript(inHeader),
-      };
-    } catch (error) {
-      if (!(error instanceof ScriptError)) throw error;
-      entry.outcome = 'bad-script';
-      log('bad-script', { seq: entry.seq, message: error.message });
-      return json(400, { code: 'simulator_script_invalid', message: error.message, data: null });
-    }
-
-    const limited = limiter.refuse(now(), ledger.tasksInFlight(now()));
-    if (limited !== null) {
-      entry.outcome = 'rate-limited';
-      const seconds = limited.retryAfterMs === null ? null : String(Math.ceil(limited.retryAfterMs / 1000));
-      return gatewayError(429, 'rate_limit_exceeded', 'too many requests', seconds);
-    }
-
-    const step = stepAt(script.submit, generation.submits);
-    generation.submits += 1;
-    let task: Task | null = null;
-    const origin = originOf(request);
-    for (let left = tasksCreatedBy(step); left > 0; left -= 1) {
-      task = createTask(
-        {
-          taskId: newTaskId(generation, script),
-          submitSeq: entry.seq,
-          generationKey: generation.key,
-          generationId: generation.generationId,
-          prompt,
-          callbackUrl,
-          script,
-          origin,
-          createdAt: now(),
-        },
-        durationOf(generation, script),
-      );
-      generation.tasks += 1;
-      entry.taskIds.push(task.taskId);
-      ledger.taskCreated(task);
-      callbacks.schedule(task);
-    }
-    entry.outcome = step.word;
-    ledger.changed();
-    if (task && script.callback.includes('early')) await callbacks.postEarly(task);
-    if (script.submitDelayMs > 0) await timers.sleep(script.submitDelayMs);
-    return answerSubmit(step, script, task, now());
-  }
-
-  /** The origin under which the client knows us: its links must work for it, in a container too. */
   function originOf(request: http.IncomingMessage): string {
     const candidate = `http://${request.headers.host ?? ''}`;
     return URL.canParse(candidate) ? new URL(candidate).origin : url;
@@ -223,15 +104,20 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   async function handleSubmit(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
     const version = request.headers['x-runway-version'];
     const entry = ledger.submitArrived(now(), typeof version === 'string' ? version : null);
-    const answer = await decideSubmit(request, entry);
-    entry.httpStatus = answer.manner === 'reset' || answer.manner === 'hang' ? null : answer.status;
-    log('submit', { seq: entry.seq, outcome: entry.outcome, taskIds: entry.taskIds });
-    await send(response, answer, timers);
-    ledger.submitDone(entry, now());
+    try {
+      const answer = await intake.decide(request, entry);
+      entry.httpStatus = answer.manner === 'reset' || answer.manner === 'hang' ? null : answer.status;
+      log('submit', { seq: entry.seq, outcome: entry.outcome, taskIds: entry.taskIds });
+      await send(response, answer, timers);
+    } finally {
+      // Without an outcome the client went away before it had sent everything.
+      entry.outcome ??= 'aborted';
+      ledger.submitDone(entry, now());
+    }
   }
 
   async function handlePoll(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
-    const body = parseJson(await readBody(request, MAX_BODY_BYTES));
+    const body = parseJson(await readBody(request));
     const away = outages.answer();
     if (away !== null) return send(response, away, timers);
     if (!isAuthorized(request)) return send(response, UNAUTHORIZED, timers);
@@ -241,7 +127,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     }
     const task = ledger.task(String(wanted));
     const { answer, outcome } = task
-      ? answerPoll(task, now(), (polled) => assets.urlsOf(polled))
+      ? answerPoll(task, now(), (polled) => linksOf(polled, otherPort))
       : { answer: notVisible(400), outcome: 'stray' };
     ledger.pollArrived(task ?? null, now(), outcome);
     return send(response, answer, timers);
@@ -304,6 +190,31 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     });
   }
 
+  const outages = createOutages({
+    timers,
+    closePort: () => stopListening(mainServer),
+    async openPort() {
+      if (!mainServer.listening && !closing.signal.aborted) await listen(mainServer, host, port);
+    },
+    onFault,
+  });
+
+  const intake = createIntake({
+    seed,
+    now,
+    timers,
+    ledger,
+    generations,
+    limiter,
+    callbacks,
+    taskDurationMs: options.taskDurationMs ?? DEFAULT_DURATION_MS,
+    rates: () => rates,
+    defaultScript: () => defaultScript,
+    outage: () => outages.answer(),
+    isAuthorized,
+    originOf,
+  });
+
   const servers = [http.createServer(handle), http.createServer(handle)] as const;
   const sockets = new Set<Socket>();
   for (const server of servers) {
@@ -316,8 +227,12 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     });
   }
   const [mainServer, otherServer] = servers;
-  const port = await listen(mainServer, host, options.port ?? 0);
+  // The other one first: as soon as the main port takes requests, everything they need is there.
   const otherPort = await listen(otherServer, host, 0);
+  const port = await listen(mainServer, host, options.port ?? 0).catch(async (error: unknown) => {
+    await stopListening(otherServer);
+    throw error;
+  });
   const shownHost = host === '0.0.0.0' || host === '::' ? '127.0.0.1' : host;
   const url = `http://${shownHost.includes(':') ? `[${shownHost}]` : shownHost}:${port}`;
 
@@ -329,19 +244,11 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     });
   }
 
-  const outages = createOutages({
-    timers,
-    closePort: () => stopListening(mainServer),
-    async openPort() {
-      if (!mainServer.listening && !isClosed) await listen(mainServer, host, port);
-    },
-    onFault,
-  });
-
   function reset(): void {
     ledger.clear();
     generations.clear();
     limiter.clear();
+    callbacks.cancelAll();
   }
 
   function setRates(wanted: Rates): void {
@@ -368,7 +275,12 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   };
 
   const waitUntil: Simulator['waitUntil'] = (condition, timeoutMs = DEFAULT_WAIT_MS) =>
-    waitForLedger(condition, timeoutMs, { ledger, timers, now });
+    waitForLedger(condition, timeoutMs, {
+      ledger,
+      timers,
+      now,
+      closing: closing.signal,
+    });
 
   return {
     url,
@@ -386,7 +298,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
       waitUntil((books) => books.submits.find(predicate), timeoutMs),
     subscribe: (listener) => ledger.subscribe(listener),
     async close() {
-      isClosed = true;
+      closing.abort(new Error('The simulator was closed.'));
       callbacks.close();
       timers.clear();
       await Promise.all(servers.map(stopListening));

@@ -5,16 +5,24 @@ import type { Timers } from './timers.js';
 /** Conditions that depend on the clock alone raise no entry; this often they are looked at all the same. */
 const RECHECK_MS = 20;
 
+export interface WaitDeps {
+  readonly ledger: LedgerBook;
+  readonly timers: Timers;
+  readonly now: () => number;
+  /** Aborted when there is nothing more to wait for. */
+  readonly closing: AbortSignal;
+}
+
 /**
  * Resolves with what `condition` finds (anything but null, undefined or false), now or after some entry; rejects after
- * `timeoutMs`, and when the condition throws.
+ * `timeoutMs`, when the condition throws, and when the simulator is closed.
  */
 export function waitForLedger<T>(
   condition: (ledger: Ledger) => T | null | undefined | false,
   timeoutMs: number,
-  deps: { readonly ledger: LedgerBook; readonly timers: Timers; readonly now: () => number },
+  deps: WaitDeps,
 ): Promise<T> {
-  const { ledger, timers, now } = deps;
+  const { ledger, timers, now, closing } = deps;
   return new Promise((resolve, reject) => {
     let cancelRecheck: (() => void) | null = null;
     const cancelTimeout = timers.after(timeoutMs, () => {
@@ -23,7 +31,14 @@ export function waitForLedger<T>(
     });
     const unsubscribe = ledger.subscribe(check);
 
+    const onClosing = (): void => {
+      stop();
+      reject(closing.reason);
+    };
+    closing.addEventListener('abort', onClosing, { once: true });
+
     function stop(): void {
+      closing.removeEventListener('abort', onClosing);
       cancelTimeout();
       cancelRecheck?.();
       unsubscribe();
