@@ -1,0 +1,447 @@
+#!/usr/bin/env node
+/**
+ * The command line: the same words as the library, and the processes that run for long. People get tables and plain
+ * messages, programs `--json`. Exit codes: 0 done, 1 not done (the message says why), 2 the command line was wrong.
+ */
+import { readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline/promises';
+import { fileURLToPath } from 'node:url';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import type { Logger } from 'pino';
+import { readConfig, type Config } from './config.js';
+import { InvalidInputError, ReelhaulError } from './errors.js';
+import type { EnqueueOptionsInput } from './generation/options.js';
+import type { Generation } from './generation/record.js';
+import type { GenerationRequestInput } from './generation/request.js';
+import { STATES, type JobStage, type State } from './generation/states.js';
+import { createReelhaul } from './producer.js';
+import { JOB_STAGES } from './queues.js';
+import type { Reelhaul } from './reelhaul.js';
+import { createLogger } from './telemetry/logger.js';
+
+const print = (text: string) => void process.stdout.write(`${text}\n`);
+const complain = (text: string) => void process.stderr.write(`${text}\n`);
+
+const version = (): string => {
+  const file = new URL('../../package.json', import.meta.url);
+  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+};
+
+function wholeNumber(text: string): number {
+  if (!/^\d{1,15}$/.test(text))
+    throw new InvalidArgumentError(`expected a whole number, got ${JSON.stringify(text)}`);
+  return Number(text);
+}
+
+function jsonObject(text: string): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (value !== null && typeof value === 'object' && !Array.isArray(value))
+      return value as Record<string, unknown>;
+  } catch {
+    // Said below, with what was expected.
+  }
+  throw new InvalidArgumentError(`expected a JSON object, got ${text.slice(0, 80)}`);
+}
+
+function stageList(text: string): JobStage[] {
+  const names = text.split(',').map((name) => name.trim());
+  const wrong = names.filter((name) => !(JOB_STAGES as readonly string[]).includes(name));
+  if (wrong.length > 0)
+    throw new InvalidArgumentError(`expected some of ${JOB_STAGES.join(',')}, got ${wrong.join(',')}`);
+  return names as JobStage[];
+}
+
+function loggerFor(config: Config): Logger {
+  const secrets = [
+    config.COMETAPI_KEY,
+    config.CALLBACK_SECRET,
+    decodeURIComponent(new URL(config.REDIS_URL).password),
+  ];
+  return createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: process.stdout.isTTY === true });
+}
+
+async function withLibrary(work: (reelhaul: Reelhaul) => Promise<void>): Promise<void> {
+  const reelhaul = await createReelhaul({ config: readConfig(process.env) });
+  try {
+    await work(reelhaul);
+  } finally {
+    await reelhaul.close();
+  }
+}
+
+/** Resolves at the first SIGINT or SIGTERM; a second one ends the process at once. */
+function askedToStop(): Promise<NodeJS.Signals> {
+  return new Promise((resolve) => {
+    let asked = false;
+    for (const name of ['SIGINT', 'SIGTERM'] as const) {
+      process.on(name, () => {
+        if (asked) process.exit(1);
+        asked = true;
+        resolve(name);
+      });
+    }
+  });
+}
+
+function show(generation: Generation, json: boolean): void {
+  if (json) return print(JSON.stringify(generation));
+  const { id, state, failure, assets, taskId, charge, warnings } = generation;
+  print(`${id}  ${state}${taskId === null ? '' : `  task ${taskId}`}  charge: ${charge}`);
+  if (failure) print(`  failed in ${failure.stage}: ${failure.message} [${failure.code}]`);
+  if (assets)
+    print(`  video  ${assets.video.key}  ${assets.video.sizeBytes} bytes  sha256 ${assets.video.sha256}`);
+  for (const warning of warnings) print(`  warning: ${warning.message} [${warning.code}]`);
+}
+
+function showList(generations: readonly Generation[]): void {
+  if (generations.length === 0) return print('none');
+  for (const { id, state, createdAt, attempts, request } of generations) {
+    const prompt = request.prompt.replaceAll(/\s+/g, ' ').slice(0, 50);
+    print(
+      `${id}  ${state.padEnd(11)}  ${new Date(createdAt).toISOString()}  ${attempts.poll} polls  ${prompt}`,
+    );
+  }
+}
+
+interface EnqueueFlags {
+  prompt?: string;
+  image?: string;
+  lastImage?: string;
+  model?: string;
+  ratio?: string;
+  style?: string;
+  seconds?: number;
+  request?: Record<string, unknown>;
+  key?: string;
+  tenant?: string;
+  priority?: number;
+  delayMs?: number;
+  deadlineMs?: number;
+  metadata?: Record<string, unknown>;
+  onUnconfirmed?: string;
+  wait?: boolean;
+  json?: boolean;
+}
+
+const withoutUndefined = (object: Record<string, unknown>) =>
+  Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+
+function orderFrom(flags: EnqueueFlags): { request: GenerationRequestInput; options: EnqueueOptionsInput } {
+  const options = flags.seconds === undefined ? undefined : { seconds: flags.seconds };
+  const fromFlags = withoutUndefined({
+    prompt: flags.prompt,
+    image: flags.image,
+    last_image: flags.lastImage,
+    model: flags.model,
+    ratio: flags.ratio,
+    style: flags.style,
+    options,
+  });
+  const wanted = withoutUndefined({
+    idempotencyKey: flags.key,
+    tenant: flags.tenant,
+    priority: flags.priority,
+    delayMs: flags.delayMs,
+    deadlineMs: flags.deadlineMs,
+    metadata: flags.metadata,
+    onUnconfirmed: flags.onUnconfirmed,
+  });
+  // Checked in full by `enqueue`; here they are only put together.
+  return {
+    request: { ...flags.request, ...fromFlags } as GenerationRequestInput,
+    options: wanted as EnqueueOptionsInput,
+  };
+}
+
+const program = new Command('reelhaul')
+  .description(
+    'Hauls AI video generations home: submitted once, followed, saved in your own storage, verified.',
+  )
+  .version(version())
+  .exitOverride()
+  .showHelpAfterError('(--help shows the usage)');
+
+program
+  .command('enqueue')
+  .description('record a wanted video and queue its submit')
+  .option('--prompt <text>', 'what to generate')
+  .option('--image <url>', 'source image, https')
+  .option('--last-image <url>', 'end frame, https')
+  .option('--model <name>', 'default gen4')
+  .option('--ratio <w:h>', 'default 1280:720')
+  .option('--style <name>', 'such as cinematic')
+  .option('--seconds <5|10>', 'length of the video', wholeNumber)
+  .option('--request <json>', 'the whole request as JSON; the flags above override its fields', jsonObject)
+  .option('--key <text>', 'idempotency key')
+  .option('--tenant <name>', 'default "default"')
+  .option('--priority <n>', '1 is first', wholeNumber)
+  .option('--delay-ms <ms>', 'submit not before', wholeNumber)
+  .option('--deadline-ms <ms>', 'patience, from now', wholeNumber)
+  .option('--metadata <json>', 'a JSON object to get back', jsonObject)
+  .addOption(new Option('--on-unconfirmed <policy>').choices(['hold', 'resubmit', 'fail']))
+  .option('--wait', 'wait until it is over; exit code 1 unless it succeeded')
+  .option('--json', 'print the generation as one line of JSON')
+  .addHelpText(
+    'after',
+    '\nExample:\n  reelhaul enqueue --prompt "a paper boat" --image https://example.com/boat.png --wait',
+  )
+  .action((flags: EnqueueFlags) =>
+    withLibrary(async (reelhaul) => {
+      const { request, options } = orderFrom(flags);
+      let generation = await reelhaul.enqueue(request, options);
+      if (flags.wait) generation = await reelhaul.waitFor(generation.id);
+      show(generation, flags.json === true);
+      if (flags.wait && generation.state !== 'succeeded') process.exitCode = 1;
+    }),
+  );
+
+program
+  .command('get <id>')
+  .description('show one generation')
+  .option('--answers', 'what the provider said that decided something')
+  .option('--json', 'one line of JSON')
+  .action((id: string, flags: { json?: boolean; answers?: boolean }) =>
+    withLibrary(async (reelhaul) => {
+      if (flags.answers) {
+        for (const answer of await reelhaul.answers(id)) print(JSON.stringify(answer));
+        return;
+      }
+      show(await reelhaul.get(id), flags.json === true);
+    }),
+  );
+
+program
+  .command('list')
+  .description('show generations, newest first')
+  .addOption(
+    new Option('--state <state>', '"unconfirmed" is the inbox that wants a decision').choices(STATES),
+  )
+  .option('--limit <n>', 'at most 500', wholeNumber, 50)
+  .option('--cursor <cursor>', 'where the page before ended')
+  .option('--json', 'one generation per line')
+  .action((flags: { state?: State; limit: number; cursor?: string; json?: boolean }) =>
+    withLibrary(async (reelhaul) => {
+      const { json, ...query } = flags;
+      const { generations, cursor } = await reelhaul.list(query);
+      if (json) for (const generation of generations) print(JSON.stringify(generation));
+      else showList(generations);
+      if (cursor !== null) complain(`more: --cursor ${cursor}`);
+    }),
+  );
+
+program
+  .command('waitFor <id>')
+  .description('wait until a generation is over; exit code 1 unless it succeeded')
+  .option('--timeout-ms <ms>', 'default: no limit', wholeNumber)
+  .option('--json', 'one line of JSON')
+  .action((id: string, { timeoutMs, json }: { timeoutMs?: number; json?: boolean }) =>
+    withLibrary(async (reelhaul) => {
+      const generation = await reelhaul.waitFor(id, timeoutMs === undefined ? {} : { timeoutMs });
+      show(generation, json === true);
+      if (generation.state !== 'succeeded') process.exitCode = 1;
+    }),
+  );
+
+program
+  .command('cancel <id>')
+  .description('stop a generation; the provider may bill its task all the same')
+  .option('--json', 'one line of JSON')
+  .action((id: string, { json }: { json?: boolean }) =>
+    withLibrary(async (reelhaul) => {
+      const { generation, mayBeBilled } = await reelhaul.cancel(id);
+      show(generation, json === true);
+      if (mayBeBilled) complain('Its task may be billed all the same: the provider knows no cancel.');
+    }),
+  );
+
+program
+  .command('retry <id>')
+  .description('start again at the stage that failed; poll and archive never bill')
+  .option('--allow-rebill', 'accept that it may be billed a second time')
+  .option('--json', 'one line of JSON')
+  .action((id: string, { allowRebill, json }: { allowRebill?: boolean; json?: boolean }) =>
+    withLibrary(async (reelhaul) =>
+      show(await reelhaul.retry(id, { allowRebill: allowRebill === true }), json === true),
+    ),
+  );
+
+program
+  .command('decide <id>')
+  .description('settle an unconfirmed generation')
+  .option('--adopt <taskId>', 'this is its task: follow it')
+  .option('--resubmit', 'submit again; it may be billed twice')
+  .option('--give-up', 'fail it; a late callback still revives it')
+  .option('--json', 'one line of JSON')
+  .action(
+    (
+      id: string,
+      flags: { adopt?: string; resubmit?: boolean; giveUp?: boolean; json?: boolean },
+      command: Command,
+    ) => {
+      const chosen = [flags.adopt !== undefined, flags.resubmit === true, flags.giveUp === true].filter(
+        Boolean,
+      );
+      if (chosen.length !== 1)
+        command.error('error: expected one of --adopt <taskId>, --resubmit, --give-up', { exitCode: 2 });
+      const decision =
+        flags.adopt !== undefined
+          ? { adopt: flags.adopt }
+          : flags.resubmit
+            ? { resubmit: true as const }
+            : { giveUp: true as const };
+      return withLibrary(async (reelhaul) => show(await reelhaul.decide(id, decision), flags.json === true));
+    },
+  );
+
+program
+  .command('worker')
+  .description('run the stages until SIGTERM; any number of these share the work')
+  .option('--stages <names>', `some of ${JOB_STAGES.join(',')}; default all`, stageList)
+  .option('--serve', 'also receive the callbacks of the provider on PORT')
+  .action(async ({ stages, serve }: { stages?: JobStage[]; serve?: boolean }) => {
+    const config = readConfig(process.env);
+    const log = loggerFor(config);
+    const stopped = askedToStop();
+    const { startWorkers } = await import('../workers/main.js');
+    const workers = await startWorkers({ config, log, ...(stages ? { stages } : {}) });
+    const server = serve ? await serveCallbacks(config, log) : null;
+    log.info({ signal: await stopped }, 'stopping');
+    await Promise.all([workers.close(), server?.close()]);
+  });
+
+program
+  .command('serve')
+  .description('receive the callbacks of the provider on PORT until SIGTERM')
+  .action(async () => {
+    const config = readConfig(process.env);
+    const log = loggerFor(config);
+    const stopped = askedToStop();
+    const server = await serveCallbacks(config, log);
+    log.info({ signal: await stopped }, 'stopping');
+    await server.close();
+  });
+
+async function serveCallbacks(config: Config, log: Logger): Promise<{ close(): Promise<void> }> {
+  const [{ createHub }, { connectRedis, checkRedis }, { startServer }] = await Promise.all([
+    import('./hub.js'),
+    import('./redis.js'),
+    import('./http/server.js'),
+  ]);
+  const redis = await connectRedis(config.REDIS_URL, 'producer', (error) =>
+    log.warn({ err: error }, 'the connection to Redis failed'),
+  );
+  try {
+    await checkRedis(redis);
+    const hub = createHub({ config, log, redis });
+    const server = await startServer(hub);
+    return {
+      async close() {
+        await server.close();
+        await hub.queues.close();
+        redis.disconnect();
+      },
+    };
+  } catch (error) {
+    redis.disconnect();
+    throw error;
+  }
+}
+
+program
+  .command('simulate')
+  .description('run the provider simulator: the same answers as the real API, no bills')
+  .option('--port <port>', 'default: any free one', wholeNumber, 0)
+  .option('--seed <n>', 'the same seed gives the same faults', wholeNumber, 1)
+  .option('--duration-ms <ms>', 'how long a task takes', wholeNumber)
+  .option('--rates <list>', 'random faults, such as lost-answer=0.05,poll-500=0.1')
+  .action(async (flags: { port: number; seed: number; durationMs?: number; rates?: string }) => {
+    const stopped = askedToStop();
+    const { startSimulator } = await import('./provider/simulator/simulator.js');
+    const { parseRates } = await import('./provider/simulator/faults.js');
+    const simulator = await startSimulator({
+      port: flags.port,
+      seed: flags.seed,
+      ...(flags.durationMs === undefined ? {} : { taskDurationMs: flags.durationMs }),
+      ...(flags.rates === undefined ? {} : { rates: parseRates(flags.rates) }),
+    });
+    print(`The simulator listens at ${simulator.url}; its ledger is at ${simulator.url}/ledger`);
+    await stopped;
+    await simulator.close();
+  });
+
+program
+  .command('demo')
+  .description('watch three generations go all the way, on parts that it starts and stops itself')
+  .option('--live', 'one generation against the real provider instead: it is billed')
+  .option('--prompt <text>', 'with --live: what to generate')
+  .option('--image <url>', 'with --live: source image, https')
+  .option('--yes', 'with --live: do not ask')
+  .action(
+    async (flags: { live?: boolean; prompt?: string; image?: string; yes?: boolean }, command: Command) => {
+      if (flags.live && flags.prompt === undefined)
+        command.error('error: --live needs --prompt <text>', { exitCode: 2 });
+      if (flags.live && !(await billAccepted(flags.yes === true))) {
+        complain('Nothing was submitted.');
+        process.exitCode = 1;
+        return;
+      }
+      const { runDemo } = await import('./demo/demo.js');
+      const interrupted = new AbortController();
+      void askedToStop().then(() => interrupted.abort());
+      try {
+        const ok = await runDemo({
+          live: flags.live ? { prompt: flags.prompt!, image: flags.image } : null,
+          write: (text) => void process.stdout.write(text),
+          isTerminal: process.stdout.isTTY === true,
+          cliFile: fileURLToPath(import.meta.url),
+          environment: process.env,
+          signal: interrupted.signal,
+        });
+        if (!ok) process.exitCode = 1;
+      } catch (error) {
+        if (!interrupted.signal.aborted) throw error;
+        complain('Interrupted; everything was stopped.');
+        process.exitCode = 130;
+      }
+    },
+  );
+
+async function billAccepted(yes: boolean): Promise<boolean> {
+  const config = readConfig(process.env);
+  if (config.COMETAPI_KEY === '') {
+    throw new InvalidInputError('A live run cannot start', [
+      { path: 'COMETAPI_KEY', message: 'expected the API key of the provider, got nothing' },
+    ]);
+  }
+  complain(`This submits one generation to ${config.COMETAPI_BASE_URL}. It will be billed to your account.`);
+  if (yes) return true;
+  if (!process.stdin.isTTY) {
+    complain('Say --yes to go on without being asked.');
+    return false;
+  }
+  const question = createInterface({ input: process.stdin, output: process.stderr });
+  const answer = await question.question('Go on? [y/N] ');
+  question.close();
+  return /^y(es)?$/i.test(answer.trim());
+}
+
+/** What went wrong, for people: a stack only for what nobody foresaw. */
+function explain(error: unknown): string {
+  if (error instanceof ReelhaulError) return error.message;
+  if (error instanceof Error && 'code' in error && typeof error.code === 'string')
+    return `${error.message} [${error.code}]`;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  const usage =
+    error instanceof Error && 'exitCode' in error && typeof error.exitCode === 'number'
+      ? error.exitCode
+      : null;
+  if (usage === null) complain(explain(error));
+  // Commander has said it already; its 1 means that the command line was wrong.
+  process.exitCode = usage === null ? 1 : usage === 0 ? 0 : 2;
+}

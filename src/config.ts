@@ -1,0 +1,180 @@
+/**
+ * The configuration: read once from the environment, checked as a whole, frozen. Every problem is named in one
+ * message, with what was expected and what was got; a secret is never repeated in it. `.env.example` lists the same
+ * variables, and a test compares the two.
+ */
+import { z } from 'zod';
+import { ConfigError, InvalidInputError, type Problem } from './errors.js';
+import { parseAllowedHosts } from './provider/allowed-hosts.js';
+import { DEFAULT_KEY_TEMPLATE, keyTemplateProblems } from './storage/keys.js';
+
+const MAX_MS = 365 * 24 * 3_600_000;
+
+function integer(min: number, max: number, unit: string) {
+  const expected = `expected a whole number of ${unit} from ${min} to ${max}`;
+  return z
+    .string()
+    .regex(/^-?\d{1,16}$/, { error: (issue) => `${expected}, got ${JSON.stringify(issue.input)}` })
+    .transform(Number)
+    .refine((n) => n >= min && n <= max, { error: (issue) => `${expected}, got ${String(issue.input)}` });
+}
+const milliseconds = (min = 0) => integer(min, MAX_MS, 'milliseconds');
+const count = (min = 1, max = 10_000) => integer(min, max, 'things at once or tries');
+
+const flag = z
+  .enum(['true', 'false', '1', '0'], {
+    error: (issue) => `expected true or false, got ${JSON.stringify(issue.input)}`,
+  })
+  .transform((text) => text === 'true' || text === '1');
+
+const oneOf = <const T extends readonly string[]>(...words: T) =>
+  z.enum(words, {
+    error: (issue) => `expected one of ${words.join(', ')}, got ${JSON.stringify(issue.input)}`,
+  });
+
+function url(protocols: readonly string[], { secret = false } = {}) {
+  const expected = `expected a URL that starts with ${protocols.map((p) => `${p}//`).join(' or ')}`;
+  return z.string().superRefine((text, issue) => {
+    const ok = URL.canParse(text) && protocols.includes(new URL(text).protocol);
+    if (!ok)
+      issue.addIssue({
+        code: 'custom',
+        message: secret ? expected : `${expected}, got ${JSON.stringify(text)}`,
+      });
+  });
+}
+const httpUrl = () => url(['https:', 'http:']).transform((text) => text.replace(/\/+$/, ''));
+
+const headerSafe = z
+  .string()
+  .regex(/^[\x21-\x7e]+$/, { error: 'expected printable characters without spaces' });
+
+/** Every entry that is none of the three forms is a problem of its own. */
+function hostProblems(entries: readonly string[]): readonly Problem[] {
+  try {
+    parseAllowedHosts(entries);
+    return [];
+  } catch (error) {
+    if (error instanceof InvalidInputError) return error.problems;
+    throw error;
+  }
+}
+
+const hostList = z
+  .string()
+  .transform((text) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean),
+  )
+  .superRefine((entries, issue) => {
+    for (const { message } of hostProblems(entries)) issue.addIssue({ code: 'custom', message });
+  });
+
+const keyTemplate = z.string().superRefine((text, issue) => {
+  for (const { message } of keyTemplateProblems(text)) issue.addIssue({ code: 'custom', message });
+});
+
+/** Name → reader. Defaults are texts, as they would stand in the environment. */
+const shape = {
+  COMETAPI_KEY: headerSafe.default(''),
+  COMETAPI_BASE_URL: httpUrl().default('https://api.cometapi.com'),
+  RUNWAY_VERSION: headerSafe.default('2024-11-06'),
+  REDIS_URL: url(['redis:', 'rediss:'], { secret: true }).default('redis://127.0.0.1:6379'),
+  REDIS_PREFIX: z
+    .string()
+    .regex(/^[^\s{}]*\{[^\s{}]+\}[^\s{}]*$/, {
+      error: (issue) =>
+        `expected a name with one hash tag such as {reelhaul}, got ${JSON.stringify(issue.input)}`,
+    })
+    .default('{reelhaul}'),
+  STORAGE_URL: z.string().default('file:./archive'),
+  PUBLIC_URL: httpUrl().or(z.literal('')).default(''),
+  CALLBACK_SECRET: z.string().default(''),
+  CALLBACK_PLACEHOLDER_URL: url(['https:', 'http:']).default('https://example.com/webhook'),
+  PORT: integer(0, 65_535, 'a port').default(3000),
+  LOG_LEVEL: oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent').default('info'),
+  SHUTDOWN_TIMEOUT_MS: milliseconds(100).default(100_000),
+  SWEEP_INTERVAL_MS: milliseconds(100).default(60_000),
+  IDEMPOTENCY_TTL_MS: milliseconds(1000).default(7 * 24 * 3_600_000),
+  JOB_LOCK_MS: milliseconds(1000).default(30_000),
+  RETENTION_MS: milliseconds(1000).default(30 * 24 * 3_600_000),
+  LEDGER_WAIT_REPLICAS: integer(0, 10, 'replicas').default(0),
+  LEDGER_WAIT_TIMEOUT_MS: milliseconds(1).default(1000),
+
+  SUBMIT_CONCURRENCY: count().default(10),
+  SUBMIT_TIMEOUT_MS: milliseconds(100).default(90_000),
+  SUBMIT_ATTEMPTS: count().default(20),
+  SUBMIT_BACKOFF_MS: milliseconds(1).default(1000),
+  SUBMIT_5XX_POLICY: oneOf('unconfirmed', 'retry').default('unconfirmed'),
+  UNCONFIRMED_POLICY: oneOf('hold', 'resubmit', 'fail').default('hold'),
+  UNCONFIRMED_WAIT_MS: milliseconds().default(600_000),
+  REFUSED_PROBE_MS: milliseconds(10).default(60_000),
+
+  POLL_CONCURRENCY: count().default(50),
+  POLL_TIMEOUT_MS: milliseconds(100).default(30_000),
+  POLL_FIRST_DELAY_MS: milliseconds().default(5000),
+  POLL_MIN_INTERVAL_MS: milliseconds(1).default(5000),
+  POLL_MAX_INTERVAL_MS: milliseconds(1).default(60_000),
+  NOT_VISIBLE_GRACE_MS: milliseconds().default(120_000),
+  NO_URL_GRACE_MS: milliseconds().default(120_000),
+  GENERATION_DEADLINE_MS: milliseconds(1).default(1_800_000),
+  LATE_CHECK_INTERVAL_MS: milliseconds(1).default(600_000),
+  LATE_CHECK_FOR_MS: milliseconds().default(24 * 3_600_000),
+
+  ARCHIVE_CONCURRENCY: count().default(5),
+  ARCHIVE_TIMEOUT_MS: milliseconds(100).default(900_000),
+  ARCHIVE_IDLE_TIMEOUT_MS: milliseconds(100).default(30_000),
+  ARCHIVE_ATTEMPTS: count().default(8),
+  ARCHIVE_BACKOFF_MS: milliseconds(1).default(2000),
+  ARCHIVE_KEY_TEMPLATE: keyTemplate.default(DEFAULT_KEY_TEMPLATE),
+  ARCHIVE_MAX_BYTES: integer(1, Number.MAX_SAFE_INTEGER, 'bytes').default(5_000_000_000),
+  ARCHIVE_ALLOW_HOSTS: hostList.default([]),
+  ARCHIVE_ONLY_ALLOWED: flag.default(false),
+};
+
+const schema = z.object(shape).superRefine((config, issue) => {
+  const complain = (path: string, message: string) =>
+    issue.addIssue({ code: 'custom', path: [path], message });
+  if (config.PUBLIC_URL && config.CALLBACK_SECRET.length < 16) {
+    complain(
+      'CALLBACK_SECRET',
+      'expected at least 16 characters, the same for every replica, since PUBLIC_URL is set',
+    );
+  }
+  if (config.POLL_MAX_INTERVAL_MS < config.POLL_MIN_INTERVAL_MS) {
+    complain(
+      'POLL_MAX_INTERVAL_MS',
+      `expected at least POLL_MIN_INTERVAL_MS, got ${config.POLL_MAX_INTERVAL_MS}`,
+    );
+  }
+  if (config.RETENTION_MS < config.IDEMPOTENCY_TTL_MS) {
+    complain(
+      'RETENTION_MS',
+      'expected at least IDEMPOTENCY_TTL_MS: a remembered key must not outlive its generation',
+    );
+  }
+});
+
+export type Config = Readonly<z.output<typeof schema>>;
+
+/** Every variable that is read, in the order of `.env.example`. */
+export const VARIABLES: readonly string[] = Object.keys(shape);
+
+/**
+ * Reads the configuration. An empty value counts as not set.
+ * @throws ConfigError naming every problem.
+ */
+export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config {
+  const given = Object.fromEntries(
+    VARIABLES.map((name) => [name, environment[name]]).filter(([, text]) => text),
+  );
+  const result = schema.safeParse(given);
+  if (result.success) return Object.freeze(result.data);
+  const problems: Problem[] = result.error.issues.map((problem) => ({
+    path: problem.path.join('.'),
+    message: problem.message,
+  }));
+  throw new ConfigError(problems);
+}

@@ -1,0 +1,41 @@
+/**
+ * Every Redis key of the store, built in one place. All share the prefix's hash tag, so that one script may touch
+ * several of them on a Redis Cluster. BullMQ's own keys live beside them as `<prefix>:<queue>:…`.
+ *
+ *   <prefix>:g:<id>                     hash    the record of a generation
+ *   <prefix>:answers:<id>               list    what the provider said that decided something, newest last, bounded
+ *   <prefix>:state:<state>              zset    ids in that state, score 0: a UUIDv7 sorts by its creation
+ *   <prefix>:all                        zset    every id, the same order
+ *   <prefix>:live                       zset    ids that need a job: all the sweep ever looks at
+ *   <prefix>:idem:<tenant>:<key>        string  <generation id> <digest of its request>
+ *   <prefix>:events                     stream  one entry per transition, bounded
+ *   <prefix>:forbidden                  set     generations that met a 403 in a row
+ */
+import type { State } from './states.js';
+
+export interface Keys {
+  readonly prefix: string;
+  record(id: string): string;
+  answers(id: string): string;
+  state(state: State): string;
+  idempotency(tenant: string, key: string): string;
+  readonly all: string;
+  readonly live: string;
+  readonly events: string;
+  readonly forbidden: string;
+}
+
+export function createKeys(prefix: string): Keys {
+  return {
+    prefix,
+    record: (id) => `${prefix}:g:${id}`,
+    answers: (id) => `${prefix}:answers:${id}`,
+    state: (state) => `${prefix}:state:${state}`,
+    // The length makes the pair unambiguous whatever characters tenant and key hold.
+    idempotency: (tenant, key) => `${prefix}:idem:${tenant.length}:${tenant}:${key}`,
+    all: `${prefix}:all`,
+    live: `${prefix}:live`,
+    events: `${prefix}:events`,
+    forbidden: `${prefix}:forbidden`,
+  };
+}

@@ -1,0 +1,80 @@
+/** How an app wants its generation handled: the options of `enqueue`, checked at the edge. */
+import { z } from 'zod';
+import { InvalidInputError, type Problem } from '../errors.js';
+import { requestSchema, type GenerationRequest, type GenerationRequestInput } from './request.js';
+
+const MAX_METADATA_BYTES = 16_384;
+const MAX_DELAY_MS = 365 * 24 * 3_600_000;
+
+const name = (max: number) =>
+  z
+    .string()
+    .min(1)
+    .max(max)
+    // Control characters would break keys, logs and terminals.
+    .regex(/^[^\p{Cc}]*$/u, { message: 'expected a text without control characters' });
+
+export const optionsSchema = z
+  .strictObject({
+    /** The same key with the same request gives the same generation, per tenant. */
+    idempotencyKey: name(255).optional(),
+    tenant: name(128).default('default'),
+    /** 1 (first) to 2,097,152 (last), as in BullMQ; without one a generation goes before all that have one. */
+    priority: z.int().min(1).max(2_097_152).optional(),
+    /** Wait this long before the submit. */
+    delayMs: z.int().min(0).max(MAX_DELAY_MS).optional(),
+    /** Submit not before this instant (epoch milliseconds, or a Date). */
+    runAt: z.union([z.int().min(0).max(8.64e15), z.date().transform((date) => date.getTime())]).optional(),
+    /** How long, from now, the app is patient. Default: `GENERATION_DEADLINE_MS` from the provider's acceptance. */
+    deadlineMs: z.int().min(1).max(MAX_DELAY_MS).optional(),
+    /** Anything the app wants back: a JSON object. */
+    metadata: z
+      .record(z.string(), z.json())
+      .refine((metadata) => Buffer.byteLength(JSON.stringify(metadata)) <= MAX_METADATA_BYTES, {
+        message: `expected at most ${MAX_METADATA_BYTES} bytes of JSON`,
+      })
+      .default({}),
+    /** What to do when it cannot be known whether the submit was accepted. Default: `UNCONFIRMED_POLICY`. */
+    onUnconfirmed: z.enum(['hold', 'resubmit', 'fail']).optional(),
+  })
+  .refine((options) => options.delayMs === undefined || options.runAt === undefined, {
+    path: ['runAt'],
+    message: 'expected either delayMs or runAt, got both',
+  });
+
+export type EnqueueOptions = z.output<typeof optionsSchema>;
+export type EnqueueOptionsInput = z.input<typeof optionsSchema>;
+
+/** A request and its options, both checked. */
+export interface Order {
+  readonly request: GenerationRequest;
+  readonly options: EnqueueOptions;
+}
+
+function problemsOf(error: z.ZodError, prefix: string): Problem[] {
+  return error.issues.flatMap((issue): Problem[] => {
+    const path = [prefix, ...issue.path].join('.');
+    if (issue.code !== 'unrecognized_keys') return [{ path, message: issue.message }];
+    return issue.keys.map((key) => ({
+      path: `${path}.${key}`,
+      message:
+        key === 'callback_url'
+          ? 'unknown field: reelhaul sets callback_url itself'
+          : 'unknown field; expected only the documented ones',
+    }));
+  });
+}
+
+/**
+ * Checks what an app handed in.
+ * @throws InvalidInputError naming every problem of both parts.
+ */
+export function readOrder(request: GenerationRequestInput, options: EnqueueOptionsInput = {}): Order {
+  const checked = requestSchema.safeParse(request);
+  const wanted = optionsSchema.safeParse(options);
+  if (checked.success && wanted.success) return { request: checked.data, options: wanted.data };
+  throw new InvalidInputError('The generation was not enqueued', [
+    ...(checked.success ? [] : problemsOf(checked.error, 'request')),
+    ...(wanted.success ? [] : problemsOf(wanted.error, 'options')),
+  ]);
+}

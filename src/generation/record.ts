@@ -1,0 +1,183 @@
+/**
+ * The record of a generation: the truth about it, one Redis hash. Fields are texts there and typed here; the shape
+ * every door shows (`Generation`) is made from it. `v` is the version of the stored shape.
+ */
+import type { GenerationRequest, Warning } from './request.js';
+import type { Stage, State } from './states.js';
+
+export const RECORD_VERSION = 1;
+
+/** What is known about the bill. `possible`: nobody can know. */
+export type Charge = 'none' | 'possible' | 'charged' | 'refunded';
+
+export type FailureCode =
+  | 'request_rejected'
+  | 'submit_attempts_exhausted'
+  | 'submission_unconfirmed'
+  | 'task_failed'
+  | 'task_not_found'
+  | 'no_asset_url'
+  | 'deadline_exceeded'
+  | 'asset_expired'
+  | 'asset_invalid'
+  | 'asset_too_large'
+  | 'asset_forbidden'
+  | 'archive_attempts_exhausted';
+
+export interface Failure {
+  readonly code: FailureCode;
+  readonly message: string;
+  readonly stage: Stage;
+  /** Can `retry` help? */
+  readonly retryable: boolean;
+  readonly charge: Charge;
+}
+
+export interface Asset {
+  readonly key: string;
+  readonly sizeBytes: number;
+  readonly sha256: string;
+  readonly contentType: string;
+}
+
+export interface Assets {
+  readonly video: Asset;
+  readonly poster: Asset | null;
+  readonly lastFrame: Asset | null;
+}
+
+/** Temporary links to the assets, as the provider last gave them. */
+export interface AssetUrls {
+  readonly video: string;
+  readonly poster: string | null;
+  readonly lastFrame: string | null;
+}
+
+export type UnconfirmedPolicy = 'hold' | 'resubmit' | 'fail';
+
+/** The shape of a generation at every door. Instants are epoch milliseconds. */
+export interface Generation {
+  readonly id: string;
+  readonly state: State;
+  readonly tenant: string;
+  readonly idempotencyKey: string | null;
+  readonly request: GenerationRequest;
+  readonly metadata: Readonly<Record<string, unknown>>;
+  readonly taskId: string | null;
+  /** Further task ids seen for this generation: each may be a bill of its own. */
+  readonly otherTaskIds: readonly string[];
+  /** Percent, 0 to 100; null before the provider said any. */
+  readonly progress: number | null;
+  /** The video came after our patience had ended. */
+  readonly late: boolean;
+  readonly charge: Charge;
+  /** How often each stage has begun its work. */
+  readonly attempts: Readonly<Record<Stage, number>>;
+  readonly failure: Failure | null;
+  readonly assets: Assets | null;
+  readonly warnings: readonly Warning[];
+  readonly createdAt: number;
+  /** When the last paid POST left; null before. */
+  readonly submittedAt: number | null;
+  readonly finishedAt: number | null;
+  readonly updatedAt: number;
+  readonly deadlineAt: number | null;
+}
+
+/** A generation with what only the stages need. */
+export interface GenerationRecord extends Generation {
+  /** Told apart from every other writer of `submitting`, also across a reconnect that sends a command twice. */
+  readonly submitNonce: string | null;
+  /** Connections that failed before anything was sent. */
+  readonly submitFailures: number;
+  /** Submits after an unconfirmed one, by policy or by an operator: each may be a bill of its own. */
+  readonly resubmits: number;
+  readonly acceptedAt: number | null;
+  readonly unconfirmedAt: number | null;
+  readonly onUnconfirmed: UnconfirmedPolicy | null;
+  /** A task id that a callback brought while the submit was still under way. */
+  readonly hintedTaskId: string | null;
+  /** When the provider first showed the task. */
+  readonly visibleAt: number | null;
+  readonly withoutUrlSince: number | null;
+  readonly urls: AssetUrls | null;
+  /** A dead link was already answered by one fresh poll. */
+  readonly linkRefreshed: boolean;
+  readonly archiveFailures: number;
+  readonly runAt: number | null;
+  readonly priority: number;
+}
+
+/** Fields as they stand in the hash. `null` removes a field. */
+export type FieldPatch = Readonly<Record<string, string | number | null>>;
+
+const number = (text: string | undefined): number | null =>
+  text === undefined || text === '' ? null : Number(text);
+const json = <T>(text: string | undefined, fallback: T): T => (text ? (JSON.parse(text) as T) : fallback);
+
+/** Reads a stored hash. Fields that an older version did not write get their meaning of then. */
+export function readRecord(id: string, hash: Readonly<Record<string, string>>): GenerationRecord {
+  return {
+    id,
+    state: hash['state'] as State,
+    tenant: hash['tenant'] ?? '',
+    idempotencyKey: hash['idempotencyKey'] ?? null,
+    request: json<GenerationRequest>(hash['request'], {} as GenerationRequest),
+    metadata: json(hash['metadata'], {}),
+    taskId: hash['taskId'] ?? null,
+    otherTaskIds: json<string[]>(hash['otherTaskIds'], []),
+    progress: number(hash['progress']),
+    late: hash['late'] === '1',
+    charge: (hash['charge'] ?? 'none') as Charge,
+    attempts: {
+      submit: Number(hash['submitAttempts'] ?? 0),
+      poll: Number(hash['pollAttempts'] ?? 0),
+      archive: Number(hash['archiveAttempts'] ?? 0),
+      notify: Number(hash['notifyAttempts'] ?? 0),
+    },
+    failure: json<Failure | null>(hash['failure'], null),
+    assets: json<Assets | null>(hash['assets'], null),
+    warnings: json<Warning[]>(hash['warnings'], []),
+    createdAt: Number(hash['createdAt']),
+    submittedAt: number(hash['submittedAt']),
+    finishedAt: number(hash['finishedAt']),
+    updatedAt: Number(hash['updatedAt']),
+    deadlineAt: number(hash['deadlineAt']),
+    submitNonce: hash['submitNonce'] ?? null,
+    submitFailures: Number(hash['submitFailures'] ?? 0),
+    resubmits: Number(hash['resubmits'] ?? 0),
+    acceptedAt: number(hash['acceptedAt']),
+    unconfirmedAt: number(hash['unconfirmedAt']),
+    onUnconfirmed: (hash['onUnconfirmed'] as UnconfirmedPolicy | undefined) ?? null,
+    hintedTaskId: hash['hintedTaskId'] ?? null,
+    visibleAt: number(hash['visibleAt']),
+    withoutUrlSince: number(hash['withoutUrlSince']),
+    urls: json<AssetUrls | null>(hash['urls'], null),
+    linkRefreshed: hash['linkRefreshed'] === '1',
+    archiveFailures: Number(hash['archiveFailures'] ?? 0),
+    runAt: number(hash['runAt']),
+    priority: Number(hash['priority'] ?? 0),
+  };
+}
+
+/** What a door shows: the record without what only the stages need. */
+export function toGeneration(record: GenerationRecord): Generation {
+  const {
+    submitNonce: _nonce,
+    submitFailures: _failures,
+    resubmits: _resubmits,
+    acceptedAt: _accepted,
+    unconfirmedAt: _unconfirmed,
+    onUnconfirmed: _policy,
+    hintedTaskId: _hint,
+    visibleAt: _visible,
+    withoutUrlSince: _without,
+    urls: _urls,
+    linkRefreshed: _refreshed,
+    archiveFailures: _archiveFailures,
+    runAt: _runAt,
+    priority: _priority,
+    ...generation
+  } = record;
+  return generation;
+}

@@ -1,0 +1,343 @@
+/**
+ * The store: the records of all generations in Redis, and the only place that changes one. It promises:
+ *
+ * - a change is one Lua compare-and-set: record, indexes and event are written together or not at all;
+ * - a transition happens only from the state it was decided in, and only where the table of states allows it;
+ * - an idempotency key is held as long as its generation is unfinished, and `idempotencyTtlMs` beyond.
+ */
+import type { Redis } from 'ioredis';
+import type { RawAnswer } from '../provider/outcomes.js';
+import { createKeys, type Keys } from './keys.js';
+import { readRecord, RECORD_VERSION, type FieldPatch, type GenerationRecord } from './record.js';
+import { isTerminal, mayFollow, type State } from './states.js';
+
+const MAX_ANSWERS = 12;
+const MAX_EVENTS = 10_000;
+
+/**
+ * CREATE. Writes a new generation, unless its idempotency key is taken.
+ * KEYS 1 record · 2 state index · 3 all · 4 live · 5 events · 6 idempotency key (the record again when there is none)
+ * ARGV 1 id · 2 '<id> <digest>' or '' · 3 MAXLEN of the events · 4 now · 5… field, value, …
+ * Returns what the idempotency key held already, or false when the generation was written.
+ */
+const CREATE = `
+if ARGV[2] ~= '' then
+  local taken = redis.call('GET', KEYS[6])
+  if taken then return taken end
+  redis.call('SET', KEYS[6], ARGV[2])
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 5))
+redis.call('ZADD', KEYS[2], 0, ARGV[1])
+redis.call('ZADD', KEYS[3], 0, ARGV[1])
+redis.call('ZADD', KEYS[4], 0, ARGV[1])
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[3], '*', 'id', ARGV[1], 'type', 'state', 'from', '', 'to', 'queued', 'at', ARGV[4])
+return false
+`;
+
+/**
+ * CHANGE. The compare-and-set behind every change of a record.
+ * KEYS 1 record · 2 index of the old state · 3 index of the new one · 4 live · 5 events · 6 answers · 7 idempotency key
+ *      (where something is not needed, the record's key stands in)
+ * ARGV 1 id · 2 now · 3 state it must be in · 4 new state · 5 live: '' | 'add' | 'remove' · 6 answer or ''
+ *      7 ttl of the idempotency key in ms: '' leave, '0' keep for good · 8 type of an event of its own or '' · 9 its text
+ *      10 MAXLEN of the events · 11 MAXLEN of the answers · 12 number of expected fields · 13 of set · 14 of removed
+ *      15 of counted · then: expected field, value … · set field, value … · removed fields · counted fields
+ * Returns 1 when done, 0 when state or an expected field differ, -1 when there is no such record.
+ */
+const CHANGE = `
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return -1 end
+if state ~= ARGV[3] then return 0 end
+local at = 16
+for i = 1, tonumber(ARGV[12]) do
+  local value = redis.call('HGET', KEYS[1], ARGV[at]) or ''
+  if value ~= ARGV[at + 1] then return 0 end
+  at = at + 2
+end
+local set = tonumber(ARGV[13])
+if set > 0 then redis.call('HSET', KEYS[1], unpack(ARGV, at, at + 2 * set - 1)) end
+at = at + 2 * set
+local removed = tonumber(ARGV[14])
+if removed > 0 then redis.call('HDEL', KEYS[1], unpack(ARGV, at, at + removed - 1)) end
+at = at + removed
+for i = at, at + tonumber(ARGV[15]) - 1 do redis.call('HINCRBY', KEYS[1], ARGV[i], 1) end
+if ARGV[3] ~= ARGV[4] then
+  redis.call('HSET', KEYS[1], 'state', ARGV[4])
+  redis.call('ZREM', KEYS[2], ARGV[1])
+  redis.call('ZADD', KEYS[3], 0, ARGV[1])
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[10], '*', 'id', ARGV[1], 'type', 'state', 'from', ARGV[3], 'to', ARGV[4], 'at', ARGV[2])
+end
+if ARGV[8] ~= '' then
+  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[10], '*', 'id', ARGV[1], 'type', ARGV[8], 'text', ARGV[9], 'at', ARGV[2])
+end
+if ARGV[5] == 'add' then redis.call('ZADD', KEYS[4], 0, ARGV[1]) end
+if ARGV[5] == 'remove' then redis.call('ZREM', KEYS[4], ARGV[1]) end
+if ARGV[6] ~= '' then
+  redis.call('RPUSH', KEYS[6], ARGV[6])
+  redis.call('LTRIM', KEYS[6], -tonumber(ARGV[11]), -1)
+end
+if ARGV[7] == '0' then redis.call('PERSIST', KEYS[7])
+elseif ARGV[7] ~= '' then redis.call('PEXPIRE', KEYS[7], ARGV[7]) end
+return 1
+`;
+
+/**
+ * PRUNE. Forgets a finished generation, if it is still in the state it was chosen in.
+ * KEYS 1 record · 2 answers · 3 state index · 4 all · 5 live
+ * ARGV 1 id · 2 state
+ * Returns 1 when it was forgotten.
+ */
+const PRUNE = `
+if redis.call('HGET', KEYS[1], 'state') ~= ARGV[2] then return 0 end
+redis.call('DEL', KEYS[1], KEYS[2])
+redis.call('ZREM', KEYS[3], ARGV[1])
+redis.call('ZREM', KEYS[4], ARGV[1])
+redis.call('ZREM', KEYS[5], ARGV[1])
+return 1
+`;
+
+/** What a change does, beside the compare-and-set itself. */
+export interface Change {
+  /** Fields that must still hold these texts; a missing field reads as ''. */
+  readonly expect?: Readonly<Record<string, string>>;
+  /** Fields to write; null removes one. */
+  readonly set?: FieldPatch;
+  /** Counters to raise by one. */
+  readonly count?: readonly string[];
+  /** What the provider said that decided this. */
+  readonly answer?: RawAnswer | null;
+  /** An event of its own beside that of the transition, such as an alarm. */
+  readonly event?: { readonly type: string; readonly text: string };
+  /** Whether a job is needed from now on; left as it is when not said. */
+  readonly live?: boolean;
+}
+
+/** Everything of a new generation; `idempotencyKey` and the digest of its request travel together. */
+export interface NewGeneration {
+  readonly id: string;
+  readonly tenant: string;
+  readonly idempotency: { readonly key: string; readonly digest: string } | null;
+  readonly createdAt: number;
+  readonly fields: FieldPatch;
+}
+
+export type CreateResult =
+  | { readonly created: true }
+  | { readonly created: false; readonly generationId: string; readonly digest: string };
+
+export interface ListPage {
+  readonly ids: readonly string[];
+  /** Hand it back as `before` to go on; null at the end. */
+  readonly cursor: string | null;
+}
+
+export interface Whereabouts {
+  readonly id: string;
+  readonly state: State;
+  readonly updatedAt: number;
+  readonly runAt: number | null;
+  readonly priority: number;
+}
+
+export interface Store {
+  readonly keys: Keys;
+  create(generation: NewGeneration): Promise<CreateResult>;
+  get(id: string): Promise<GenerationRecord | null>;
+  /** What the sweep needs to know of many generations, and no more. */
+  whereabouts(ids: readonly string[]): Promise<Whereabouts[]>;
+  /** Moves a generation on. False when it is no longer where it was decided, or gone: read again, decide again. */
+  transition(record: GenerationRecord, to: State, change: Change & { live: boolean }): Promise<boolean>;
+  /** Changes fields without leaving the state. False as above. */
+  amend(record: GenerationRecord, change: Change): Promise<boolean>;
+  /** What the provider said that decided something, oldest first. */
+  answers(id: string): Promise<RawAnswer[]>;
+  /** Ids, newest first, of one state or of all. Constant time per page. */
+  list(query: { state?: State; before?: string; limit: number }): Promise<ListPage>;
+  countByState(states: readonly State[]): Promise<Record<string, number>>;
+  /** Ids that need a job, in order, after `after`. */
+  live(after: string | null, limit: number): Promise<string[]>;
+  /** Forgets up to `limit` generations of a finished state that ended before `cutoffAt`. Returns how many. */
+  prune(state: State, cutoffAt: number, limit: number): Promise<number>;
+}
+
+export interface StoreDeps {
+  readonly redis: Redis;
+  readonly prefix: string;
+  readonly idempotencyTtlMs: number;
+  readonly now: () => number;
+}
+
+interface Scripts {
+  reelhaulCreate(...args: (string | number)[]): Promise<string | null>;
+  reelhaulChange(...args: (string | number)[]): Promise<number>;
+  reelhaulPrune(...args: (string | number)[]): Promise<number>;
+}
+
+const present = (fields: FieldPatch) =>
+  Object.entries(fields).filter((entry): entry is [string, string | number] => entry[1] !== null);
+
+/** A UUIDv7 lower bound of the ids that were created at `at`: what the indexes are sorted by (RFC 9562, 5.7). */
+function firstIdAt(at: number): string {
+  const hex = Math.max(0, Math.floor(at)).toString(16).padStart(12, '0');
+  return `${hex.slice(0, 8)}-${hex.slice(8)}`;
+}
+
+export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps): Store {
+  const keys = createKeys(prefix);
+  // Each store defines its scripts on its connection; ioredis sends them as EVALSHA and falls back to EVAL.
+  redis.defineCommand('reelhaulCreate', { lua: CREATE, numberOfKeys: 6 });
+  redis.defineCommand('reelhaulChange', { lua: CHANGE, numberOfKeys: 7 });
+  redis.defineCommand('reelhaulPrune', { lua: PRUNE, numberOfKeys: 5 });
+  const scripts = redis as unknown as Scripts;
+
+  async function change(record: GenerationRecord, to: State, change: Change): Promise<boolean> {
+    const { id, state: from } = record;
+    const at = now();
+    const expected = Object.entries(change.expect ?? {});
+    const fields: FieldPatch = { ...change.set, updatedAt: at };
+    const set = present(fields);
+    const removed = Object.keys(fields).filter((field) => fields[field] === null);
+    const counted = change.count ?? [];
+    const { tenant, idempotencyKey } = record;
+    const idempotencyTtl =
+      idempotencyKey === null || from === to
+        ? ''
+        : isTerminal(to)
+          ? idempotencyTtlMs
+          : isTerminal(from)
+            ? 0
+            : '';
+    const done = await scripts.reelhaulChange(
+      keys.record(id),
+      keys.state(from),
+      keys.state(to),
+      keys.live,
+      keys.events,
+      keys.answers(id),
+      idempotencyKey === null ? keys.record(id) : keys.idempotency(tenant, idempotencyKey),
+      id,
+      at,
+      from,
+      to,
+      change.live === undefined ? '' : change.live ? 'add' : 'remove',
+      change.answer ? JSON.stringify(change.answer) : '',
+      idempotencyTtl,
+      change.event?.type ?? '',
+      change.event?.text ?? '',
+      MAX_EVENTS,
+      MAX_ANSWERS,
+      expected.length,
+      set.length,
+      removed.length,
+      counted.length,
+      ...expected.flat(),
+      ...set.flat(),
+      ...removed,
+      ...counted,
+    );
+    return done === 1;
+  }
+
+  return {
+    keys,
+
+    async create({ id, tenant, idempotency, createdAt, fields }) {
+      const taken = await scripts.reelhaulCreate(
+        keys.record(id),
+        keys.state('queued'),
+        keys.all,
+        keys.live,
+        keys.events,
+        idempotency ? keys.idempotency(tenant, idempotency.key) : keys.record(id),
+        id,
+        idempotency ? `${id} ${idempotency.digest}` : '',
+        MAX_EVENTS,
+        createdAt,
+        ...present({
+          ...fields,
+          v: RECORD_VERSION,
+          state: 'queued',
+          tenant,
+          createdAt,
+          updatedAt: createdAt,
+        }).flat(),
+      );
+      if (taken === null) return { created: true };
+      const [generationId = '', digest = ''] = taken.split(' ');
+      // A create whose answer was lost with the connection is sent again by ioredis and meets itself.
+      return generationId === id ? { created: true } : { created: false, generationId, digest };
+    },
+
+    async get(id) {
+      const hash = await redis.hgetall(keys.record(id));
+      return hash['state'] ? readRecord(id, hash) : null;
+    },
+
+    async whereabouts(ids) {
+      const rows = await Promise.all(
+        ids.map((id) => redis.hmget(keys.record(id), 'state', 'updatedAt', 'runAt', 'priority')),
+      );
+      return rows.flatMap(([state, updatedAt, runAt, priority], i) =>
+        state
+          ? [
+              {
+                id: ids[i]!,
+                state: state as State,
+                updatedAt: Number(updatedAt),
+                runAt: runAt ? Number(runAt) : null,
+                priority: Number(priority ?? 0),
+              },
+            ]
+          : [],
+      );
+    },
+
+    transition(record, to, wanted) {
+      if (!mayFollow(record.state, to)) throw new Error(`${to} may not follow ${record.state}`);
+      return change(record, to, wanted);
+    },
+
+    amend: (record, wanted) => change(record, record.state, wanted),
+
+    async answers(id) {
+      return (await redis.lrange(keys.answers(id), 0, -1)).map((text) => JSON.parse(text) as RawAnswer);
+    },
+
+    async list({ state, before, limit }) {
+      const index = state ? keys.state(state) : keys.all;
+      const ids = await redis.zrange(
+        index,
+        before ? `(${before}` : '+',
+        '-',
+        'BYLEX',
+        'REV',
+        'LIMIT',
+        0,
+        limit,
+      );
+      return { ids, cursor: ids.length === limit ? (ids.at(-1) ?? null) : null };
+    },
+
+    async countByState(states) {
+      const counts = await Promise.all(states.map((state) => redis.zcard(keys.state(state))));
+      return Object.fromEntries(states.map((state, i) => [state, counts[i] ?? 0]));
+    },
+
+    live: (after, limit) =>
+      redis.zrange(keys.live, after ? `(${after}` : '-', '+', 'BYLEX', 'LIMIT', 0, limit),
+
+    async prune(state, cutoffAt, limit) {
+      // Created before the cutoff is what the index can tell; whether it also ended before it, the record says.
+      const index = keys.state(state);
+      const ids = await redis.zrange(index, '-', `(${firstIdAt(cutoffAt)}`, 'BYLEX', 'LIMIT', 0, limit);
+      const finished = await Promise.all(ids.map((id) => redis.hget(keys.record(id), 'finishedAt')));
+      const old = ids.filter((_, i) => Number(finished[i] ?? 0) < cutoffAt);
+      const pruned = await Promise.all(
+        old.map((id) =>
+          scripts.reelhaulPrune(keys.record(id), keys.answers(id), index, keys.all, keys.live, id, state),
+        ),
+      );
+      return pruned.filter((done) => done === 1).length;
+    },
+  };
+}

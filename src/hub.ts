@@ -1,0 +1,59 @@
+/**
+ * What everything that changes generations stands on, put together once per process. No globals: who needs it gets it
+ * as an argument, and a test may hand in its own clock or dice. It loads neither provider nor storage, so that an app
+ * that only enqueues does not pay for them.
+ */
+import type { Redis } from 'ioredis';
+import type { Logger } from 'pino';
+import type { Config } from './config.js';
+import { createStore, type Store } from './generation/store.js';
+import { createQueues, type Queues } from './queues.js';
+import { createStanding, type Standing } from './standing.js';
+
+/**
+ * Named points of the submit path, in their order. Nothing happens there; the chaos run stops a process at them.
+ * `saved` lies between the saved task id and the poll job, `handed-over` behind both.
+ */
+export type Checkpoint = 'before-send' | 'sent' | 'answered' | 'saved' | 'handed-over';
+
+export interface Clock {
+  readonly now: () => number;
+  /** A number in [0, 1). */
+  readonly dice: () => number;
+}
+
+export const systemClock: Clock = { now: () => Date.now(), dice: () => Math.random() };
+
+/** What changes generations: enough for the library, the command line and the callbacks. */
+export interface Hub extends Clock {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly redis: Redis;
+  readonly store: Store;
+  readonly queues: Queues;
+  readonly standing: Standing;
+  readonly checkpoint: (point: Checkpoint, generationId: string) => void;
+}
+
+export interface HubDeps {
+  readonly config: Config;
+  readonly log: Logger;
+  /** Stays the caller's. */
+  readonly redis: Redis;
+  readonly clock?: Clock;
+  readonly checkpoint?: Hub['checkpoint'];
+}
+
+export function createHub({ config, log, redis, clock = systemClock, checkpoint = () => {} }: HubDeps): Hub {
+  const prefix = config.REDIS_PREFIX;
+  return {
+    ...clock,
+    config,
+    log,
+    redis,
+    checkpoint,
+    store: createStore({ redis, prefix, idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS, now: clock.now }),
+    queues: createQueues(redis, prefix, (error) => log.warn({ err: error }, 'a queue reported an error')),
+    standing: createStanding({ redis, prefix, probeMs: config.REFUSED_PROBE_MS, dice: clock.dice }),
+  };
+}

@@ -1,0 +1,19 @@
+/** The library: what an app may import from `reelhaul`. */
+export { createReelhaul, type CreateReelhaulOptions } from './producer.js';
+export type { CancelResult, Decision, ListQuery, Page, Reelhaul, WaitOptions } from './reelhaul.js';
+export {
+  ConfigError,
+  IdempotencyConflictError,
+  InvalidInputError,
+  NotFoundError,
+  RebillNotAllowedError,
+  RedisUnusableError,
+  ReelhaulError,
+  StateConflictError,
+  WaitTimeoutError,
+  type Problem,
+} from './errors.js';
+export type { EnqueueOptionsInput as EnqueueOptions } from './generation/options.js';
+export type { Asset, Assets, Charge, Failure, FailureCode, Generation } from './generation/record.js';
+export type { GenerationRequest, GenerationRequestInput, Warning } from './generation/request.js';
+export type { State } from './generation/states.js';

@@ -1,0 +1,50 @@
+/** Opens the library for an app: from a URL, from the environment, or on a connection the app has already. */
+import type { Redis } from 'ioredis';
+import { pino, type Logger } from 'pino';
+import { readConfig, type Config } from './config.js';
+import { createHub } from './hub.js';
+import { checkRedis, connectRedis } from './redis.js';
+import { createReelhaulOn, type Reelhaul } from './reelhaul.js';
+
+export interface CreateReelhaulOptions {
+  /** A URL, or an ioredis instance that stays the app's own. Default: `REDIS_URL`. */
+  readonly redis?: string | Redis;
+  /** Key prefix with one hash tag. Default: `REDIS_PREFIX`, `{reelhaul}`. */
+  readonly prefix?: string;
+  /** Where log lines go. Default: nowhere. */
+  readonly log?: Logger;
+  /** A configuration that was read already; overrides the environment. */
+  readonly config?: Config;
+}
+
+/**
+ * Connects and checks Redis.
+ * @throws ConfigError or RedisUnusableError
+ */
+export async function createReelhaul(options: CreateReelhaulOptions = {}): Promise<Reelhaul> {
+  const { redis: given, prefix, log = pino({ level: 'silent' }) } = options;
+  const config =
+    options.config ??
+    readConfig({
+      ...process.env,
+      ...(typeof given === 'string' ? { REDIS_URL: given } : {}),
+      ...(prefix === undefined ? {} : { REDIS_PREFIX: prefix }),
+    });
+  const complain = (error: Error) => log.warn({ err: error }, 'the connection to Redis failed');
+  const redis =
+    typeof given === 'object' ? given : await connectRedis(config.REDIS_URL, 'producer', complain);
+  const release = async () => {
+    if (redis !== given) redis.disconnect();
+  };
+  try {
+    await checkRedis(redis);
+  } catch (error) {
+    await release();
+    throw error;
+  }
+  const openReader = () =>
+    typeof given === 'object'
+      ? Promise.resolve(given.duplicate({ maxRetriesPerRequest: null }))
+      : connectRedis(config.REDIS_URL, 'worker', complain);
+  return createReelhaulOn(createHub({ config, log, redis }), openReader, release);
+}

@@ -1,0 +1,180 @@
+/**
+ * The queues: one per stage, plus `sweep`. A job is only a reminder: its id is the generation's, its data is empty, and
+ * it is removed when it is done, so that the next one under the same id is never swallowed (BullMQ ignores an `add`
+ * whose id exists, also when that job is finished and kept).
+ */
+import { Queue, type JobsOptions } from 'bullmq';
+import type { Redis } from 'ioredis';
+import type { JobStage } from './generation/states.js';
+
+export const JOB_STAGES: readonly JobStage[] = ['submit', 'poll', 'archive'];
+
+const SWEEP = 'sweep';
+/** Nobody reads BullMQ's own event streams here; a short one keeps Redis light. */
+const STREAM_LENGTH = 100;
+
+const JOB_OPTIONS: JobsOptions = {
+  // Stages count their own tries in the record. These are for what no stage foresaw, such as a Redis error midway.
+  attempts: Number.MAX_SAFE_INTEGER,
+  backoff: { type: 'custom' },
+  removeOnComplete: true,
+  removeOnFail: true,
+};
+
+/** How long BullMQ waits before it runs a job again that threw, in milliseconds: doubling from 1 s to 60 s. */
+export function backoffAfterError(attemptsMade: number): number {
+  return Math.min(1000 * 2 ** Math.min(attemptsMade - 1, 6), 60_000);
+}
+
+export interface Reminder {
+  readonly generationId: string;
+  readonly delayMs?: number;
+  readonly priority?: number;
+}
+
+export interface QueueCounts {
+  readonly waiting: number;
+  readonly active: number;
+  readonly delayed: number;
+}
+
+export interface Queues {
+  /** Adds the job; nothing happens when the generation has one in that queue already. */
+  remind(stage: JobStage, reminder: Reminder): Promise<void>;
+  remindMany(stage: JobStage, reminders: readonly Reminder[]): Promise<void>;
+  /** As `remind` without delay, and brings a delayed one forward. */
+  hasten(stage: JobStage, generationId: string): Promise<void>;
+  /** Takes a waiting or delayed job away; one that runs stays. */
+  forget(stage: JobStage, generationId: string): Promise<void>;
+  /** Which of these generations have no job in that queue, or one that no list holds. */
+  missing(stage: JobStage, generationIds: readonly string[]): Promise<string[]>;
+  /** Writes the job again, whatever is left of the old one. */
+  restore(stage: JobStage, reminder: Reminder): Promise<void>;
+  /** Lets no worker of any replica take a job of this stage for so long. */
+  pauseFor(stage: JobStage, durationMs: number): Promise<void>;
+  counts(stage: JobStage): Promise<QueueCounts>;
+  /** Makes sure that a sweep comes every so often, once in the whole fleet. */
+  scheduleSweep(intervalMs: number): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** Opens the queues over a connection that stays the caller's. */
+export function createQueues(redis: Redis, prefix: string, onError: (error: Error) => void): Queues {
+  const open = (name: string) => {
+    const queue = new Queue(name, {
+      connection: redis,
+      prefix,
+      defaultJobOptions: JOB_OPTIONS,
+      streams: { events: { maxLen: STREAM_LENGTH } },
+      skipWaitingForReady: true,
+    });
+    queue.on('error', onError);
+    return queue;
+  };
+  const queues = new Map<string, Queue>([...JOB_STAGES, SWEEP].map((name) => [name, open(name)]));
+  const of = (name: JobStage | typeof SWEEP) => queues.get(name)!;
+  const optionsOf = ({ generationId, delayMs, priority }: Reminder): JobsOptions => ({
+    jobId: generationId,
+    ...(delayMs ? { delay: delayMs } : {}),
+    ...(priority ? { priority } : {}),
+  });
+
+  async function remind(stage: JobStage, reminder: Reminder) {
+    await of(stage).add(stage, {}, optionsOf(reminder));
+  }
+
+  async function forget(stage: JobStage, generationId: string) {
+    // BullMQ answers 0 for a job that a worker holds; that one ends by itself.
+    await of(stage).remove(generationId);
+  }
+
+  return {
+    remind,
+    forget,
+
+    async remindMany(stage, reminders) {
+      await of(stage).addBulk(
+        reminders.map((r) => ({ name: stage as string, data: {}, opts: optionsOf(r) })),
+      );
+    },
+
+    async hasten(stage, generationId) {
+      await remind(stage, { generationId });
+      const job = await of(stage).getJob(generationId);
+      if (!job || !(await job.isDelayed())) return;
+      try {
+        await job.promote();
+      } catch (error) {
+        // It left the delayed set in between: it is about to run, which is all that was wanted.
+        if (await job.isDelayed()) throw error;
+      }
+    },
+
+    async missing(stage, generationIds) {
+      const queue = of(stage);
+      const lines = redis.pipeline();
+      for (const id of generationIds) {
+        lines.exists(queue.toKey(id));
+        lines.zscore(queue.toKey('delayed'), id);
+        lines.zscore(queue.toKey('prioritized'), id);
+      }
+      const replies = (await lines.exec()) ?? [];
+      const value = (i: number) => {
+        const [error, reply] = replies[i] ?? [];
+        if (error) throw error;
+        return reply;
+      };
+      const gone: string[] = [];
+      const unplaced: string[] = [];
+      for (const [i, id] of generationIds.entries()) {
+        if (value(3 * i) === 0) gone.push(id);
+        else if (value(3 * i + 1) === null && value(3 * i + 2) === null) unplaced.push(id);
+      }
+      if (unplaced.length > 0) {
+        // Read only now: a job that moved from one of these lists to another in between is at worst written again.
+        const lists = await Promise.all(
+          ['wait', 'paused', 'active'].map((list) => redis.lrange(queue.toKey(list), 0, -1)),
+        );
+        const placed = new Set(lists.flat());
+        gone.push(...unplaced.filter((id) => !placed.has(id)));
+      }
+      return gone;
+    },
+
+    async restore(stage, reminder) {
+      await forget(stage, reminder.generationId);
+      await remind(stage, reminder);
+    },
+
+    async pauseFor(stage, durationMs) {
+      await of(stage).rateLimit(Math.max(1, Math.round(durationMs)));
+    },
+
+    async counts(stage) {
+      const counts = await of(stage).getJobCounts('wait', 'prioritized', 'active', 'delayed');
+      return {
+        waiting: (counts['wait'] ?? 0) + (counts['prioritized'] ?? 0),
+        active: counts['active'] ?? 0,
+        delayed: counts['delayed'] ?? 0,
+      };
+    },
+
+    async scheduleSweep(intervalMs) {
+      const queue = of(SWEEP);
+      const counts = await queue.getJobCounts('wait', 'active', 'delayed');
+      const alive = Object.values(counts).some((n) => n > 0);
+      const scheduler = await queue.getJobScheduler(SWEEP);
+      if (alive && scheduler?.every === intervalMs) return;
+      await queue.setGlobalConcurrency(1);
+      await queue.upsertJobScheduler(
+        SWEEP,
+        { every: intervalMs },
+        { name: SWEEP, opts: { removeOnComplete: true, removeOnFail: true } },
+      );
+    },
+
+    async close() {
+      await Promise.all([...queues.values()].map((queue) => queue.close()));
+    },
+  };
+}

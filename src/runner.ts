@@ -1,0 +1,108 @@
+/**
+ * Runs one stage on BullMQ: takes its jobs, hands the generation id to the stage, and turns what the stage says into
+ * what BullMQ does. It promises:
+ *
+ * - a snooze costs no attempt and holds no slot (`moveToDelayed` + `DelayedError`);
+ * - a lost lock aborts the stage, since another worker may have the job by then;
+ * - interrupted by shutdown is not failed: what does not finish in time is given back.
+ */
+import { DelayedError, WaitingError, Worker, type Job } from 'bullmq';
+import type { Redis } from 'ioredis';
+import type { Logger } from 'pino';
+import { backoffAfterError } from './queues.js';
+
+/** What a stage says comes next. It throws only when something failed that it did not foresee. */
+export type Outcome = { readonly kind: 'done' } | { readonly kind: 'snooze'; readonly delayMs: number };
+
+export const done: Outcome = { kind: 'done' };
+/** Run me again in so many milliseconds. Waiting is not failing. */
+export const snooze = (delayMs: number): Outcome => ({
+  kind: 'snooze',
+  delayMs: Math.max(0, Math.round(delayMs)),
+});
+
+/** The work of one stage for one generation. It must be safe to run twice, also at the same time. */
+export type StageFunction = (generationId: string, signal: AbortSignal) => Promise<Outcome>;
+
+export interface RunnerOptions {
+  readonly name: string;
+  readonly run: StageFunction;
+  readonly redis: Redis;
+  readonly prefix: string;
+  readonly concurrency: number;
+  /** A worker that does not renew its lock for so long is taken for dead, and its jobs run elsewhere. */
+  readonly lockMs: number;
+  readonly log: Logger;
+}
+
+export interface Runner {
+  /** Takes no new job, waits for the running ones until `deadlineAt` (epoch ms), then aborts and gives back the rest. */
+  close(deadlineAt: number): Promise<void>;
+}
+
+/** How long an aborted stage gets to give its job back before the connection is closed under it. */
+const GIVE_BACK_MS = 2000;
+
+export function startRunner({ name, run, redis, prefix, concurrency, lockMs, log }: RunnerOptions): Runner {
+  async function process(
+    job: Job,
+    token: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const generationId = job.id ?? '';
+    let outcome: Outcome;
+    try {
+      outcome = await run(generationId, signal ?? new AbortController().signal);
+    } catch (error) {
+      if (signal?.aborted) {
+        await job.moveToWait(token);
+        throw new WaitingError();
+      }
+      throw error;
+    }
+    if (outcome.kind === 'done') return;
+    await job.moveToDelayed(Date.now() + outcome.delayMs, token);
+    throw new DelayedError();
+  }
+
+  const worker = new Worker(name, process, {
+    connection: redis,
+    prefix,
+    concurrency,
+    lockDuration: lockMs,
+    stalledInterval: lockMs,
+    // A stalled job is run again as often as it takes: every stage is safe to repeat, so none is given up for it.
+    maxStalledCount: Number.MAX_SAFE_INTEGER,
+    settings: { backoffStrategy: backoffAfterError },
+  });
+  worker.on('error', (error) => log.warn({ stage: name, err: error }, 'the queue reported an error'));
+  worker.on('failed', (job, error) => {
+    log.error({ stage: name, generationId: job?.id, err: error }, 'a stage threw; its job runs again later');
+  });
+  worker.on('lockRenewalFailed', (jobIds) => {
+    for (const jobId of jobIds) worker.cancelJob(jobId, 'the lock was lost');
+  });
+
+  return {
+    async close(deadlineAt) {
+      const closing = worker.close();
+      const timers: NodeJS.Timeout[] = [];
+      const after = (atMs: number) =>
+        new Promise<'late'>((resolve) => {
+          timers.push(setTimeout(resolve, Math.max(0, atMs - Date.now()), 'late'));
+        });
+      try {
+        if ((await Promise.race([closing, after(deadlineAt - GIVE_BACK_MS)])) !== 'late') return;
+        worker.cancelAllJobs('shutting down');
+        if ((await Promise.race([closing, after(deadlineAt)])) !== 'late') return;
+        log.warn(
+          { stage: name },
+          'a stage did not stop in time; its job runs again once its lock has expired',
+        );
+        await worker.disconnect();
+      } finally {
+        for (const timer of timers) clearTimeout(timer);
+      }
+    },
+  };
+}

@@ -1,0 +1,86 @@
+/**
+ * How our key stands with the provider, shared by all replicas through Redis: refused (key or quota), forbidden several
+ * times in a row, or told to slow down. While refused one submit goes out per probe interval; all others wait unharmed.
+ */
+import type { Redis } from 'ioredis';
+import { backoffMs } from './generation/schedule.js';
+
+/** So many different generations that meet a 403 in a row mean the key, not the requests (provider notes). */
+const FORBIDDEN_IN_A_ROW = 3;
+const FORBIDDEN_MEMORY_MS = 24 * 3_600_000;
+const SLOW_BASE_MS = 1000;
+const SLOW_MAX_MS = 60_000;
+
+export interface Standing {
+  /** How long submits have to wait, in milliseconds; 0: go. While refused, 0 is said once per probe interval. */
+  submitWaitMs(): Promise<number>;
+  /** The key or its quota was refused. Returns true when that is news. */
+  refused(): Promise<boolean>;
+  /** A 403 for this generation. Returns true when it means that the key is refused. */
+  forbidden(generationId: string): Promise<boolean>;
+  /** The provider dealt with a submit: neither refused nor forbidden any more. */
+  accepted(): Promise<void>;
+  /** A 429: how long everybody should hold still, in milliseconds. Doubles with each one in a row. */
+  slowDown(call: 'submit' | 'poll', retryAfterMs: number | null): Promise<number>;
+  isRefused(): Promise<boolean>;
+}
+
+export interface StandingDeps {
+  readonly redis: Redis;
+  readonly prefix: string;
+  readonly probeMs: number;
+  readonly dice: () => number;
+}
+
+export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): Standing {
+  const refusedKey = `${prefix}:standing:refused`;
+  const probeKey = `${prefix}:standing:probe`;
+  const forbiddenKey = `${prefix}:standing:forbidden`;
+
+  async function refused(): Promise<boolean> {
+    const before = await redis.set(refusedKey, '1', 'GET');
+    if (before === null) await redis.set(probeKey, '1', 'PX', probeMs);
+    return before === null;
+  }
+
+  return {
+    refused,
+
+    async submitWaitMs() {
+      if ((await redis.get(refusedKey)) === null) return 0;
+      if ((await redis.set(probeKey, '1', 'PX', probeMs, 'NX')) === 'OK') return 0;
+      return Math.max(1, await redis.pttl(probeKey));
+    },
+
+    async forbidden(generationId) {
+      await redis.sadd(forbiddenKey, generationId);
+      await redis.pexpire(forbiddenKey, FORBIDDEN_MEMORY_MS);
+      if ((await redis.scard(forbiddenKey)) < FORBIDDEN_IN_A_ROW)
+        return redis.get(refusedKey).then((r) => r !== null);
+      await refused();
+      return true;
+    },
+
+    async accepted() {
+      await redis.unlink(refusedKey, probeKey, forbiddenKey);
+    },
+
+    async slowDown(call, retryAfterMs) {
+      const holdKey = `${prefix}:standing:hold:${call}`;
+      const streakKey = `${prefix}:standing:streak:${call}`;
+      const streak = Number((await redis.get(streakKey)) ?? 0) + 1;
+      const holdMs = Math.max(
+        1,
+        Math.round(retryAfterMs ?? backoffMs(streak, SLOW_BASE_MS, SLOW_MAX_MS, dice())),
+      );
+      // Calls that were under way together count as one: only who starts the hold raises the streak.
+      if ((await redis.set(holdKey, '1', 'PX', holdMs, 'NX')) === 'OK') {
+        await redis.set(streakKey, streak, 'PX', 2 * Math.max(holdMs, SLOW_MAX_MS));
+        return holdMs;
+      }
+      return Math.max(1, await redis.pttl(holdKey));
+    },
+
+    isRefused: async () => (await redis.get(refusedKey)) !== null,
+  };
+}

@@ -1,0 +1,357 @@
+/**
+ * Storage on a local disk (or a mounted one).
+ *
+ * A file is written under a name of its own in `.reelhaul-partial`, flushed to the disk, and then linked to its key.
+ * The link is one atomic step that fails when something is there, so a reader sees the whole file or none, and two
+ * writers of different bytes cannot both win, on any number of machines. What a killed process leaves behind is in that
+ * one directory, which `removeAbandoned` empties.
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import { constants } from 'node:fs';
+import {
+  link,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  realpath,
+  rename,
+  rmdir,
+  unlink,
+  type FileHandle,
+} from 'node:fs/promises';
+import { dirname, join, resolve, sep } from 'node:path';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { StorageConflictError, StorageError } from '../errors.js';
+import { assertKey } from './keys.js';
+import type { PutOptions, Storage, StoredFile } from './storage.js';
+
+export interface LocalStorageOptions {
+  /** Directory of the archive; made when it is not there. */
+  readonly root: string;
+  /** Permissions of the files. Default 0o644, minus the umask. */
+  readonly fileMode?: number;
+  /** Epoch milliseconds, to tell how old partial files are. Default `Date.now`. */
+  readonly now?: () => number;
+}
+
+const PARTIAL_DIRECTORY = '.reelhaul-partial';
+const PROBE_DIRECTORY = '.reelhaul-probe';
+/** How often a directory that vanished between making and using it is made again (`remove` takes empty ones away). */
+const DIRECTORY_TRIES = 5;
+
+/** Waiting mends these: disk or quota full, too many open files, a network disk that is away for a while. */
+const PASSING: ReadonlySet<string> = new Set([
+  'ENOSPC',
+  'EDQUOT',
+  'EMFILE',
+  'ENFILE',
+  'EIO',
+  'EBUSY',
+  'EAGAIN',
+  'ESTALE',
+  'ETIMEDOUT',
+  'EHOSTDOWN',
+  'ENOTCONN',
+  'ENOENT',
+]);
+const ADVICE: Readonly<Record<string, string>> = {
+  ENOSPC: 'the disk is full',
+  EDQUOT: 'the quota is used up',
+  EACCES: 'access is denied: give the user of this process the right to write there',
+  EPERM: 'the operation is not permitted: give the user of this process the right to write there',
+  EROFS: 'the file system is read-only',
+  EXDEV: 'the archive must lie on one file system: nothing inside it may be a mount of its own',
+  ENOTDIR: 'a part of the path is a file, not a directory',
+  EISDIR: 'a directory is where the file should be',
+  ENAMETOOLONG: 'the name is too long for the file system',
+  ELOOP: 'the path goes in circles',
+};
+/** What file systems without hard links say. */
+const NO_LINKS: ReadonlySet<string> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']);
+
+export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: LocalStorageOptions): Storage {
+  const home = resolve(root);
+  const partials = join(home, PARTIAL_DIRECTORY);
+  /** Partial files of this very object, which are not abandoned however old they look. */
+  const writing = new Set<string>();
+
+  /** Where a key lies. Refuses keys that lead out, also by a symbolic link on the way. */
+  async function locate(key: string): Promise<string> {
+    assertKey(key);
+    if (key.split('/')[0] === PARTIAL_DIRECTORY) {
+      throw new StorageError(`The name ${PARTIAL_DIRECTORY} is kept for unfinished files.`, false);
+    }
+    const path = join(home, ...key.split('/'));
+    await assertInside(dirname(path), key);
+    return path;
+  }
+
+  /** The nearest directory that exists must really lie in the archive. */
+  async function assertInside(directory: string, key: string): Promise<void> {
+    const realHome = await realpathOrNull(home);
+    if (realHome === null) return;
+    let existing = directory;
+    let real = await realpathOrNull(existing);
+    while (real === null && existing !== home) {
+      existing = dirname(existing);
+      real = await realpathOrNull(existing);
+    }
+    if (
+      real !== null &&
+      real !== realHome &&
+      !real.startsWith(realHome.endsWith(sep) ? realHome : realHome + sep)
+    ) {
+      throw new StorageError(`The key ${key} leads out of the archive by a symbolic link.`, false);
+    }
+  }
+
+  /** Writes all of `source` to a new partial file, flushed to the disk. */
+  async function writePartial(
+    partial: string,
+    source: Readable,
+    signal: AbortSignal | undefined,
+  ): Promise<{ sizeBytes: number; sha256: string }> {
+    await makeDirectory(partials);
+    const hash = createHash('sha256');
+    let sizeBytes = 0;
+    const file = await open(partial, 'wx', fileMode);
+    try {
+      await pipeline(
+        source,
+        async (chunks: AsyncIterable<Buffer>) => {
+          for await (const chunk of chunks) {
+            hash.update(chunk);
+            sizeBytes += chunk.length;
+            await writeWhole(file, chunk);
+          }
+        },
+        signal === undefined ? {} : { signal },
+      );
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    return { sizeBytes, sha256: hash.digest('hex') };
+  }
+
+  async function put(key: string, source: Readable, { signal }: PutOptions): Promise<StoredFile> {
+    let partial: string | null = null;
+    try {
+      const path = await locate(key);
+      signal?.throwIfAborted();
+      partial = join(partials, `${randomUUID()}.partial`);
+      writing.add(partial);
+      const written = await writePartial(partial, source, signal);
+      signal?.throwIfAborted();
+      // Again, now that time has passed and directories may have been made.
+      await assertInside(dirname(path), key);
+      if (!(await publish(partial, path)) && !(await holdsSameBytes(path, written))) {
+        throw new StorageConflictError(key);
+      }
+      return { key, ...written };
+    } catch (error) {
+      if (source.errored != null && source.errored.name !== 'AbortError') throw source.errored;
+      if (signal?.aborted === true) throw signal.reason;
+      throw asStorageError(error, `${key} cannot be stored`);
+    } finally {
+      source.destroy();
+      if (partial !== null) {
+        await unlink(partial).catch(() => {});
+        writing.delete(partial);
+      }
+    }
+  }
+
+  async function stat(key: string): Promise<{ sizeBytes: number } | null> {
+    try {
+      const found = await lstat(await locate(key));
+      return found.isFile() ? { sizeBytes: found.size } : null;
+    } catch (error) {
+      if (isMissing(error)) return null;
+      throw asStorageError(error, `${key} cannot be looked up`);
+    }
+  }
+
+  async function read(key: string, range?: { start: number; end: number }): Promise<Readable> {
+    try {
+      // No following of a link that stands in place of the file.
+      const file = await open(await locate(key), constants.O_RDONLY | constants.O_NOFOLLOW);
+      return file.createReadStream(range === undefined ? {} : { start: range.start, end: range.end });
+    } catch (error) {
+      if (isMissing(error)) throw new StorageError(`Nothing is stored as ${key}.`, false, { cause: error });
+      throw asStorageError(error, `${key} cannot be read`);
+    }
+  }
+
+  async function remove(key: string): Promise<void> {
+    try {
+      const path = await locate(key);
+      await unlink(path).catch((error: unknown) => {
+        if (!isMissing(error)) throw error;
+      });
+      await removeEmptyDirectories(dirname(path));
+    } catch (error) {
+      throw asStorageError(error, `${key} cannot be removed`);
+    }
+  }
+
+  async function removeEmptyDirectories(from: string): Promise<void> {
+    for (let directory = from; directory !== home; directory = dirname(directory)) {
+      try {
+        await rmdir(directory);
+      } catch {
+        return;
+      }
+    }
+  }
+
+  async function probe(): Promise<void> {
+    const key = `${PROBE_DIRECTORY}/${randomUUID()}`;
+    const bytes = Buffer.from(`reelhaul probe ${key}`);
+    await put(key, Readable.from([bytes]), { contentType: 'text/plain' });
+    try {
+      const back = Buffer.concat(await (await read(key)).toArray());
+      if (!back.equals(bytes))
+        throw new StorageError(`${home} gives back other bytes than were written.`, false);
+    } catch (error) {
+      throw asStorageError(error, `${home} cannot be read`);
+    } finally {
+      await remove(key);
+    }
+  }
+
+  async function removeAbandoned(olderThanMs: number): Promise<number> {
+    let removed = 0;
+    for (const directory of [partials, join(home, PROBE_DIRECTORY)]) {
+      try {
+        for (const name of await readdir(directory)) {
+          const path = join(directory, name);
+          if (!writing.has(path) && (await unlinkIfOld(path, now() - olderThanMs))) removed += 1;
+        }
+      } catch (error) {
+        if (!isMissing(error)) throw asStorageError(error, `${directory} cannot be tidied`);
+      }
+    }
+    return removed;
+  }
+
+  return {
+    description: `directory ${home}`,
+    put,
+    stat,
+    read,
+    remove,
+    probe,
+    removeAbandoned,
+    close: () => Promise.resolve(),
+  };
+}
+
+/** Makes the partial file visible as `path`. False when something is there already. */
+async function publish(partial: string, path: string): Promise<boolean> {
+  for (let tries = 1; ; tries += 1) {
+    await makeDirectory(dirname(path));
+    try {
+      await linkOrRename(partial, path);
+      await syncDirectory(dirname(path));
+      return true;
+    } catch (error) {
+      if (codeOf(error) === 'EEXIST') return false;
+      if (codeOf(error) !== 'ENOENT' || tries === DIRECTORY_TRIES) throw error;
+    }
+  }
+}
+
+/** Directories up to `directory`, each entry flushed to the disk. */
+async function makeDirectory(directory: string): Promise<void> {
+  const first = await mkdir(directory, { recursive: true });
+  if (first === undefined) return;
+  for (let made = directory; made.length >= first.length; made = dirname(made))
+    await syncDirectory(dirname(made));
+}
+
+/** `write` may take only a part, for instance on a disk that just became full. */
+async function writeWhole(file: FileHandle, chunk: Buffer): Promise<void> {
+  let offset = 0;
+  while (offset < chunk.length) offset += (await file.write(chunk, offset)).bytesWritten;
+}
+
+/**
+ * Gives the file its name, never taking one that is in use (`EEXIST`). File systems without hard links (FAT, some
+ * network ones) cannot do that in one step; there a second writer could slip in between the look and the renaming.
+ */
+async function linkOrRename(partial: string, path: string): Promise<void> {
+  try {
+    await link(partial, path);
+  } catch (error) {
+    if (!NO_LINKS.has(codeOf(error))) throw error;
+    const there = await lstat(path).catch(() => null);
+    if (there !== null) throw Object.assign(new Error('exists'), { code: 'EEXIST' });
+    await rename(partial, path);
+  }
+}
+
+/** Is this a plain file with these bytes? */
+async function holdsSameBytes(path: string, wanted: { sizeBytes: number; sha256: string }): Promise<boolean> {
+  const found = await lstat(path);
+  if (!found.isFile() || found.size !== wanted.sizeBytes) return false;
+  const hash = createHash('sha256');
+  const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  await pipeline(file.createReadStream(), hash);
+  return hash.digest('hex') === wanted.sha256;
+}
+
+/** Flushes a directory's entries, so that a power cut does not take a finished file's name away. */
+async function syncDirectory(directory: string): Promise<void> {
+  try {
+    const handle = await open(directory, 'r');
+    try {
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    // Some systems cannot open or flush directories, and one may be readable to others only.
+    if (!['EISDIR', 'EPERM', 'EINVAL', 'EACCES', 'ENOTSUP'].includes(codeOf(error))) throw error;
+  }
+}
+
+async function unlinkIfOld(path: string, before: number): Promise<boolean> {
+  try {
+    if ((await lstat(path)).mtimeMs >= before) return false;
+    await unlink(path);
+    return true;
+  } catch (error) {
+    // Another replica was faster.
+    if (isMissing(error)) return false;
+    throw error;
+  }
+}
+
+async function realpathOrNull(path: string): Promise<string | null> {
+  try {
+    return await realpath(path);
+  } catch (error) {
+    if (isMissing(error)) return null;
+    throw error;
+  }
+}
+
+function codeOf(error: unknown): string {
+  const { code } = (error ?? {}) as { code?: unknown };
+  return typeof code === 'string' ? code : '';
+}
+
+function isMissing(error: unknown): boolean {
+  return ['ENOENT', 'ENOTDIR'].includes(codeOf(error));
+}
+
+/** Errors of the file system as `StorageError`; others pass as they are. */
+function asStorageError(error: unknown, what: string): unknown {
+  const code = codeOf(error);
+  if (error instanceof StorageError || error instanceof StorageConflictError || !/^E[A-Z0-9]+$/.test(code))
+    return error;
+  return new StorageError(`${what}: ${ADVICE[code] ?? code}.`, PASSING.has(code), { cause: error });
+}

@@ -1,0 +1,44 @@
+/**
+ * Logs: one JSON object per line with pino, readable lines on a terminal. Every line passes the redaction of secrets
+ * as text, so that none gets out whatever object, header or error message carried it.
+ */
+import { pino, type Logger } from 'pino';
+import pretty from 'pino-pretty';
+
+/** Shorter texts than this are no secrets worth hiding and would tear holes into ordinary words. */
+const MIN_SECRET_LENGTH = 6;
+const HIDDEN = '[redacted]';
+
+/** Makes a function that takes every secret out of a text, also in its JSON and URL spelling. */
+export function createRedactor(secrets: readonly string[]): (text: string) => string {
+  const spellings = secrets
+    .filter((secret) => secret.length >= MIN_SECRET_LENGTH)
+    .flatMap((secret) => [secret, JSON.stringify(secret).slice(1, -1), encodeURIComponent(secret)]);
+  const unique = [...new Set(spellings)].sort((a, b) => b.length - a.length);
+  return (text) => unique.reduce((left, secret) => left.replaceAll(secret, HIDDEN), text);
+}
+
+export interface LoggerOptions {
+  readonly level: string;
+  readonly secrets: readonly string[];
+  /** Where lines go; default standard output, pretty when that is a terminal. */
+  readonly write?: (line: string) => void;
+  readonly isTerminal?: boolean;
+}
+
+export function createLogger({ level, secrets, write, isTerminal }: LoggerOptions): Logger {
+  const redact = createRedactor(secrets);
+  const target = write ?? ((line: string) => void process.stdout.write(line));
+  if (!isTerminal) return pino({ level }, { write: (line: string) => target(redact(line)) });
+  const lines = pretty({
+    ignore: 'pid,hostname',
+    translateTime: 'SYS:HH:MM:ss.l',
+    destination: {
+      write: (line: string) => {
+        target(line);
+      },
+    } as unknown as NodeJS.WritableStream,
+    sync: true,
+  });
+  return pino({ level }, { write: (line: string) => void lines.write(redact(line)) });
+}

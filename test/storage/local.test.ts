@@ -1,0 +1,165 @@
+import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { once } from 'node:events';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { StorageConflictError, StorageError } from '../../src/errors.js';
+import { createLocalStorage } from '../../src/storage/local.js';
+import { describeStorage, streamOf } from './contract.js';
+
+const type = { contentType: 'video/mp4' };
+
+async function filesIn(root: string): Promise<string[]> {
+  const entries = await readdir(root, { recursive: true, withFileTypes: true }).catch(() => []);
+  return entries
+    .filter((entry) => !entry.isDirectory())
+    .map((entry) => join(entry.parentPath, entry.name).slice(root.length + 1))
+    .sort();
+}
+
+describeStorage(
+  'the local disk',
+  async () => {
+    const parent = await mkdtemp(join(tmpdir(), 'reelhaul-local-'));
+    const root = join(parent, 'not', 'yet', 'there');
+    return {
+      storage: createLocalStorage({ root }),
+      everything: () => filesIn(root),
+      dispose: () => rm(parent, { recursive: true, force: true }),
+    };
+  },
+  { largeBytes: 3_000_000 },
+);
+
+describe('the local disk', () => {
+  let root: string;
+  beforeEach(async () => {
+    root = await mkdtemp(join(tmpdir(), 'reelhaul-local-'));
+  });
+  afterEach(() => rm(root, { recursive: true, force: true }));
+
+  test('lets exactly one of many writers of different bytes win', async () => {
+    const storages = Array.from({ length: 8 }, () => createLocalStorage({ root }));
+    const outcomes = await Promise.allSettled(
+      storages.map((storage, index) => storage.put('k', streamOf([Buffer.from(`writer ${index}`)]), type)),
+    );
+    const winners = outcomes.flatMap((outcome, index) => (outcome.status === 'fulfilled' ? [index] : []));
+    expect(winners).toHaveLength(1);
+    expect(await readFile(join(root, 'k'), 'utf8')).toBe(`writer ${winners[0]}`);
+    for (const outcome of outcomes) {
+      if (outcome.status === 'rejected') expect(outcome.reason).toBeInstanceOf(StorageConflictError);
+    }
+    expect(await filesIn(root)).toEqual(['k']);
+  });
+
+  test('shows no byte of a file before its end', async () => {
+    const storage = createLocalStorage({ root });
+    const seen: unknown[] = [];
+    const source = streamOf([]);
+    source.destroy();
+    await storage.put(
+      'k',
+      (await import('node:stream')).Readable.from(
+        (async function* () {
+          yield randomBytes(500_000);
+          seen.push(await storage.stat('k'), (await readdir(root)).sort());
+          yield randomBytes(10);
+        })(),
+        { objectMode: false },
+      ),
+      type,
+    );
+    expect(seen).toEqual([null, ['.reelhaul-partial']]);
+  });
+
+  test('does not leave the archive by a symbolic link', async () => {
+    const outside = await mkdtemp(join(tmpdir(), 'reelhaul-outside-'));
+    try {
+      await writeFile(join(outside, 'secret'), 'secret');
+      await symlink(outside, join(root, 'way-out'));
+      const storage = createLocalStorage({ root });
+      const refusal = { name: 'StorageError', retryable: false };
+      await expect(storage.put('way-out/x', streamOf([Buffer.from('x')]), type)).rejects.toMatchObject(refusal);
+      await expect(storage.put('way-out/deep/x', streamOf([Buffer.from('x')]), type)).rejects.toMatchObject(refusal);
+      await expect(storage.read('way-out/secret')).rejects.toMatchObject(refusal);
+      await expect(storage.stat('way-out/secret')).rejects.toMatchObject(refusal);
+      await expect(storage.remove('way-out/secret')).rejects.toMatchObject(refusal);
+      expect(await readdir(outside)).toEqual(['secret']);
+    } finally {
+      await rm(outside, { recursive: true, force: true });
+    }
+  });
+
+  test('neither follows nor replaces a symbolic link that stands in place of a file', async () => {
+    const outside = join(await mkdtemp(join(tmpdir(), 'reelhaul-outside-')), 'secret');
+    await writeFile(outside, 'secret');
+    await symlink(outside, join(root, 'k'));
+    const storage = createLocalStorage({ root });
+    await expect(storage.put('k', streamOf([Buffer.from('secret')]), type)).rejects.toThrow(StorageConflictError);
+    await expect(storage.read('k')).rejects.toThrow(StorageError);
+    expect(await storage.stat('k')).toBeNull();
+    expect(await readFile(outside, 'utf8')).toBe('secret');
+  });
+
+  test('works in an archive that is itself reached by a symbolic link', async () => {
+    await mkdir(join(root, 'real'));
+    await symlink(join(root, 'real'), join(root, 'link'));
+    const storage = createLocalStorage({ root: join(root, 'link') });
+    await storage.put('a/k', streamOf([Buffer.from('x')]), type);
+    expect(await storage.stat('a/k')).toEqual({ sizeBytes: 1 });
+  });
+
+  test('keeps the directory of unfinished files to itself', async () => {
+    const storage = createLocalStorage({ root });
+    await expect(storage.put('.reelhaul-partial/x', streamOf([Buffer.from('x')]), type)).rejects.toThrow(StorageError);
+  });
+
+  test('says what to do when a file stands where a directory should be', async () => {
+    await writeFile(join(root, 'a'), 'a file');
+    const storage = createLocalStorage({ root });
+    await expect(storage.put('a/k', streamOf([Buffer.from('x')]), type)).rejects.toMatchObject({
+      name: 'StorageError',
+      retryable: false,
+      message: expect.stringContaining('a part of the path is a file'),
+    });
+    await expect(createLocalStorage({ root: join(root, 'a') }).probe()).rejects.toThrow(StorageError);
+  });
+
+  test('waits for a full disk: retryable, and nothing stays', async () => {
+    // Every write to this device fails as on a full disk; the partial directory leads there by its one file.
+    const storage = createLocalStorage({ root: '/dev/full-is-no-directory' });
+    await expect(storage.probe()).rejects.toThrow(StorageError);
+  });
+
+  test('removes what a killed writer left behind, once it is old enough', async () => {
+    const script = `
+      import { createLocalStorage } from ${JSON.stringify(new URL('../../dist/src/storage/local.js', import.meta.url).href)};
+      import { Readable } from 'node:stream';
+      const source = Readable.from((async function* () {
+        yield Buffer.alloc(1_000_000, 1);
+        process.stdout.write('writing');
+        await new Promise(() => setInterval(() => {}, 1000));
+      })(), { objectMode: false });
+      await createLocalStorage({ root: ${JSON.stringify(root)} }).put('a/video.mp4', source, { contentType: 'video/mp4' });
+    `;
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    await once(child.stdout, 'data');
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+
+    const left = await filesIn(root);
+    expect(left).toEqual([expect.stringMatching(/^\.reelhaul-partial\/.+\.partial$/)]);
+    const { mtimeMs } = await stat(join(root, left[0]!));
+    const storage = createLocalStorage({ root, now: () => mtimeMs + 60_000 });
+    expect(await storage.stat('a/video.mp4')).toBeNull();
+    expect(await storage.removeAbandoned(60_001)).toBe(0);
+    expect(await filesIn(root)).toEqual(left);
+    expect(await storage.removeAbandoned(59_999)).toBe(1);
+    expect(await filesIn(root)).toEqual([]);
+    // The next try of the same generation is not in its way.
+    await storage.put('a/video.mp4', streamOf([Buffer.from('whole')]), type);
+    expect(await filesIn(root)).toEqual(['a/video.mp4']);
+  });
+});

@@ -1,0 +1,119 @@
+/**
+ * A worker process: opens Redis, checks it, and runs the chosen stages and the sweep until it is told to stop. Any
+ * number of these may run side by side; they share nothing but Redis and the storage.
+ */
+import type { Logger } from 'pino';
+import type { Config } from '../src/config.js';
+import { createContext, type Context } from '../src/context.js';
+import { ConfigError } from '../src/errors.js';
+import type { JobStage } from '../src/generation/states.js';
+import { createHub, type Hub } from '../src/hub.js';
+import { JOB_STAGES } from '../src/queues.js';
+import { checkRedis, connectRedis } from '../src/redis.js';
+import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/runner.js';
+import { archive } from './archive.js';
+import { poll } from './poll.js';
+import { submit } from './submit.js';
+import { sweep } from './sweep.js';
+
+type StageRun = (context: Context, generationId: string, signal: AbortSignal) => Promise<Outcome>;
+const RUN: Record<JobStage, StageRun> = { submit, poll, archive };
+
+export interface WorkerOptions {
+  readonly config: Config;
+  readonly log: Logger;
+  /** Default: all. The sweep runs beside any of them. */
+  readonly stages?: readonly JobStage[];
+  /** Called at the named points of the submit path; the chaos run stops the process there. */
+  readonly checkpoint?: Hub['checkpoint'];
+}
+
+export interface RunningWorkers {
+  /** Takes no new job, lets running ones finish within `SHUTDOWN_TIMEOUT_MS`, gives back the rest, closes everything. */
+  close(): Promise<void>;
+}
+
+/**
+ * Starts the stages.
+ * @throws ConfigError, InvalidInputError, StorageError or RedisUnusableError before any job is taken.
+ */
+export async function startWorkers({
+  config,
+  log,
+  stages = JOB_STAGES,
+  checkpoint,
+}: WorkerOptions): Promise<RunningWorkers> {
+  if (config.COMETAPI_KEY === '') {
+    throw new ConfigError([
+      { path: 'COMETAPI_KEY', message: 'expected the API key of the provider, got nothing' },
+    ]);
+  }
+  const redis = await connectRedis(config.REDIS_URL, 'worker', (error) =>
+    log.warn({ err: error }, 'the connection to Redis failed'),
+  );
+  try {
+    await checkRedis(redis);
+    const hub = createHub({ config, log, redis, ...(checkpoint ? { checkpoint } : {}) });
+    const context = await createContext(hub);
+    await context.storage.probe();
+    return await run(context, stages);
+  } catch (error) {
+    redis.disconnect();
+    throw error;
+  }
+}
+
+async function run(context: Context, stages: readonly JobStage[]): Promise<RunningWorkers> {
+  const { config, log, redis, queues, storage, provider } = context;
+  const prefix = config.REDIS_PREFIX;
+  const concurrency = {
+    submit: config.SUBMIT_CONCURRENCY,
+    poll: config.POLL_CONCURRENCY,
+    archive: config.ARCHIVE_CONCURRENCY,
+  };
+  const start = (name: string, run: StageFunction, atOnce: number): Runner =>
+    startRunner({ name, run, redis, prefix, concurrency: atOnce, lockMs: config.JOB_LOCK_MS, log });
+  const runners = stages.map((name) =>
+    start(name, (generationId, signal) => RUN[name](context, generationId, signal), concurrency[name]),
+  );
+  runners.push(
+    start(
+      'sweep',
+      async (_, signal) => {
+        await sweep(context, signal);
+        return done;
+      },
+      1,
+    ),
+  );
+  const stopScheduling = await keepSweepScheduled(context);
+  log.info(
+    { stages, prefix, storage: storage.description, provider: config.COMETAPI_BASE_URL },
+    'worker started',
+  );
+
+  return {
+    async close() {
+      const deadlineAt = Date.now() + config.SHUTDOWN_TIMEOUT_MS;
+      stopScheduling();
+      await Promise.all(runners.map((runner) => runner.close(deadlineAt)));
+      provider.close();
+      await storage.close();
+      await queues.close();
+      await redis.quit();
+      log.info('worker stopped');
+    },
+  };
+}
+
+/** The schedule of the sweep may be lost with its queue: every worker looks after it. */
+async function keepSweepScheduled({ config, log, queues }: Context): Promise<() => void> {
+  const schedule = () => queues.scheduleSweep(config.SWEEP_INTERVAL_MS);
+  await schedule();
+  const timer = setInterval(() => {
+    schedule().catch((error: unknown) =>
+      log.warn({ stage: 'sweep', err: error }, 'the sweep could not be scheduled'),
+    );
+  }, config.SWEEP_INTERVAL_MS);
+  return () => clearInterval(timer);
+}

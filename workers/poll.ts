@@ -1,0 +1,218 @@
+/**
+ * The poll stage: asks the provider how the task is, and writes down what it says. It promises:
+ *
+ * - nothing that goes wrong with a poll ever fails a paid task; only the provider's own word does;
+ * - a deadline ends our patience, not the task: after it a slow late check goes on, and a late success is adopted;
+ * - waiting holds no worker slot and costs no attempt.
+ */
+import type { Context } from '../src/context.js';
+import type { Charge, GenerationRecord } from '../src/generation/record.js';
+import { nextPollDelayMs, notVisibleDelayMs, type ScheduleSettings } from '../src/generation/schedule.js';
+import type { Change } from '../src/generation/store.js';
+import { advance, fail, withWarning } from '../src/pipeline.js';
+import type { Billing, PollOutcome, RawAnswer } from '../src/provider/outcomes.js';
+import { done, snooze, type Outcome } from '../src/runner.js';
+
+export async function poll(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
+  const record = await context.store.get(generationId);
+  if (record?.state === 'generating') return ask(context, record, signal);
+  if (record?.state === 'expired') return lateCheck(context, record, signal);
+  if (record?.state === 'archiving') await context.queues.remind('archive', { generationId });
+  return done;
+}
+
+async function ask(context: Context, record: GenerationRecord, signal: AbortSignal): Promise<Outcome> {
+  const { provider, log } = context;
+  const { id: generationId, taskId } = record;
+  const outcome = await provider.poll(taskId!, { signal });
+  log.debug({ generationId, taskId, outcome: outcome.kind, httpStatus: outcome.answer.httpStatus }, 'polled');
+  switch (outcome.kind) {
+    case 'succeeded':
+      return haul(context, record, outcome);
+    case 'failed':
+      return acceptFailure(context, record, outcome);
+    case 'succeededWithoutUrl':
+      return awaitUrl(context, record, outcome);
+    case 'notVisible':
+    case 'pending':
+    case 'unavailable':
+    case 'misconfigured':
+      return awaitTask(context, record, outcome);
+  }
+}
+
+/** The provider's last word on the bill; without one, what was known before. */
+function chargeAfterFailure({ point, refund }: Billing): Charge {
+  if (refund !== null && refund > 0) return 'refunded';
+  if (point === 0) return 'none';
+  return 'possible';
+}
+
+async function haul(
+  context: Context,
+  record: GenerationRecord,
+  { videoUrl, posterUrl, lastFrameUrl, answer }: Extract<PollOutcome, { kind: 'succeeded' }>,
+): Promise<Outcome> {
+  const moved = await advance(context, record, 'archiving', {
+    set: {
+      urls: JSON.stringify({ video: videoUrl, poster: posterUrl, lastFrame: lastFrameUrl }),
+      progress: 100,
+      linkRefreshed: null,
+      visibleAt: record.visibleAt ?? context.now(),
+      ...(record.state === 'expired' ? { late: 1 } : {}),
+    },
+    count: ['pollAttempts'],
+    answer,
+  });
+  return moved ? done : snooze(0);
+}
+
+async function acceptFailure(
+  context: Context,
+  record: GenerationRecord,
+  { code, message, mayResubmit, billing, answer }: Extract<PollOutcome, { kind: 'failed' }>,
+): Promise<Outcome> {
+  const said = message ?? 'The provider gave no reason; usually that is its content filter.';
+  const failed = await fail(
+    context,
+    record,
+    {
+      code: 'task_failed',
+      message: code ? `${said} (${code})` : said,
+      stage: 'poll',
+      retryable: mayResubmit !== 'never',
+      charge: chargeAfterFailure(billing),
+    },
+    { answer, count: ['pollAttempts'] },
+  );
+  return failed ? done : snooze(0);
+}
+
+/** The provider says that it succeeded, and not where: a short grace, then a failure of its own, never a resubmit. */
+async function awaitUrl(
+  context: Context,
+  record: GenerationRecord,
+  { answer }: Extract<PollOutcome, { kind: 'succeededWithoutUrl' }>,
+): Promise<Outcome> {
+  const { config, now, store, dice } = context;
+  const since = record.withoutUrlSince ?? now();
+  const schedule = scheduleOf(context);
+  if (now() - since < config.NO_URL_GRACE_MS) {
+    const first = record.withoutUrlSince === null;
+    const change: Change = {
+      count: ['pollAttempts'],
+      ...(first ? { set: { withoutUrlSince: since }, answer } : {}),
+    };
+    await store.amend(record, change);
+    return snooze(nextPollDelayMs(now() - since, schedule, dice()));
+  }
+  const failed = await fail(
+    context,
+    record,
+    {
+      code: 'no_asset_url',
+      message: 'The provider says that the task succeeded, and gives no address of the video.',
+      stage: 'poll',
+      retryable: true,
+      charge: 'charged',
+    },
+    { answer, count: ['pollAttempts'] },
+  );
+  return failed ? done : snooze(0);
+}
+
+type Unfinished = Extract<PollOutcome, { kind: 'notVisible' | 'pending' | 'unavailable' | 'misconfigured' }>;
+
+async function awaitTask(context: Context, record: GenerationRecord, outcome: Unfinished): Promise<Outcome> {
+  const { store, now, log } = context;
+  const { id: generationId, taskId } = record;
+  if (outcome.kind === 'misconfigured') {
+    const reason = outcome.message;
+    log.error(
+      { generationId, taskId, alarm: 'misconfigured', reason },
+      'polls are answered as if key or address were wrong',
+    );
+  }
+  const visible = outcome.kind === 'pending';
+  const seen = visible && record.visibleAt === null ? { visibleAt: now() } : {};
+  const progressed =
+    visible && outcome.progress !== null && outcome.progress !== record.progress
+      ? { progress: outcome.progress }
+      : {};
+  const current = { ...record, visibleAt: record.visibleAt ?? (visible ? now() : null) };
+
+  if (record.state === 'generating' && record.deadlineAt !== null && now() >= record.deadlineAt) {
+    return expire(context, current, { ...seen, ...progressed }, outcome.answer);
+  }
+  await store.amend(record, { set: { ...seen, ...progressed }, count: ['pollAttempts'] });
+  return snooze(await delayAfter(context, current, outcome));
+}
+
+function scheduleOf({ config }: Context): ScheduleSettings {
+  return {
+    firstDelayMs: config.POLL_FIRST_DELAY_MS,
+    minIntervalMs: config.POLL_MIN_INTERVAL_MS,
+    maxIntervalMs: config.POLL_MAX_INTERVAL_MS,
+  };
+}
+
+async function delayAfter(context: Context, record: GenerationRecord, outcome: Unfinished): Promise<number> {
+  const { config, now, dice, standing, queues } = context;
+  if (record.state === 'expired') return config.LATE_CHECK_INTERVAL_MS;
+  const schedule = scheduleOf(context);
+  const ageMs = now() - (record.acceptedAt ?? record.createdAt);
+  const usualMs = nextPollDelayMs(ageMs, schedule, dice());
+  const untilDeadline = (record.deadlineAt ?? Infinity) - now();
+  switch (outcome.kind) {
+    case 'misconfigured':
+      return config.POLL_MAX_INTERVAL_MS;
+    case 'unavailable': {
+      if (outcome.answer.httpStatus !== 429) return Math.max(usualMs, outcome.retryAfterMs ?? 0);
+      const holdMs = await standing.slowDown('poll', outcome.retryAfterMs);
+      await queues.pauseFor('poll', holdMs);
+      return Math.max(usualMs, holdMs);
+    }
+    case 'notVisible': {
+      const inGrace = record.visibleAt === null && ageMs < config.NOT_VISIBLE_GRACE_MS;
+      return Math.min(
+        inGrace ? notVisibleDelayMs(ageMs, schedule, dice()) : config.POLL_MAX_INTERVAL_MS,
+        untilDeadline,
+      );
+    }
+    case 'pending':
+      // One poll right at the deadline, rather than a whole interval after it.
+      return Math.min(usualMs, Math.max(untilDeadline, 1));
+  }
+}
+
+async function expire(
+  context: Context,
+  record: GenerationRecord,
+  set: Record<string, number>,
+  answer: RawAnswer,
+): Promise<Outcome> {
+  const neverSeen = record.visibleAt === null;
+  const failure = {
+    code: neverSeen ? 'task_not_found' : 'deadline_exceeded',
+    message: neverSeen
+      ? 'The provider never showed the task it had accepted, and the deadline passed. A slow check goes on.'
+      : 'The task was not finished by the deadline. It may still finish; a slow check goes on.',
+    stage: 'poll',
+    retryable: true,
+    charge: record.charge,
+  };
+  const change = { set: { ...set, failure: JSON.stringify(failure) }, count: ['pollAttempts'], answer };
+  if (!(await advance(context, record, 'expired', change))) return snooze(0);
+  return snooze(context.config.LATE_CHECK_INTERVAL_MS);
+}
+
+/** After the deadline: now and then, until `LATE_CHECK_FOR_MS` have passed. */
+async function lateCheck(context: Context, record: GenerationRecord, signal: AbortSignal): Promise<Outcome> {
+  const { config, now, store } = context;
+  const sinceMs = now() - (record.finishedAt ?? now());
+  if (record.taskId === null || sinceMs > config.LATE_CHECK_FOR_MS + config.LATE_CHECK_INTERVAL_MS) {
+    const warned = withWarning(record, 'late_check_ended', 'The task never finished while it was watched.');
+    return (await store.amend(record, { live: false, set: warned })) ? done : snooze(0);
+  }
+  return ask(context, record, signal);
+}

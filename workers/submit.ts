@@ -1,0 +1,368 @@
+/**
+ * The submit stage: the only code that spends money. It promises that at most one POST per generation leaves, unless
+ * the one before was surely not accepted, or somebody accepted a second bill.
+ *
+ * How: `submitting` with a nonce is in Redis before the POST leaves, and the task id is there before anything else
+ * happens. Whoever starts and finds `submitting` cannot know what became of that POST, so it is `unconfirmed`.
+ */
+import { randomUUID } from 'node:crypto';
+import { setTimeout as wait } from 'node:timers/promises';
+import type { Context } from '../src/context.js';
+import { awaitReplicas } from '../src/generation/durability.js';
+import type { Charge, GenerationRecord } from '../src/generation/record.js';
+import { backoffMs } from '../src/generation/schedule.js';
+import { stageOf } from '../src/generation/states.js';
+import { adoptTask, advance, fail, settle } from '../src/pipeline.js';
+import { callbackUrl } from '../src/provider/callback.js';
+import type { RawAnswer, SubmitOutcome } from '../src/provider/outcomes.js';
+import { done, snooze, type Outcome } from '../src/runner.js';
+
+const MAX_BACKOFF_MS = 60_000;
+/** How long the saving of a task id is tried when Redis refuses writes. After that the log line is all that is left. */
+const SAVE_FOR_MS = 600_000;
+
+export async function submit(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
+  const record = await context.store.get(generationId);
+  switch (record?.state) {
+    case 'queued':
+      return beginSubmit(context, record, signal);
+    case 'submitting':
+      return declareUnconfirmed(
+        context,
+        record,
+        null,
+        'The worker stopped between sending the request and saving its answer.',
+      );
+    case 'unconfirmed':
+      return followPolicy(context, record);
+    case undefined:
+      return done;
+    default:
+      return handOver(context, record!);
+  }
+}
+
+/** The transition of an earlier run is there, its job may be missing. */
+async function handOver(
+  { queues }: Context,
+  { id: generationId, state }: GenerationRecord,
+): Promise<Outcome> {
+  const next = stageOf(state);
+  if (next !== null && next !== 'submit') await queues.remind(next, { generationId });
+  return done;
+}
+
+async function beginSubmit(
+  context: Context,
+  record: GenerationRecord,
+  signal: AbortSignal,
+): Promise<Outcome> {
+  const { config, store, standing, queues, now } = context;
+  const { id } = record;
+  if (record.runAt !== null && record.runAt > now()) return snooze(record.runAt - now());
+  if (record.deadlineAt !== null && record.deadlineAt <= now()) {
+    const message = 'The deadline passed before the request was submitted.';
+    const charge = chargeBefore(record);
+    await fail(context, record, {
+      code: 'deadline_exceeded',
+      message,
+      stage: 'submit',
+      retryable: true,
+      charge,
+    });
+    return snooze(0);
+  }
+  const waitMs = await standing.submitWaitMs();
+  if (waitMs > 0) {
+    await queues.pauseFor('submit', waitMs);
+    return snooze(waitMs);
+  }
+  if (signal.aborted) return snooze(0);
+
+  const nonce = randomUUID();
+  const written = await store.transition(record, 'submitting', {
+    live: true,
+    set: { submitNonce: nonce, submittedAt: now(), charge: 'possible' },
+    count: ['submitAttempts'],
+  });
+  if (!written && !(await isMine(context, id, nonce))) return snooze(0);
+  const submitting = {
+    ...record,
+    state: 'submitting' as const,
+    submitNonce: nonce,
+    charge: chargeBefore(record),
+  };
+
+  if (!(await awaitReplicas(context.redis, config))) {
+    await giveBack(context, submitting, null);
+    context.log.warn(
+      { generationId: id },
+      'the ledger write did not reach enough replicas in time; not submitted yet',
+    );
+    return snooze(config.SUBMIT_BACKOFF_MS);
+  }
+
+  context.checkpoint('before-send', id);
+  const outcome = await context.provider.submit(record.request, {
+    callbackUrl: callbackUrl(
+      {
+        publicUrl: config.PUBLIC_URL,
+        placeholderUrl: config.CALLBACK_PLACEHOLDER_URL,
+        secret: config.CALLBACK_SECRET,
+      },
+      id,
+    ),
+    signal,
+    onSent: () => context.checkpoint('sent', id),
+  });
+  context.checkpoint('answered', id);
+  return conclude(context, submitting, outcome);
+}
+
+/**
+ * Did the write that seemed to lose its race land after all? A command whose answer went down with the connection is
+ * sent again and then meets its own first run. Should another worker have called the submit unconfirmed meanwhile, it
+ * is put right here: nothing was sent for this nonce.
+ */
+async function isMine(context: Context, id: string, nonce: string): Promise<boolean> {
+  const record = await context.store.get(id);
+  if (record?.submitNonce !== nonce) return false;
+  if (record.state === 'submitting') return true;
+  if (record.state === 'unconfirmed') await giveBack(context, record, null);
+  return false;
+}
+
+async function conclude(
+  context: Context,
+  record: GenerationRecord,
+  outcome: SubmitOutcome,
+): Promise<Outcome> {
+  const { config, standing, queues, log, dice } = context;
+  const { id: generationId } = record;
+  const { kind, answer } = outcome;
+  log.info(
+    { generationId, outcome: kind, httpStatus: answer.httpStatus, requestId: answer.requestId },
+    'submit answered',
+  );
+
+  switch (outcome.kind) {
+    case 'accepted':
+      await saveTask(context, generationId, outcome.taskId, outcome);
+      await standing.accepted();
+      return done;
+
+    case 'unconfirmed':
+      return declareUnconfirmed(context, record, answer, outcome.message);
+
+    case 'refused':
+      await giveBack(context, record, answer);
+      return waitForStanding(context, generationId, outcome.message);
+
+    case 'rejected': {
+      if (outcome.forbidden && (await standing.forbidden(generationId))) {
+        await giveBack(context, record, answer);
+        return waitForStanding(context, generationId, outcome.message);
+      }
+      if (!outcome.forbidden) await standing.accepted();
+      await reject(context, record, outcome);
+      return snooze(0);
+    }
+
+    case 'notAccepted': {
+      if (outcome.reason === 'rateLimited') {
+        await giveBack(context, record, answer);
+        const holdMs = await standing.slowDown('submit', outcome.retryAfterMs);
+        await queues.pauseFor('submit', holdMs);
+        return snooze(holdMs);
+      }
+      const failures = record.submitFailures + 1;
+      if (failures >= config.SUBMIT_ATTEMPTS) {
+        await exhaust(context, record, outcome.message, answer, failures);
+        return snooze(0);
+      }
+      await giveBack(context, record, answer, { submitFailures: failures });
+      const waitMs = backoffMs(failures, config.SUBMIT_BACKOFF_MS, MAX_BACKOFF_MS, dice());
+      return snooze(Math.max(waitMs, outcome.retryAfterMs ?? 0));
+    }
+  }
+}
+
+/** Nothing is billed by a submit that was not accepted; an earlier one of the same generation may have been. */
+function chargeBefore({ resubmits, otherTaskIds }: GenerationRecord): Charge {
+  return resubmits > 0 || otherTaskIds.length > 0 ? 'possible' : 'none';
+}
+
+/**
+ * Applies what is known for sure about this very submit, wherever the generation stands by now: another worker may have
+ * called it unconfirmed in the meantime. A task that a callback brought proves the answer wrong and wins.
+ */
+async function applyVerdict(
+  context: Context,
+  { id, submitNonce }: GenerationRecord,
+  apply: (record: GenerationRecord, expect: Record<string, string>) => Promise<boolean>,
+): Promise<void> {
+  await settle(
+    context,
+    id,
+    async (record) => {
+      const undecided = record.state === 'submitting' || record.state === 'unconfirmed';
+      if (!undecided || record.submitNonce !== submitNonce) return { settled: undefined };
+      if (record.hintedTaskId !== null) {
+        await adoptTask(context, id, record.hintedTaskId, { source: 'submit' });
+        return { settled: undefined };
+      }
+      const expect = { submitNonce: submitNonce ?? '', hintedTaskId: '' };
+      return (await apply(record, expect)) ? { settled: undefined } : 'again';
+    },
+    undefined,
+  );
+}
+
+/** Surely not accepted: back to the queue, as if nothing had been tried. */
+function giveBack(
+  context: Context,
+  submitting: GenerationRecord,
+  answer: RawAnswer | null,
+  set: Record<string, number> = {},
+): Promise<void> {
+  return applyVerdict(context, submitting, (record, expect) =>
+    advance(context, record, 'queued', {
+      set: { ...set, submitNonce: null, unconfirmedAt: null, charge: chargeBefore(record) },
+      expect,
+      answer,
+    }),
+  );
+}
+
+function reject(
+  context: Context,
+  submitting: GenerationRecord,
+  { code, message, answer }: Extract<SubmitOutcome, { kind: 'rejected' }>,
+): Promise<void> {
+  const text = code ? `${message} (${code})` : message;
+  return applyVerdict(context, submitting, (record, expect) =>
+    fail(
+      context,
+      record,
+      {
+        code: 'request_rejected',
+        message: text,
+        stage: 'submit',
+        retryable: false,
+        charge: chargeBefore(record),
+      },
+      { expect, answer },
+    ),
+  );
+}
+
+function exhaust(
+  context: Context,
+  submitting: GenerationRecord,
+  message: string,
+  answer: RawAnswer,
+  failures: number,
+): Promise<void> {
+  const text = `The provider could not be reached in ${failures} tries. The last: ${message}`;
+  return applyVerdict(context, submitting, (record, expect) =>
+    fail(
+      context,
+      record,
+      {
+        code: 'submit_attempts_exhausted',
+        message: text,
+        stage: 'submit',
+        retryable: true,
+        charge: chargeBefore(record),
+      },
+      { expect, answer },
+    ),
+  );
+}
+
+async function waitForStanding(context: Context, generationId: string, message: string): Promise<Outcome> {
+  const { standing, queues, config, log } = context;
+  await standing.refused();
+  log.error(
+    { generationId, alarm: 'refused', reason: message },
+    'the provider refuses the key or its quota: submitting waits',
+  );
+  await queues.pauseFor('submit', config.REFUSED_PROBE_MS);
+  return snooze(config.REFUSED_PROBE_MS);
+}
+
+/**
+ * A paid task exists and only this process knows its id: keep trying to save it for as long as Redis refuses, and say
+ * it in the log, from where an operator can still bring it (`decide adopt`).
+ */
+async function saveTask(
+  context: Context,
+  generationId: string,
+  taskId: string,
+  { answer, warning }: { answer: RawAnswer; warning: string | null },
+): Promise<void> {
+  const giveUpAt = context.now() + SAVE_FOR_MS;
+  for (let failures = 1; ; failures++) {
+    try {
+      await adoptTask(context, generationId, taskId, { source: 'submit', answer, warning });
+      return;
+    } catch (error) {
+      context.log.error(
+        { generationId, taskId, alarm: 'task_not_saved', err: error },
+        'the task id could not be saved yet',
+      );
+      if (context.now() > giveUpAt) throw error;
+      await wait(backoffMs(failures, 100, 5000, context.dice()));
+    }
+  }
+}
+
+async function declareUnconfirmed(
+  context: Context,
+  submitting: GenerationRecord,
+  answer: RawAnswer | null,
+  reason: string,
+): Promise<Outcome> {
+  const { log, now, config } = context;
+  await applyVerdict(context, submitting, async (record, expect) => {
+    if (record.state === 'unconfirmed')
+      return answer === null || context.store.amend(record, { expect, answer });
+    const event = { type: 'unconfirmed', text: reason };
+    const change = { set: { unconfirmedAt: now(), charge: 'possible' }, expect, answer, event };
+    return advance(context, record, 'unconfirmed', change);
+  });
+  log.error(
+    { generationId: submitting.id, alarm: 'unconfirmed', reason },
+    'it is not known whether this submit was accepted',
+  );
+  return snooze(config.UNCONFIRMED_WAIT_MS);
+}
+
+/** The wait for a callback, and then what the app or the operator wants done. */
+async function followPolicy(context: Context, record: GenerationRecord): Promise<Outcome> {
+  const { config, now, store } = context;
+  const waitMs = (record.unconfirmedAt ?? 0) + config.UNCONFIRMED_WAIT_MS - now();
+  if (waitMs > 0) return snooze(waitMs);
+
+  const policy = record.onUnconfirmed ?? config.UNCONFIRMED_POLICY;
+  if (policy === 'resubmit' && record.resubmits === 0) {
+    await advance(context, record, 'queued', {
+      set: { submitNonce: null, unconfirmedAt: null },
+      count: ['resubmits'],
+    });
+    return snooze(0);
+  }
+  if (policy === 'fail') {
+    const message = 'It is not known whether the provider accepted the request, and no callback came.';
+    await fail(context, record, {
+      code: 'submission_unconfirmed',
+      message,
+      stage: 'submit',
+      retryable: true,
+      charge: 'possible',
+    });
+    return snooze(0);
+  }
+  // Held (also after one resubmit by policy, or it could go on for ever): nothing is due until somebody decides.
+  return (await store.amend(record, { live: false })) ? done : snooze(0);
+}

@@ -1,0 +1,76 @@
+/**
+ * The sweep: every generation that needs a job has one, within a sweep interval of losing it. It looks only at what is
+ * live, so its cost does not grow with what is finished. It also forgets what has been finished for `RETENTION_MS`.
+ *
+ * A job may be lost to a crash between record and queue, an obliterated queue, or a Redis that forgot its last second.
+ * Writing one again is always safe, since every stage decides from the record.
+ */
+import type { Context } from '../src/context.js';
+import { stageOf, TERMINAL_STATES, type JobStage } from '../src/generation/states.js';
+import type { Whereabouts } from '../src/generation/store.js';
+import { JOB_STAGES } from '../src/queues.js';
+
+const PAGE = 500;
+/** At most so many of each finished state are forgotten in one sweep. */
+const PRUNE_PER_STATE = 1000;
+/** A generation that moved just now may be between its transition and its next job. */
+const SETTLING_MS = 2000;
+/** What an upload left behind when its process was killed, and may be removed. */
+const ABANDONED_AFTER_FACTOR = 2;
+
+export interface SweepReport {
+  readonly looked: number;
+  readonly restored: number;
+  readonly pruned: number;
+  readonly abandoned: number;
+}
+
+export async function sweep(context: Context, signal: AbortSignal): Promise<SweepReport> {
+  const { store, config, now, storage, log } = context;
+  let looked = 0;
+  let restored = 0;
+  for (let after: string | null = null; !signal.aborted;) {
+    const ids = await store.live(after, PAGE);
+    if (ids.length === 0) break;
+    looked += ids.length;
+    restored += await restoreJobs(context, ids);
+    after = ids.at(-1) ?? null;
+  }
+  let pruned = 0;
+  for (const state of TERMINAL_STATES) {
+    if (!signal.aborted) pruned += await store.prune(state, now() - config.RETENTION_MS, PRUNE_PER_STATE);
+  }
+  const abandoned = signal.aborted
+    ? 0
+    : await storage.removeAbandoned(ABANDONED_AFTER_FACTOR * config.ARCHIVE_TIMEOUT_MS);
+  const report = { looked, restored, pruned, abandoned };
+  if (restored + pruned + abandoned > 0) log.info(report, 'swept');
+  return report;
+}
+
+async function restoreJobs(context: Context, ids: readonly string[]): Promise<number> {
+  const { store, queues, now, log } = context;
+  const byStage = new Map<JobStage, Whereabouts[]>();
+  for (const record of await store.whereabouts(ids)) {
+    const stage = stageOf(record.state);
+    if (stage === null || now() - record.updatedAt < SETTLING_MS) continue;
+    byStage.set(stage, [...(byStage.get(stage) ?? []), record]);
+  }
+  let restored = 0;
+  for (const stage of JOB_STAGES) {
+    const records = byStage.get(stage) ?? [];
+    const missing = new Set(
+      await queues.missing(
+        stage,
+        records.map(({ id }) => id),
+      ),
+    );
+    for (const { id: generationId, state, runAt, priority } of records.filter(({ id }) => missing.has(id))) {
+      const delayMs = state === 'queued' && runAt !== null ? Math.max(0, runAt - now()) : 0;
+      await queues.restore(stage, { generationId, delayMs, ...(stage === 'submit' ? { priority } : {}) });
+      log.warn({ generationId, stage, state }, 'a lost job was written again');
+      restored += 1;
+    }
+  }
+  return restored;
+}
