@@ -140,6 +140,9 @@ export function createProvider(options: ProviderOptions): Provider {
           flushed = true;
           tellSent();
         },
+        closed() {
+          fail(sent ? 'connectionLost' : 'connect', 'The connection closed without an answer.');
+        },
       });
 
       const run = async () => {

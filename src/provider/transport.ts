@@ -13,6 +13,8 @@ export interface Watcher {
   connected(): void;
   /** The last byte of the request was handed to the operating system. */
   flushed(): void;
+  /** The connection ended and there was no answer; Node says no more than this of an upgrade nobody asked for. */
+  closed(): void;
 }
 
 export interface Transport {
@@ -26,13 +28,21 @@ export function watchedTransport(watcher: Watcher): Transport {
   return {
     request(options, onResponse) {
       const secure = options.protocol === 'https:';
-      const request = (secure ? https : http).request(options, onResponse);
+      let answered = false;
+      const request = (secure ? https : http).request(options, (response) => {
+        answered = true;
+        onResponse(response);
+      });
       request.once('socket', (socket) => {
         if (request.reusedSocket || !socket.connecting) watcher.connected();
         // Node hands bytes on only after this event, and a certificate that is not trusted never gets to it.
         else socket.once(secure ? 'secureConnect' : 'connect', () => watcher.connected());
       });
       request.once('finish', () => watcher.flushed());
+      // An error says more and is emitted in the same turn; it goes first.
+      request.once('close', () => {
+        if (!answered) setImmediate(() => watcher.closed());
+      });
       watcher.begun(request);
       return request;
     },

@@ -124,23 +124,26 @@ describe('what is sent', () => {
 });
 
 describe('what is told', () => {
-  test('onSent is called once, before the answer, and what it throws does not matter', async () => {
-    const events: string[] = [];
+  test('onSent is called once, without waiting for the answer, and what it throws does not matter', async () => {
+    let calls = 0;
+    let tell: (() => void) | undefined;
+    const told = new Promise<void>((resolve) => (tell = resolve));
     const baseUrl = await serveHttp((request, response) => {
-      request.resume().on('end', () => {
-        events.push('read');
-        response.end('{"code":200,"data":{"task_id":"t"}}');
-      });
+      // Holds the answer back until then: were it never called, the submit would time out.
+      void told.then(() =>
+        request.resume().on('end', () => response.end('{"code":200,"data":{"task_id":"t"}}')),
+      );
     });
     const outcome = await provider(baseUrl).submit(REQUEST, {
       callbackUrl: CALLBACK_URL,
       onSent: () => {
-        events.push('sent');
+        calls += 1;
+        tell?.();
         throw new Error('from the hook');
       },
     });
     expect(outcome.kind).toBe('accepted');
-    expect(events.toSorted()).toEqual(['read', 'sent']);
+    expect(calls).toBe(1);
   });
 
   test('onSent comes only after the TLS handshake', async () => {
@@ -253,8 +256,6 @@ test('what cannot even be sent is not accepted, and nothing is thrown', async ()
   const lost = provider('not a url');
   expect(await lost.submit(REQUEST, options)).toMatchObject({ kind: 'notAccepted', reason: 'connect' });
   expect(await lost.poll('t')).toMatchObject({ kind: 'unavailable', reason: 'connect' });
-  const broken = provider(baseUrl, { apiKey: 'sk-ボート' });
-  expect((await broken.submit(REQUEST, options)).kind).toBe('notAccepted');
   expect(seen).toEqual([]);
 });
 
