@@ -17,6 +17,7 @@ import {
   realpath,
   rename,
   rmdir,
+  stat,
   unlink,
   type FileHandle,
 } from 'node:fs/promises';
@@ -164,7 +165,7 @@ export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: L
     }
   }
 
-  async function stat(key: string): Promise<{ sizeBytes: number } | null> {
+  async function lookUp(key: string): Promise<{ sizeBytes: number } | null> {
     try {
       const found = await lstat(await locate(key));
       return found.isFile() ? { sizeBytes: found.size } : null;
@@ -240,7 +241,7 @@ export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: L
   return {
     description: `directory ${home}`,
     put,
-    stat,
+    stat: lookUp,
     read,
     remove,
     probe,
@@ -264,12 +265,26 @@ async function publish(partial: string, path: string): Promise<boolean> {
   }
 }
 
-/** Directories up to `directory`, each entry flushed to the disk. */
+/**
+ * Directories up to `directory`, each entry flushed to the disk. Step by step, since the recursive `mkdir` of Node says
+ * ENOENT where the truth is a read-only file system.
+ */
 async function makeDirectory(directory: string): Promise<void> {
-  const first = await mkdir(directory, { recursive: true });
-  if (first === undefined) return;
-  for (let made = directory; made.length >= first.length; made = dirname(made))
-    await syncDirectory(dirname(made));
+  try {
+    await mkdir(directory);
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') {
+      const there = await stat(directory).catch(() => null);
+      if (there?.isDirectory() === true) return;
+      // Said apart from the EEXIST that means "the key is taken".
+      throw Object.assign(new Error('something else is there'), { code: 'ENOTDIR' });
+    }
+    if (codeOf(error) !== 'ENOENT' || dirname(directory) === directory) throw error;
+    await makeDirectory(dirname(directory));
+    await makeDirectory(directory);
+    return;
+  }
+  await syncDirectory(dirname(directory));
 }
 
 /** `write` may take only a part, for instance on a disk that just became full. */

@@ -1,14 +1,17 @@
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { StorageConflictError, StorageError } from '../../src/errors.js';
 import { createLocalStorage } from '../../src/storage/local.js';
 import { describeStorage, streamOf } from './contract.js';
 
+/** Children run what `tsc` made, as users do. */
+const compiled = new URL('../../dist/src/storage/local.js', import.meta.url).href;
 const type = { contentType: 'video/mp4' };
 
 async function filesIn(root: string): Promise<string[]> {
@@ -57,11 +60,9 @@ describe('the local disk', () => {
   test('shows no byte of a file before its end', async () => {
     const storage = createLocalStorage({ root });
     const seen: unknown[] = [];
-    const source = streamOf([]);
-    source.destroy();
     await storage.put(
       'k',
-      (await import('node:stream')).Readable.from(
+      Readable.from(
         (async function* () {
           yield randomBytes(500_000);
           seen.push(await storage.stat('k'), (await readdir(root)).sort());
@@ -81,8 +82,12 @@ describe('the local disk', () => {
       await symlink(outside, join(root, 'way-out'));
       const storage = createLocalStorage({ root });
       const refusal = { name: 'StorageError', retryable: false };
-      await expect(storage.put('way-out/x', streamOf([Buffer.from('x')]), type)).rejects.toMatchObject(refusal);
-      await expect(storage.put('way-out/deep/x', streamOf([Buffer.from('x')]), type)).rejects.toMatchObject(refusal);
+      await expect(storage.put('way-out/x', streamOf([Buffer.from('x')]), type)).rejects.toMatchObject(
+        refusal,
+      );
+      await expect(storage.put('way-out/deep/x', streamOf([Buffer.from('x')]), type)).rejects.toMatchObject(
+        refusal,
+      );
       await expect(storage.read('way-out/secret')).rejects.toMatchObject(refusal);
       await expect(storage.stat('way-out/secret')).rejects.toMatchObject(refusal);
       await expect(storage.remove('way-out/secret')).rejects.toMatchObject(refusal);
@@ -97,7 +102,9 @@ describe('the local disk', () => {
     await writeFile(outside, 'secret');
     await symlink(outside, join(root, 'k'));
     const storage = createLocalStorage({ root });
-    await expect(storage.put('k', streamOf([Buffer.from('secret')]), type)).rejects.toThrow(StorageConflictError);
+    await expect(storage.put('k', streamOf([Buffer.from('secret')]), type)).rejects.toThrow(
+      StorageConflictError,
+    );
     await expect(storage.read('k')).rejects.toThrow(StorageError);
     expect(await storage.stat('k')).toBeNull();
     expect(await readFile(outside, 'utf8')).toBe('secret');
@@ -113,7 +120,9 @@ describe('the local disk', () => {
 
   test('keeps the directory of unfinished files to itself', async () => {
     const storage = createLocalStorage({ root });
-    await expect(storage.put('.reelhaul-partial/x', streamOf([Buffer.from('x')]), type)).rejects.toThrow(StorageError);
+    await expect(storage.put('.reelhaul-partial/x', streamOf([Buffer.from('x')]), type)).rejects.toThrow(
+      StorageError,
+    );
   });
 
   test('says what to do when a file stands where a directory should be', async () => {
@@ -127,15 +136,50 @@ describe('the local disk', () => {
     await expect(createLocalStorage({ root: join(root, 'a') }).probe()).rejects.toThrow(StorageError);
   });
 
-  test('waits for a full disk: retryable, and nothing stays', async () => {
-    // Every write to this device fails as on a full disk; the partial directory leads there by its one file.
-    const storage = createLocalStorage({ root: '/dev/full-is-no-directory' });
-    await expect(storage.probe()).rejects.toThrow(StorageError);
+  const inFileSystem = spawnSync('unshare', ['-rm', 'true']).status === 0 ? test : test.skip;
+
+  inFileSystem.each([
+    ['full', 'size=1m', '', { retryable: true, message: expect.stringContaining('the disk is full') }],
+    [
+      'read-only',
+      'size=1m',
+      'mount -o remount,ro "$0";',
+      { retryable: false, message: expect.stringContaining('is read-only') },
+    ],
+  ])('says that the disk is %s, and leaves nothing', (_word, options, then, expected) => {
+    const script = `
+      import { createLocalStorage } from ${JSON.stringify(compiled)};
+      import { readdir } from 'node:fs/promises';
+      import { Readable } from 'node:stream';
+      const storage = createLocalStorage({ root: ${JSON.stringify(root)} });
+      const pieces = Array.from({ length: 20 }, () => Buffer.alloc(100_000, 1));
+      const error = await storage.put('a/k', Readable.from(pieces), { contentType: 'video/mp4' }).catch((error) => error);
+      const { name, retryable, message } = error;
+      const left = (await readdir(${JSON.stringify(root)}, { recursive: true })).filter((name) => name !== '.reelhaul-partial');
+      console.log(JSON.stringify({ name, retryable, message, left }));
+    `;
+    // A file system of its own, which only this child sees.
+    const { stdout } = spawnSync(
+      'unshare',
+      [
+        '-rm',
+        'sh',
+        '-c',
+        `mount -t tmpfs -o ${options} none "$0" && ${then} exec "$@"`,
+        root,
+        process.execPath,
+        '--input-type=module',
+        '-e',
+        script,
+      ],
+      { encoding: 'utf8' },
+    );
+    expect(JSON.parse(stdout)).toEqual({ name: 'StorageError', left: [], ...expected });
   });
 
   test('removes what a killed writer left behind, once it is old enough', async () => {
     const script = `
-      import { createLocalStorage } from ${JSON.stringify(new URL('../../dist/src/storage/local.js', import.meta.url).href)};
+      import { createLocalStorage } from ${JSON.stringify(compiled)};
       import { Readable } from 'node:stream';
       const source = Readable.from((async function* () {
         yield Buffer.alloc(1_000_000, 1);
@@ -144,7 +188,9 @@ describe('the local disk', () => {
       })(), { objectMode: false });
       await createLocalStorage({ root: ${JSON.stringify(root)} }).put('a/video.mp4', source, { contentType: 'video/mp4' });
     `;
-    const child = spawn(process.execPath, ['--input-type=module', '-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(process.execPath, ['--input-type=module', '-e', script], {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    });
     await once(child.stdout, 'data');
     child.kill('SIGKILL');
     await once(child, 'exit');
