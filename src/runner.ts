@@ -3,7 +3,7 @@
  * what BullMQ does. It promises:
  *
  * - a snooze costs no attempt and holds no slot (`moveToDelayed` + `DelayedError`);
- * - a lost lock aborts the stage, since another worker may have the job by then;
+ * - a lost lock aborts the stage where that is wanted, since another worker may have the job by then;
  * - interrupted by shutdown is not failed: what does not finish in time is given back.
  */
 import { DelayedError, WaitingError, Worker, type Job } from 'bullmq';
@@ -32,6 +32,8 @@ export interface RunnerOptions {
   readonly concurrency: number;
   /** A worker that does not renew its lock for so long is taken for dead, and its jobs run elsewhere. */
   readonly lockMs: number;
+  /** False for submit: cutting a paid call because another worker has the job would only make it unconfirmed. */
+  readonly abortOnLostLock: boolean;
   readonly log: Logger;
 }
 
@@ -43,7 +45,16 @@ export interface Runner {
 /** How long an aborted stage gets to give its job back before the connection is closed under it. */
 const GIVE_BACK_MS = 2000;
 
-export function startRunner({ name, run, redis, prefix, concurrency, lockMs, log }: RunnerOptions): Runner {
+export function startRunner({
+  name,
+  run,
+  redis,
+  prefix,
+  concurrency,
+  lockMs,
+  abortOnLostLock,
+  log,
+}: RunnerOptions): Runner {
   async function process(
     job: Job,
     token: string | undefined,
@@ -80,7 +91,8 @@ export function startRunner({ name, run, redis, prefix, concurrency, lockMs, log
     log.error({ stage: name, generationId: job?.id, err: error }, 'a stage threw; its job runs again later');
   });
   worker.on('lockRenewalFailed', (jobIds) => {
-    for (const jobId of jobIds) worker.cancelJob(jobId, 'the lock was lost');
+    log.warn({ stage: name, jobIds }, 'the lock of running jobs was lost; another worker may run them too');
+    if (abortOnLostLock) for (const jobId of jobIds) worker.cancelJob(jobId, 'the lock was lost');
   });
 
   return {

@@ -16,7 +16,8 @@ function filesBelow(folder: string): string[] {
 
 const files = [...filesBelow(join(root, 'src')), ...filesBelow(join(root, 'workers'))];
 
-const words = /^src\/(errors|generation\/(states|schedule|request|options|record|keys)|provider\/outcomes)\.ts$/;
+const words =
+  /^src\/(errors|generation\/(states|schedule|request|options|record|keys)|provider\/outcomes)\.ts$/;
 const hub = /^src\/(reelhaul|producer|pipeline|runner|context|hub)\.ts$/;
 const doors = /^(workers\/|src\/(http|demo)\/|src\/(cli|index)\.ts$)/;
 
@@ -50,7 +51,11 @@ test('a door is opened by the command line only', () => {
   const sameDoor = (a: string, b: string) => dirname(a) === dirname(b) && dirname(a) !== 'src';
   const opened = files
     .filter((file) => file !== 'src/cli.ts')
-    .flatMap((file) => importsOf(file).filter((s) => s.startsWith('.')).map((s) => [file, target(file, s)] as const))
+    .flatMap((file) =>
+      importsOf(file)
+        .filter((s) => s.startsWith('.'))
+        .map((s) => [file, target(file, s)] as const),
+    )
     .filter(([from, to]) => layerOf(to) === 3 && !sameDoor(from, to))
     .map(([from, to]) => `${from} → ${to}`);
   expect(opened).toEqual([]);
@@ -59,7 +64,10 @@ test('a door is opened by the command line only', () => {
 test.each([
   ['axios', /^src\/provider\//],
   ['bullmq', /^src\/(queues|runner)\.ts$/],
-  ['ioredis', /^src\/(redis|queues|runner|standing|hub|reelhaul|producer|demo\/redis-server|generation\/\w+)\.ts$/],
+  [
+    'ioredis',
+    /^src\/(redis|queues|runner|standing|hub|reelhaul|producer|demo\/redis-server|generation\/\w+)\.ts$/,
+  ],
   ['@aws-sdk/', /^src\/storage\/s3[\w-]*\.ts$/],
   ['hono', /^src\/http\//],
   ['@hono/', /^src\/http\//],
@@ -83,5 +91,7 @@ test('words do no I/O, read no clock and no environment', () => {
 });
 
 test('no file is a drawer for odds and ends', () => {
-  expect(files.filter((file) => /(utils?|helpers?|types|services|interfaces|misc|common)(\.ts|\/)/.test(file))).toEqual([]);
+  expect(
+    files.filter((file) => /(utils?|helpers?|types|services|interfaces|misc|common)(\.ts|\/)/.test(file)),
+  ).toEqual([]);
 });

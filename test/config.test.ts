@@ -11,7 +11,8 @@ function problemsWith(environment: Record<string, string>): Record<string, strin
   try {
     readConfig(environment);
   } catch (error) {
-    if (error instanceof ConfigError) return Object.fromEntries(error.problems.map((p) => [p.path, p.message]));
+    if (error instanceof ConfigError)
+      return Object.fromEntries(error.problems.map((p) => [p.path, p.message]));
     throw error;
   }
   return {};
@@ -49,7 +50,9 @@ test('every problem is named at once, with what was expected and what was got', 
 });
 
 test('a password in a wrong REDIS_URL is not repeated', () => {
-  expect(JSON.stringify(problemsWith({ REDIS_URL: 'postgres://me:hunter22@host/1' }))).not.toContain('hunter22');
+  expect(JSON.stringify(problemsWith({ REDIS_URL: 'postgres://me:hunter22@host/1' }))).not.toContain(
+    'hunter22',
+  );
 });
 
 test('settings that contradict each other are refused', () => {

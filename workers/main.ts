@@ -72,7 +72,16 @@ async function run(context: Context, stages: readonly JobStage[]): Promise<Runni
     archive: config.ARCHIVE_CONCURRENCY,
   };
   const start = (name: string, run: StageFunction, atOnce: number): Runner =>
-    startRunner({ name, run, redis, prefix, concurrency: atOnce, lockMs: config.JOB_LOCK_MS, log });
+    startRunner({
+      name,
+      run,
+      redis,
+      prefix,
+      concurrency: atOnce,
+      lockMs: config.JOB_LOCK_MS,
+      abortOnLostLock: name !== 'submit',
+      log,
+    });
   const runners = stages.map((name) =>
     start(name, (generationId, signal) => RUN[name](context, generationId, signal), concurrency[name]),
   );

@@ -32,7 +32,10 @@ describe('an unclear answer', () => {
     const { id } = await bed.enqueue(`unclear [sim: submit=${step}]`);
     const generation = await bed.reaches(id, 'unconfirmed');
     expect(generation).toMatchObject({ charge: 'possible', taskId: null, attempts: { submit: 1 } });
-    await until(async () => (await bed.redis.zscore(`${bed.prefix}:live`, id)) === null, 'the generation to be held');
+    await until(
+      async () => (await bed.redis.zscore(`${bed.prefix}:live`, id)) === null,
+      'the generation to be held',
+    );
     expect(totals().submits).toBe(1);
     expect((await bed.reelhaul.list({ state: 'unconfirmed' })).generations.map((g) => g.id)).toEqual([id]);
   });
@@ -42,7 +45,11 @@ describe('an unclear answer', () => {
     await bed.work();
     const { id } = await bed.enqueue('unclear [sim: submit=502-after]', { onUnconfirmed: 'fail' });
     const generation = await bed.reelhaul.waitFor(id);
-    expect(generation.failure).toMatchObject({ code: 'submission_unconfirmed', charge: 'possible', stage: 'submit' });
+    expect(generation.failure).toMatchObject({
+      code: 'submission_unconfirmed',
+      charge: 'possible',
+      stage: 'submit',
+    });
     expect(totals().submits).toBe(1);
     await expect(bed.reelhaul.retry(id)).rejects.toMatchObject({ code: 'rebill_not_allowed' });
   });
@@ -52,8 +59,15 @@ describe('an unclear answer', () => {
     await bed.work();
     const { id } = await bed.enqueue('unclear [sim: submit=502-after*2]', { onUnconfirmed: 'resubmit' });
     await until(() => totals().submits === 2, 'the second submit');
-    await until(async () => (await bed.redis.zscore(`${bed.prefix}:live`, id)) === null, 'the generation to be held');
-    expect(await bed.reelhaul.get(id)).toMatchObject({ state: 'unconfirmed', charge: 'possible', attempts: { submit: 2 } });
+    await until(
+      async () => (await bed.redis.zscore(`${bed.prefix}:live`, id)) === null,
+      'the generation to be held',
+    );
+    expect(await bed.reelhaul.get(id)).toMatchObject({
+      state: 'unconfirmed',
+      charge: 'possible',
+      attempts: { submit: 2 },
+    });
   });
 
   test('an operator adopts the task, and it is followed to its end', async () => {
@@ -98,14 +112,17 @@ describe('an answer that says surely not accepted', () => {
     expect(totals().tasksCreated).toBe(1);
   });
 
-  test.each(['401', '402', 'quota'])('%s: stops submitting for all, keeps everything, and goes on by itself', async (step) => {
-    await setUp();
-    await bed.work();
-    const first = await bed.enqueue(`refused [sim: submit=${step}*3]`);
-    const second = await bed.enqueue('behind it');
-    for (const { id } of [first, second]) expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
-    expect(totals().tasksCreated).toBe(2);
-  });
+  test.each(['401', '402', 'quota'])(
+    '%s: stops submitting for all, keeps everything, and goes on by itself',
+    async (step) => {
+      await setUp();
+      await bed.work();
+      const first = await bed.enqueue(`refused [sim: submit=${step}*3]`);
+      const second = await bed.enqueue('behind it');
+      for (const { id } of [first, second]) expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+      expect(totals().tasksCreated).toBe(2);
+    },
+  );
 
   test.each(['rejected*forever', 'invalid-request*forever', '400*forever', 'redirect*forever'])(
     '%s: fails at once and is not billed',
@@ -114,7 +131,11 @@ describe('an answer that says surely not accepted', () => {
       await bed.work();
       const { id } = await bed.enqueue(`wrong [sim: submit=${step}]`);
       const generation = await bed.reelhaul.waitFor(id);
-      expect(generation.failure).toMatchObject({ code: 'request_rejected', charge: 'none', retryable: false });
+      expect(generation.failure).toMatchObject({
+        code: 'request_rejected',
+        charge: 'none',
+        retryable: false,
+      });
       expect(totals()).toMatchObject({ submits: 1, tasksCreated: 0 });
     },
   );
@@ -126,7 +147,7 @@ describe('an answer that says surely not accepted', () => {
     const generation = await bed.reelhaul.waitFor(id);
     expect(generation.failure).toMatchObject({ code: 'submit_attempts_exhausted', charge: 'none' });
     expect(generation.attempts.submit).toBe(3);
-    expect((await bed.reelhaul.retry(id)).state).toBe('queued');
+    expect((await bed.reelhaul.retry(id)).failure).toBeNull();
   });
 
   test('three different generations that are forbidden in a row mean the key: the third goes back unharmed', async () => {
@@ -137,7 +158,7 @@ describe('an answer that says surely not accepted', () => {
     await until(async () => (await bed.reelhaul.count(['failed']))['failed'] === 2, 'two rejections');
     await until(() => totals().submits === 3, 'the third submit');
     await bed.reaches(ids[2]!, 'queued');
-    expect((await bed.reelhaul.count(['failed', 'queued']))).toEqual({ failed: 2, queued: 2 });
+    expect(await bed.reelhaul.count(['failed', 'queued'])).toEqual({ failed: 2, queued: 2 });
   });
 });
 
@@ -146,7 +167,11 @@ describe('a submit that was begun and never concluded', () => {
     await setUp();
     const { id } = await bed.enqueue('left behind');
     // What a worker that died between sending and saving leaves in Redis.
-    await bed.redis.hset(`${bed.prefix}:g:${id}`, { state: 'submitting', submitNonce: 'gone', submitAttempts: 1 });
+    await bed.redis.hset(`${bed.prefix}:g:${id}`, {
+      state: 'submitting',
+      submitNonce: 'gone',
+      submitAttempts: 1,
+    });
     await bed.work();
     expect(await bed.reaches(id, 'unconfirmed')).toMatchObject({ charge: 'possible' });
     expect(totals().submits).toBe(0);
@@ -182,7 +207,9 @@ describe('an idempotency key', () => {
   test('with another request is a conflict that stores nothing', async () => {
     await setUp();
     await bed.enqueue('once', { idempotencyKey: 'order-1' });
-    await expect(bed.enqueue('other', { idempotencyKey: 'order-1' })).rejects.toMatchObject({ code: 'idempotency_conflict' });
+    await expect(bed.enqueue('other', { idempotencyKey: 'order-1' })).rejects.toMatchObject({
+      code: 'idempotency_conflict',
+    });
     expect((await bed.reelhaul.list()).generations).toHaveLength(1);
   });
 
@@ -207,14 +234,18 @@ describe('an idempotency key', () => {
 
   test('of 200 enqueues at once makes one generation', async () => {
     await setUp();
-    const all = await Promise.all(Array.from({ length: 200 }, () => bed.enqueue('once', { idempotencyKey: 'order-1' })));
+    const all = await Promise.all(
+      Array.from({ length: 200 }, () => bed.enqueue('once', { idempotencyKey: 'order-1' })),
+    );
     expect(new Set(all.map(({ id }) => id)).size).toBe(1);
   });
 });
 
 test('a request that is refused leaves nothing in Redis', async () => {
   await setUp();
-  await expect(bed.reelhaul.enqueue({ prompt: '', ratio: 'wide', image: 'ftp://x' }, { priority: -1 })).rejects.toMatchObject({
+  await expect(
+    bed.reelhaul.enqueue({ prompt: '', ratio: 'wide', image: 'ftp://x' }, { priority: -1 }),
+  ).rejects.toMatchObject({
     code: 'invalid_input',
     problems: expect.arrayContaining([
       expect.objectContaining({ path: 'request.prompt' }),

@@ -43,7 +43,11 @@ test('a generation ends as a verified file with a manifest beside it', async () 
     expect(asset).toMatchObject({ sha256: expected.sha256, sizeBytes: expected.sizeBytes });
   }
   const manifest = JSON.parse(await readFile(join(bed.archive, video.key, '..', 'manifest.json'), 'utf8'));
-  expect(manifest).toMatchObject({ generationId: id, taskId: task.taskId, assets: { video: { sha256: video.sha256 } } });
+  expect(manifest).toMatchObject({
+    generationId: id,
+    taskId: task.taskId,
+    assets: { video: { sha256: video.sha256 } },
+  });
 });
 
 test('a generation leaves no job behind, and its answers can be read', async () => {
@@ -77,7 +81,10 @@ test('the failure of a task is told with the provider’s words, and never resub
   await bed.work();
   const { id } = await bed.enqueue('forbidden fruit [sim: result=failed:SAFETY.INPUT.TEXT]');
   const generation = await bed.reelhaul.waitFor(id);
-  expect(generation).toMatchObject({ state: 'failed', failure: { code: 'task_failed', stage: 'poll', retryable: false } });
+  expect(generation).toMatchObject({
+    state: 'failed',
+    failure: { code: 'task_failed', stage: 'poll', retryable: false },
+  });
   expect(bed.simulator.ledger().totals.submits).toBe(1);
 });
 
@@ -91,7 +98,9 @@ test('a deadline ends our patience only: a late success is adopted and marked la
 });
 
 test('a task that never becomes visible expires as task_not_found', async () => {
-  await setUp({ environment: { GENERATION_DEADLINE_MS: '300', LATE_CHECK_FOR_MS: '0', LATE_CHECK_INTERVAL_MS: '50' } });
+  await setUp({
+    environment: { GENERATION_DEADLINE_MS: '300', LATE_CHECK_FOR_MS: '0', LATE_CHECK_INTERVAL_MS: '50' },
+  });
   await bed.work();
   const { id } = await bed.enqueue('a ghost [sim: visible-after=never]');
   expect((await bed.reaches(id, 'expired')).failure).toMatchObject({ code: 'task_not_found' });
@@ -123,7 +132,7 @@ test.each([
 });
 
 test.each([
-  ['video=expired:404:forever', 'asset_expired'],
+  ['video=expired:404*forever', 'asset_expired'],
   ['video=html*forever', 'asset_invalid'],
   ['video=503*forever', 'archive_attempts_exhausted'],
   ['no-url=forever', 'no_asset_url'],
@@ -132,7 +141,10 @@ test.each([
   await bed.work();
   const { id } = await bed.enqueue(`no luck [sim: ${script}]`);
   const generation = await bed.reelhaul.waitFor(id);
-  expect(generation).toMatchObject({ state: 'failed', failure: { code, retryable: true, charge: 'charged' } });
+  expect(generation).toMatchObject({
+    state: 'failed',
+    failure: { code, retryable: true, charge: 'charged' },
+  });
   expect(bed.simulator.ledger().totals.submits).toBe(1);
 });
 

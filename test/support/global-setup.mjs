@@ -8,6 +8,8 @@ export default async function setup() {
   globalThis.reelhaulTestRedis = redis;
   process.stderr.write(`Redis for the tests: ${redis.description}\n`);
   if (redis.kind === 'embedded') {
-    process.stderr.write('No redis-server on PATH: the tests that kill or restart a real server are skipped.\n');
+    process.stderr.write(
+      'No redis-server on PATH: the tests that kill or restart a real server are skipped.\n',
+    );
   }
 }

@@ -15,7 +15,11 @@ import { readConfig, type Config } from '../../src/config.js';
 import type { Generation } from '../../src/generation/record.js';
 import { createReelhaul } from '../../src/producer.js';
 import type { Reelhaul } from '../../src/reelhaul.js';
-import { startSimulator, type Simulator, type SimulatorOptions } from '../../src/provider/simulator/simulator.js';
+import {
+  startSimulator,
+  type Simulator,
+  type SimulatorOptions,
+} from '../../src/provider/simulator/simulator.js';
 import { startWorkers, type RunningWorkers, type WorkerOptions } from '../../workers/main.js';
 import { until } from './until.js';
 
@@ -125,7 +129,8 @@ export async function createTestbed(options: TestbedOptions = {}): Promise<Testb
       const { PATH = '', HOME = '' } = process.env;
       const child = spawn(process.execPath, [...program], { env: { PATH, HOME, ...environment, ...extra } });
       let output = '';
-      for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
+      for (const stream of [child.stdout, child.stderr])
+        stream.on('data', (chunk: Buffer) => (output += chunk.toString()));
       const exited = once(child, 'exit').then(([code, signal]) => (code ?? signal) as number | string);
       const worker: WorkerProcess = { child, output: () => output, exited };
       processes.add(worker);
@@ -141,7 +146,8 @@ export async function createTestbed(options: TestbedOptions = {}): Promise<Testb
           const generation = await reelhaul.get(generationId);
           return generation.state === state ? generation : null;
         },
-        async () => `${generationId} to reach ${state}; it is ${JSON.stringify(await reelhaul.get(generationId))}`,
+        async () =>
+          `${generationId} to reach ${state}; it is ${JSON.stringify(await reelhaul.get(generationId))}`,
       ),
 
     async close() {
@@ -160,7 +166,13 @@ export async function createTestbed(options: TestbedOptions = {}): Promise<Testb
 async function removeKeys(redis: Redis, prefix: string): Promise<void> {
   let cursor = '0';
   do {
-    const [next, keys] = await redis.scan(cursor, 'MATCH', `${prefix.replaceAll(/[[\]*?\\]/g, '\\$&')}*`, 'COUNT', 1000);
+    const [next, keys] = await redis.scan(
+      cursor,
+      'MATCH',
+      `${prefix.replaceAll(/[[\]*?\\]/g, '\\$&')}*`,
+      'COUNT',
+      1000,
+    );
     if (keys.length > 0) await redis.unlink(...keys);
     cursor = next;
   } while (cursor !== '0');

@@ -17,7 +17,8 @@ export async function until<T>(
   for (;;) {
     const found = await look();
     if (found !== null && found !== undefined && found !== false) return found;
-    if (Date.now() > giveUpAt) throw new Error(`waited in vain for ${typeof awaited === 'string' ? awaited : await awaited()}`);
+    if (Date.now() > giveUpAt)
+      throw new Error(`waited in vain for ${typeof awaited === 'string' ? awaited : await awaited()}`);
     await pause(LOOK_EVERY_MS);
   }
 }

@@ -1,0 +1,102 @@
+/** The processes of a chaos run: workers and the callback server, killed and replaced. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { fileURLToPath } from 'node:url';
+
+const workerFile = fileURLToPath(new URL('worker.js', import.meta.url));
+const cliFile = fileURLToPath(new URL('../../src/cli.js', import.meta.url));
+const STOP_WITHIN_MS = 15_000;
+
+export interface Fleet {
+  /** SIGKILLs that came from outside, and those that a worker did to itself at a named point. */
+  readonly kills: { outside: number; atPoints: number };
+  /** Kills one worker at random; it is replaced at once. */
+  killOne(dice: number): void;
+  /** New workers, also replacements, no longer kill themselves. */
+  calmDown(): void;
+  /** Takes no replacements any more, and stops everything in order. */
+  stop(): Promise<void>;
+}
+
+export interface FleetOptions {
+  readonly workers: number;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly points: readonly string[];
+  readonly probability: number;
+  /** Called after each kill, with the number so far. */
+  readonly onKill: (kills: number) => void;
+  readonly write: (text: string) => void;
+}
+
+export function startFleet({
+  workers,
+  environment,
+  points,
+  probability,
+  onKill,
+  write,
+}: FleetOptions): Fleet {
+  const kills = { outside: 0, atPoints: 0 };
+  const { PATH = '', HOME = '' } = process.env;
+  const running = new Set<ChildProcess>();
+  const killed = new Set<ChildProcess>();
+  let stopping = false;
+  let calm = false;
+
+  function start(argument: readonly string[], extra: Record<string, string>): ChildProcess {
+    const child = spawn(process.execPath, [...argument], {
+      env: { PATH, HOME, ...environment, ...extra },
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    child.stderr?.on('data', (chunk: Buffer) => write(`[${child.pid}] ${chunk.toString()}`));
+    running.add(child);
+    child.once('exit', () => running.delete(child));
+    return child;
+  }
+
+  function startWorker(): void {
+    const extra = calm ? {} : { CHAOS_POINTS: points.join(','), CHAOS_PROBABILITY: String(probability) };
+    const child = start([workerFile], extra);
+    workerProcesses.add(child);
+    child.once('exit', (_, signal) => {
+      workerProcesses.delete(child);
+      if (stopping) return;
+      if (signal === 'SIGKILL') {
+        if (killed.has(child)) kills.outside += 1;
+        else kills.atPoints += 1;
+        onKill(kills.outside + kills.atPoints);
+      }
+      startWorker();
+    });
+  }
+
+  const workerProcesses = new Set<ChildProcess>();
+  for (let i = 0; i < workers; i++) startWorker();
+  start([cliFile, 'serve'], {});
+
+  return {
+    kills,
+    killOne(dice) {
+      const all = [...workerProcesses].filter((child) => !killed.has(child));
+      const child = all[Math.floor(dice * all.length)];
+      if (!child) return;
+      killed.add(child);
+      child.kill('SIGKILL');
+    },
+    calmDown() {
+      calm = true;
+    },
+    async stop() {
+      stopping = true;
+      await Promise.all(
+        [...running].map(async (child) => {
+          const exited = once(child, 'exit');
+          child.kill('SIGTERM');
+          const timer = setTimeout(() => child.kill('SIGKILL'), STOP_WITHIN_MS);
+          await exited;
+          clearTimeout(timer);
+        }),
+      );
+    },
+  };
+}
