@@ -10,11 +10,12 @@ const points = (process.env['CHAOS_POINTS'] ?? '').split(',').filter(Boolean);
 const probability = Number(process.env['CHAOS_PROBABILITY'] ?? 0);
 
 const config = readConfig(process.env);
+// Redis may be down just now: whoever started this process starts another one.
 const workers = await startWorkers({
   config,
   log: createLogger({ level: config.LOG_LEVEL, secrets: [config.COMETAPI_KEY] }),
   checkpoint: (point) => {
     if (points.includes(point) && Math.random() < probability) process.kill(process.pid, 'SIGKILL');
   },
-});
+}).catch(() => process.exit(1));
 process.once('SIGTERM', () => void workers.close());

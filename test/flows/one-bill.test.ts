@@ -180,7 +180,7 @@ describe('a submit that was begun and never concluded', () => {
   test('two workers that take the same job post once', async () => {
     await setUp({ environment: { JOB_LOCK_MS: '1000' } });
     const [one] = [await bed.work(), await bed.work()];
-    const { id } = await bed.enqueue('twice [sim: submit-delay=1s]');
+    const { id } = await bed.enqueue('twice [sim: submit-delay=4s]');
     await bed.reaches(id, 'submitting');
     // The lock is lost, as on a worker that froze: the job is handed to the other one.
     await bed.redis.del(`${bed.prefix}:submit:${id}:lock`);

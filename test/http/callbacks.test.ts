@@ -1,0 +1,142 @@
+/** Callbacks are hints for polls, and bring the task id of a submit whose answer was lost. */
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { Redis } from 'ioredis';
+import { pino } from 'pino';
+import { readConfig } from '../../src/config.js';
+import { startServer, type RunningServer } from '../../src/http/server.js';
+import { createHub } from '../../src/hub.js';
+import { callbackUrl } from '../../src/provider/callback.js';
+import { freePort } from '../../src/demo/redis-server.js';
+import { createTestbed, redisUrl, type Testbed } from '../support/testbed.js';
+import { until } from '../support/until.js';
+
+const CALLBACK_SECRET = 'a secret for the tests';
+let bed: Testbed;
+let server: RunningServer;
+let redis: Redis;
+let publicUrl: string;
+
+async function setUp(environment: Record<string, string> = {}): Promise<void> {
+  const port = await freePort();
+  publicUrl = `http://127.0.0.1:${port}`;
+  bed = await createTestbed({
+    environment: { PUBLIC_URL: publicUrl, CALLBACK_SECRET, PORT: String(port), UNCONFIRMED_WAIT_MS: '60000', ...environment },
+  });
+  redis = new Redis(redisUrl());
+  server = await startServer(createHub({ config: readConfig(bed.environment), log: pino({ level: 'silent' }), redis }));
+}
+
+beforeEach(() => setUp());
+afterEach(async () => {
+  await server.close();
+  await redis.quit();
+  await bed.close();
+});
+
+const urlOf = (id: string) =>
+  callbackUrl({ publicUrl, placeholderUrl: 'https://example.com', secret: CALLBACK_SECRET }, id);
+const call = (url: string, body: unknown) =>
+  fetch(url, { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body) });
+
+test('brings the task id of a submit whose answer was lost', async () => {
+  await bed.work();
+  const { id } = await bed.enqueue('lost answer [sim: submit=reset-after, callback-delay=200ms]');
+  const generation = await bed.reelhaul.waitFor(id);
+  expect(generation).toMatchObject({ state: 'succeeded', attempts: { submit: 1 }, charge: 'charged' });
+  expect(bed.simulator.ledger().totals.submits).toBe(1);
+});
+
+test('one that comes before the submit’s answer is remembered, and used when that answer is lost', async () => {
+  await bed.work();
+  const { id } = await bed.enqueue('early [sim: submit=502-after, submit-delay=500ms, callback=early]');
+  expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded', otherTaskIds: [] });
+  expect(bed.simulator.ledger().totals).toMatchObject({ submits: 1, bills: 1 });
+});
+
+test('one that comes after the policy fail revives the generation', async () => {
+  await bed.close();
+  await server.close();
+  await redis.quit();
+  await setUp({ UNCONFIRMED_WAIT_MS: '0', UNCONFIRMED_POLICY: 'fail' });
+  await bed.work();
+  const { id } = await bed.enqueue('given up [sim: submit=502-after, callback=lost]');
+  await bed.reaches(id, 'failed');
+  const { taskId } = bed.simulator.ledger().tasks[0]!;
+  expect((await call(urlOf(id), { task_id: taskId, status: '3' })).status).toBe(204);
+  expect(await bed.reaches(id, 'succeeded')).toMatchObject({ taskId, failure: null });
+});
+
+test('one that comes after an operator chose to resubmit saves the second bill', async () => {
+  const worker = await bed.work();
+  const { id } = await bed.enqueue('in time [sim: submit=502-after, callback=lost]');
+  await bed.reaches(id, 'unconfirmed');
+  await worker.close();
+  await bed.reelhaul.decide(id, { resubmit: true });
+  const { taskId } = bed.simulator.ledger().tasks[0]!;
+  await call(urlOf(id), { task_id: taskId });
+  await bed.work();
+  expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded', taskId });
+  expect(bed.simulator.ledger().totals.submits).toBe(1);
+});
+
+test('a second task id is kept beside the first and raises an alarm', async () => {
+  await bed.work();
+  const { id } = await bed.enqueue('doubled');
+  const { taskId } = await bed.reelhaul.waitFor(id);
+  for (let i = 0; i < 3; i++) await call(urlOf(id), { task_id: 'another-task', status: '3' });
+  expect(await bed.reelhaul.get(id)).toMatchObject({ taskId, otherTaskIds: ['another-task'], state: 'succeeded' });
+  const events = await bed.redis.xrange(`${bed.prefix}:events`, '-', '+');
+  expect(events.filter(([, fields]) => fields.includes('second_task'))).toHaveLength(1);
+});
+
+test('one brings the next poll forward', async () => {
+  await bed.close();
+  await server.close();
+  await redis.quit();
+  await setUp({ POLL_FIRST_DELAY_MS: '3600000' });
+  await bed.work();
+  const { id } = await bed.enqueue('hurry');
+  expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded', attempts: { poll: 1 } });
+});
+
+test('a wrong token is refused before Redis is asked, and changes nothing', async () => {
+  const { id } = await bed.enqueue('guarded');
+  const other = await bed.enqueue('other');
+  const before = Number(/cmdstat_hgetall:calls=(\d+)/.exec(await bed.redis.info('commandstats'))?.[1] ?? 0);
+  const urls = [
+    `${publicUrl}/callbacks/runway/${id}/wrong`,
+    `${publicUrl}/callbacks/runway/not-an-id/wrong`,
+    urlOf(id).replace(id, other.id),
+  ];
+  for (const url of urls) expect((await call(url, { task_id: 'x' })).status).toBe(404);
+  const after = Number(/cmdstat_hgetall:calls=(\d+)/.exec(await bed.redis.info('commandstats'))?.[1] ?? 0);
+  expect(after - before).toBe(0);
+  expect(await bed.reelhaul.get(id)).toMatchObject({ state: 'queued', taskId: null });
+});
+
+test.each([
+  ['not JSON', '<html>'],
+  ['nothing', ''],
+  ['a list', '[1,2]'],
+  ['no task id', '{"status":"3"}'],
+  ['an absurd task id', JSON.stringify({ task_id: { a: 1 } })],
+])('%s in the body does no harm', async (_, body) => {
+  const { id } = await bed.enqueue('robust');
+  expect((await call(urlOf(id), body)).status).toBe(204);
+  expect(await bed.reelhaul.get(id)).toMatchObject({ state: 'queued', taskId: null });
+});
+
+test('a huge body is refused, an unknown generation is harmless', async () => {
+  const { id } = await bed.enqueue('bounded');
+  expect((await call(urlOf(id), 'x'.repeat(100_000))).status).toBe(413);
+  const unknown = '01a20a20-0c17-742b-9fa6-1cb249bfb6b9';
+  expect((await call(urlOf(unknown), { task_id: 'x' })).status).toBe(204);
+  expect(await bed.redis.exists(`${bed.prefix}:g:${unknown}`)).toBe(0);
+});
+
+test('a generation that was never submitted takes no task id', async () => {
+  const { id } = await bed.enqueue('not yet', { delayMs: 3_600_000 });
+  await call(urlOf(id), { task_id: 'made-up' });
+  await until(async () => (await bed.reelhaul.get(id)).state === 'queued', 'the generation to stay queued');
+  expect((await bed.reelhaul.get(id)).taskId).toBeNull();
+});

@@ -1,0 +1,72 @@
+/** Every generation that is not over has a job, or gets one with the next sweep. */
+import { afterEach, expect, test } from '@jest/globals';
+import { createTestbed, type Testbed } from '../support/testbed.js';
+import { until } from '../support/until.js';
+
+let bed: Testbed;
+afterEach(() => bed.close());
+
+/** Deletes everything BullMQ keeps of these queues, as an operator's obliterate or a lost disk would. */
+async function obliterate(...queues: string[]): Promise<void> {
+  for (const queue of queues) {
+    const keys = await bed.redis.keys(`${bed.prefix}:${queue}:*`);
+    if (keys.length > 0) await bed.redis.del(...keys);
+  }
+}
+
+test('a generation whose submit job was lost between record and queue is submitted', async () => {
+  bed = await createTestbed();
+  const { id } = await bed.enqueue('lost before it began');
+  await obliterate('submit');
+  await bed.work();
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+});
+
+test('all queues obliterated in the middle of the flow cost time only', async () => {
+  bed = await createTestbed();
+  await bed.work();
+  const ids: string[] = [];
+  for (const script of ['duration=600ms', 'duration=1s', 'submit=502-after', 'video=503*2']) {
+    ids.push((await bed.enqueue(`in the middle [sim: ${script}]`, { onUnconfirmed: 'fail' })).id);
+  }
+  await bed.reaches(ids[0]!, 'generating');
+  await obliterate('submit', 'poll', 'archive', 'sweep');
+  const ends = await Promise.all(ids.map((id) => bed.reelhaul.waitFor(id)));
+  expect(ends.map(({ state }) => state)).toEqual(['succeeded', 'succeeded', 'failed', 'succeeded']);
+  expect(bed.simulator.ledger().totals.submits).toBe(4);
+});
+
+test('a job that is left in no list is written again', async () => {
+  bed = await createTestbed();
+  const worker = await bed.work();
+  const { id } = await bed.enqueue('orphaned [sim: duration=400ms]');
+  await bed.reaches(id, 'generating');
+  await until(async () => (await bed.redis.zrem(`${bed.prefix}:poll:delayed`, id)) === 1, 'the poll job to be delayed');
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+  await worker.close();
+});
+
+test('a job that waits for its time is left alone', async () => {
+  bed = await createTestbed();
+  await bed.work();
+  const { id } = await bed.enqueue('later', { delayMs: 3_600_000 });
+  const marker = await bed.enqueue('now');
+  await obliterate('submit');
+  // Both are written again; the later one keeps its time.
+  expect((await bed.reelhaul.waitFor(marker.id)).state).toBe('succeeded');
+  await until(() => bed.redis.zscore(`${bed.prefix}:submit:delayed`, id), 'the job to be written again, delayed');
+  expect(await bed.reelhaul.get(id)).toMatchObject({ state: 'queued', attempts: { submit: 0 } });
+});
+
+test('what has been over for RETENTION_MS is forgotten, its files stay', async () => {
+  bed = await createTestbed({ environment: { RETENTION_MS: '1000', IDEMPOTENCY_TTL_MS: '1000' } });
+  await bed.work();
+  const { id } = await bed.enqueue('to be forgotten');
+  await bed.reelhaul.waitFor(id);
+  await until(
+    async () => (await bed.redis.exists(`${bed.prefix}:g:${id}`, `${bed.prefix}:answers:${id}`)) === 0,
+    'the record to be forgotten',
+  );
+  await expect(bed.reelhaul.get(id)).rejects.toMatchObject({ code: 'not_found' });
+  expect((await bed.reelhaul.list()).generations).toEqual([]);
+});
