@@ -113,6 +113,7 @@ export function createCallbackSender(deps: CallbackSenderDeps): CallbackSender {
       // One after the other, so that their order on the wire is the one meant here.
       void phases.reduce((before, phase) => before.then(() => deliver(task, kind, phase)), Promise.resolve());
     });
+    planned.add(cancel);
   }
 
   return {

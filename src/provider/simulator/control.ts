@@ -15,7 +15,9 @@ export interface Controls {
   endOutage(): void;
 }
 
-const ratesBody = z.union([z.record(z.string(), z.number()), z.string()]);
+const ratesBody = z.union([z.record(z.string(), z.number()), z.string()], {
+  error: 'expected rates by fault, or a text such as "each=0.01"',
+});
 const scriptBody = z.object({ script: z.string() });
 const outageBody = z.object({
   mode: z.enum(OUTAGE_MODES).default('refuse'),

@@ -187,15 +187,17 @@ export interface DrawnFaults {
 export function drawFaults(rates: Rates, seed: number, generation: string): DrawnFaults {
   const faults: FaultName[] = [];
   const script: ScriptPart = {};
-  const reached = new Map<string, number>();
+  /** One throw per slot, and how much of it the rates so far have covered. */
+  const slots = new Map<string, { readonly dice: number; covered: number }>();
   for (const name of FAULTS) {
     const rate = rates[name] ?? 0;
+    if (rate === 0) continue;
     const { slot, script: text } = FAULT_SCRIPTS[name];
-    const from = reached.get(slot) ?? 0;
-    const to = from + rate;
-    reached.set(slot, to);
-    const dice = roll(seed, 'fault', slot, generation);
-    if (rate > 0 && dice >= from && dice < to) {
+    const thrown = slots.get(slot) ?? { dice: roll(seed, 'fault', slot, generation), covered: 0 };
+    slots.set(slot, thrown);
+    const from = thrown.covered;
+    thrown.covered += rate;
+    if (thrown.dice >= from && thrown.dice < thrown.covered) {
       faults.push(name);
       Object.assign(script, parseScript(text));
     }
