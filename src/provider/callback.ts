@@ -4,8 +4,9 @@
  */
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { keepAnswer, type AnswerContext } from './answer.js';
+import { parseJson } from './json.js';
 import type { RawAnswer } from './outcomes.js';
-import { parseJson, readTask } from './wire.js';
+import { readTask } from './wire.js';
 
 function mac(secret: string, generationId: string): Buffer {
   return createHmac('sha256', secret).update(`runway-callback:${generationId}`).digest();

@@ -11,8 +11,9 @@ import {
   type AnswerContext,
   type Exchange,
 } from './answer.js';
+import { parseJson } from './json.js';
 import type { PollOutcome } from './outcomes.js';
-import { isSuccessCode, parseJson, readEnvelope, readTask, type TaskView } from './wire.js';
+import { isSuccessCode, readEnvelope, readTask, type TaskView } from './wire.js';
 
 export interface PollContext extends AnswerContext {
   /** The task that was asked for. */

@@ -11,8 +11,9 @@ import {
   type AnswerContext,
   type Exchange,
 } from './answer.js';
+import { parseJson } from './json.js';
 import type { SubmitOutcome } from './outcomes.js';
-import { isSuccessCode, parseJson, readEnvelope, type Envelope } from './wire.js';
+import { isSuccessCode, readEnvelope, type Envelope } from './wire.js';
 
 /** What a 500 or 503 means: `unconfirmed` (the gateway may have accepted) or `retry` (the owner says it never does). */
 export type Submit5xxPolicy = 'unconfirmed' | 'retry';

@@ -108,11 +108,15 @@ export function createProvider(options: ProviderOptions): Provider {
 
       const totalMs = Math.min(call.timeoutMs, MAX_TIMER_MS);
       const connectMs = Math.min(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS, totalMs);
+      // A process that stood still (stopped, starved, asleep) finds its timers due before it has read what arrived
+      // meanwhile. Each takes one look at the sockets first: an answer that is already here is not lost to a clock.
       const connectTimer = setTimeout(() => {
-        fail('connect', `No connection within ${connectMs} ms.`);
+        setImmediate(() => {
+          if (!sent) fail('connect', `No connection within ${connectMs} ms.`);
+        });
       }, connectMs);
       const totalTimer = setTimeout(() => {
-        fail('timeout', `No whole answer within ${totalMs} ms.`);
+        setImmediate(() => fail('timeout', `No whole answer within ${totalMs} ms.`));
       }, totalMs);
       const onAbort = () => {
         fail('aborted', sent ? 'Aborted after the request was sent.' : 'Aborted before anything was sent.');
@@ -129,6 +133,7 @@ export function createProvider(options: ProviderOptions): Provider {
       const transport = watchedTransport({
         begun(made) {
           request = made;
+          // Today axios makes the request in the turn it is asked; should it ever wait, an abort may come first.
           if (over) made.destroy();
         },
         connected() {
