@@ -5,7 +5,7 @@
 import type { Logger } from 'pino';
 import type { Config } from '../src/config.js';
 import { createContext, type Context } from '../src/context.js';
-import { ConfigError } from '../src/errors.js';
+import { ConfigError, StorageError } from '../src/errors.js';
 import type { JobStage } from '../src/generation/states.js';
 import { createHub, type Hub } from '../src/hub.js';
 import { JOB_STAGES } from '../src/queues.js';
@@ -55,11 +55,22 @@ export async function startWorkers({
     await checkRedis(redis);
     const hub = createHub({ config, log, redis, ...(checkpoint ? { checkpoint } : {}) });
     const context = await createContext(hub);
-    await context.storage.probe();
+    await probeStorage(context);
     return await run(context, stages);
   } catch (error) {
     redis.disconnect();
     throw error;
+  }
+}
+
+/** Writes, reads and removes a file: better now than when the first video is there. */
+async function probeStorage({ storage }: Context): Promise<void> {
+  try {
+    await storage.probe();
+  } catch (error) {
+    if (!(error instanceof StorageError)) throw error;
+    const message = `The storage ${storage.description} cannot be used: ${error.message}`;
+    throw new StorageError(message, error.retryable, { cause: error });
   }
 }
 

@@ -116,7 +116,7 @@ async function beginSubmit(
     onSent: () => context.checkpoint('sent', id),
   });
   context.checkpoint('answered', id);
-  return conclude(context, submitting, outcome);
+  return conclude(context, submitting, outcome, signal);
 }
 
 /**
@@ -136,6 +136,7 @@ async function conclude(
   context: Context,
   record: GenerationRecord,
   outcome: SubmitOutcome,
+  signal: AbortSignal,
 ): Promise<Outcome> {
   const { config, standing, queues, log, dice } = context;
   const { id: generationId } = record;
@@ -174,6 +175,11 @@ async function conclude(
         const holdMs = await standing.slowDown('submit', outcome.retryAfterMs);
         await queues.pauseFor('submit', holdMs);
         return snooze(holdMs);
+      }
+      if (signal.aborted) {
+        // We stopped it ourselves, before anything was sent: that is no try.
+        await giveBack(context, record, answer);
+        return snooze(0);
       }
       const failures = record.submitFailures + 1;
       if (failures >= config.SUBMIT_ATTEMPTS) {

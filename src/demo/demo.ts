@@ -63,7 +63,7 @@ export async function runDemo(options: DemoOptions): Promise<boolean> {
     cleanups.push(() => stopWorker(worker));
     write(`Worker     process ${worker.pid}, all stages; files go to ${archive}\n\n`);
 
-    const reelhaul = await createReelhaul({ config: readConfig({ REDIS_URL: redis.url }) });
+    const reelhaul = await createReelhaul({ config: readConfig(settings) });
     cleanups.push(() => reelhaul.close());
     const requests: GenerationRequestInput[] = live
       ? [{ prompt: live.prompt, ...(live.image === undefined ? {} : { image: live.image }) }]

@@ -9,10 +9,9 @@ import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { Hub } from '../hub.js';
 import { adoptTask } from '../pipeline.js';
-import { callbackTokenMatches, readCallback } from '../provider/callback.js';
+import { callbackTokenMatches, keepCallback, readCallback } from '../provider/callback.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
-const MAX_KEPT_CHARACTERS = 2048;
 /** Callbacks of one generation that come closer together than this bring forward one poll. */
 const HASTEN_AT_MOST_EVERY_MS = 1000;
 
@@ -33,12 +32,7 @@ export function createCallbackRoutes(hub: Hub): Hono {
     bodyLimit({ maxSize: MAX_BODY_BYTES, onError: (c) => c.body(null, 413) }),
     async (c) => {
       try {
-        await receive(
-          hub,
-          c.req.param('generationId'),
-          await c.req.text(),
-          c.req.header('x-oneapi-request-id') ?? null,
-        );
+        await receive(hub, c.req.param('generationId'), await c.req.text());
         return c.body(null, 204);
       } catch (error) {
         // Not written down: a sender that repeats its calls should repeat this one.
@@ -53,26 +47,14 @@ export function createCallbackRoutes(hub: Hub): Hono {
   return routes;
 }
 
-async function receive(
-  hub: Hub,
-  generationId: string,
-  body: string,
-  requestId: string | null,
-): Promise<void> {
+async function receive(hub: Hub, generationId: string, body: string): Promise<void> {
   const { taskId } = readCallback(body);
   hub.log.info({ generationId, taskId }, 'callback received');
   if (taskId === null) {
     await hasten(hub, generationId);
     return;
   }
-  const answer = {
-    at: hub.now(),
-    call: 'callback' as const,
-    httpStatus: null,
-    requestId,
-    body: body.slice(0, MAX_KEPT_CHARACTERS),
-    error: null,
-  };
+  const answer = keepCallback(body, { at: hub.now(), apiKey: hub.config.COMETAPI_KEY });
   const adoption = await adoptTask(hub, generationId, taskId, { source: 'callback', answer });
   if (adoption === 'known') await hasten(hub, generationId);
 }

@@ -20,10 +20,18 @@ async function setUp(environment: Record<string, string> = {}): Promise<void> {
   const port = await freePort();
   publicUrl = `http://127.0.0.1:${port}`;
   bed = await createTestbed({
-    environment: { PUBLIC_URL: publicUrl, CALLBACK_SECRET, PORT: String(port), UNCONFIRMED_WAIT_MS: '60000', ...environment },
+    environment: {
+      PUBLIC_URL: publicUrl,
+      CALLBACK_SECRET,
+      PORT: String(port),
+      UNCONFIRMED_WAIT_MS: '60000',
+      ...environment,
+    },
   });
   redis = new Redis(redisUrl());
-  server = await startServer(createHub({ config: readConfig(bed.environment), log: pino({ level: 'silent' }), redis }));
+  server = await startServer(
+    createHub({ config: readConfig(bed.environment), log: pino({ level: 'silent' }), redis }),
+  );
 }
 
 beforeEach(() => setUp());
@@ -84,7 +92,11 @@ test('a second task id is kept beside the first and raises an alarm', async () =
   const { id } = await bed.enqueue('doubled');
   const { taskId } = await bed.reelhaul.waitFor(id);
   for (let i = 0; i < 3; i++) await call(urlOf(id), { task_id: 'another-task', status: '3' });
-  expect(await bed.reelhaul.get(id)).toMatchObject({ taskId, otherTaskIds: ['another-task'], state: 'succeeded' });
+  expect(await bed.reelhaul.get(id)).toMatchObject({
+    taskId,
+    otherTaskIds: ['another-task'],
+    state: 'succeeded',
+  });
   const events = await bed.redis.xrange(`${bed.prefix}:events`, '-', '+');
   expect(events.filter(([, fields]) => fields.includes('second_task'))).toHaveLength(1);
 });

@@ -41,7 +41,10 @@ test('a job that is left in no list is written again', async () => {
   const worker = await bed.work();
   const { id } = await bed.enqueue('orphaned [sim: duration=400ms]');
   await bed.reaches(id, 'generating');
-  await until(async () => (await bed.redis.zrem(`${bed.prefix}:poll:delayed`, id)) === 1, 'the poll job to be delayed');
+  await until(
+    async () => (await bed.redis.zrem(`${bed.prefix}:poll:delayed`, id)) === 1,
+    'the poll job to be delayed',
+  );
   expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
   await worker.close();
 });
@@ -54,7 +57,10 @@ test('a job that waits for its time is left alone', async () => {
   await obliterate('submit');
   // Both are written again; the later one keeps its time.
   expect((await bed.reelhaul.waitFor(marker.id)).state).toBe('succeeded');
-  await until(() => bed.redis.zscore(`${bed.prefix}:submit:delayed`, id), 'the job to be written again, delayed');
+  await until(
+    () => bed.redis.zscore(`${bed.prefix}:submit:delayed`, id),
+    'the job to be written again, delayed',
+  );
   expect(await bed.reelhaul.get(id)).toMatchObject({ state: 'queued', attempts: { submit: 0 } });
 });
 

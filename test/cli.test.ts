@@ -1,0 +1,265 @@
+/** The command line and the worker as real processes: plain messages, exit codes, no stack traces, orderly stops. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { launchRedis } from '../src/demo/redis-server.js';
+import { cliFile, createTestbed, image, realRedis, type Testbed } from './support/testbed.js';
+import { until } from './support/until.js';
+
+interface Result {
+  readonly code: number | null;
+  readonly out: string;
+  readonly err: string;
+}
+
+async function run(args: readonly string[], environment: Readonly<Record<string, string>>): Promise<Result> {
+  const { PATH = '', HOME = '' } = process.env;
+  const child = spawn(process.execPath, [cliFile, ...args], { env: { PATH, HOME, ...environment } });
+  let out = '';
+  let err = '';
+  child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
+  child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString()));
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, out, err };
+}
+
+let bed: Testbed;
+beforeEach(async () => {
+  bed = await createTestbed();
+});
+afterEach(() => bed.close());
+const reelhaul = (...args: string[]) => run(args, bed.environment);
+
+function refused({ code, out, err }: Result, ...words: (string | RegExp)[]): void {
+  expect(code).not.toBe(0);
+  expect(out + err).not.toMatch(/\n\s+at .*\.js/);
+  for (const word of words) expect(err).toMatch(word);
+}
+
+describe('what is wrong is said in one message, without a stack', () => {
+  test('a request, every field of it', async () => {
+    const result = await reelhaul(
+      'enqueue',
+      '--image',
+      'http://10.0.0.1/x.png',
+      '--ratio',
+      'wide',
+      '--seconds',
+      '7',
+    );
+    refused(result, 'request.prompt', 'request.image', 'request.ratio', 'request.options.seconds');
+    expect(await bed.redis.exists(`${bed.prefix}:all`)).toBe(0);
+  });
+
+  test('an environment, every variable of it', async () => {
+    const result = await run(['worker'], {
+      ...bed.environment,
+      SUBMIT_CONCURRENCY: 'x',
+      LOG_LEVEL: 'y',
+      REDIS_URL: 'z',
+    });
+    refused(result, 'SUBMIT_CONCURRENCY: expected', 'LOG_LEVEL: expected', 'REDIS_URL: expected');
+  });
+
+  test('a missing key', async () => {
+    refused(await run(['worker'], { ...bed.environment, COMETAPI_KEY: '' }), 'COMETAPI_KEY: expected');
+  });
+
+  test('a Redis that cannot be reached', async () => {
+    for (const command of [['worker'], ['list'], ['serve']]) {
+      refused(
+        await run(command, { ...bed.environment, REDIS_URL: 'redis://me:secret99@127.0.0.1:9' }),
+        /127\.0\.0\.1:9 cannot be reached/,
+      );
+    }
+  });
+
+  test('a folder that cannot be written', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'reelhaul-test-'));
+    await writeFile(join(folder, 'file'), 'in the way');
+    refused(
+      await run(['worker'], { ...bed.environment, STORAGE_URL: `file:${folder}/file/archive` }),
+      /file\/archive/,
+    );
+    await rm(folder, { recursive: true });
+  });
+
+  test.each([
+    ['get', 'nobody'],
+    ['cancel', 'nobody'],
+    ['retry', 'nobody'],
+    ['waitFor', 'nobody'],
+  ])('%s %s', async (...args) => {
+    refused(await reelhaul(...args), 'no generation nobody');
+  });
+
+  test.each([
+    [['enqueue', '--seconds', 'five']],
+    [['enqueue', '--unknown']],
+    [['worker', '--stages', 'submit,dance']],
+    [['list', '--state', 'lost']],
+    [['decide', 'x']],
+    [['nonsense']],
+  ])('%j is a wrong command line: exit code 2', async (args) => {
+    const result = await reelhaul(...args);
+    refused(result);
+    expect(result.code).toBe(2);
+  });
+});
+
+(realRedis ? describe : describe.skip)('a Redis that would lose jobs', () => {
+  test('is refused for its eviction policy', async () => {
+    const redis = await launchRedis(['--maxmemory-policy', 'allkeys-lru']);
+    try {
+      const environment = { ...bed.environment, REDIS_URL: redis.url };
+      refused(await run(['worker'], environment), 'expected maxmemory-policy noeviction', 'got allkeys-lru');
+      refused(await run(['enqueue', '--prompt', 'x'], environment), 'noeviction');
+    } finally {
+      await redis.stop();
+    }
+  });
+});
+
+describe('from enqueue to the end', () => {
+  test('the words of the library, as JSON for programs', async () => {
+    const worker = bed.spawnWorker();
+    const enqueued = await reelhaul(
+      'enqueue',
+      '--prompt',
+      'a boat',
+      '--image',
+      image,
+      '--key',
+      'k',
+      '--wait',
+      '--json',
+    );
+    expect(enqueued.code).toBe(0);
+    const generation = JSON.parse(enqueued.out);
+    expect(Object.keys(generation).sort()).toEqual(
+      [
+        ...[
+          'id',
+          'state',
+          'tenant',
+          'idempotencyKey',
+          'request',
+          'metadata',
+          'taskId',
+          'otherTaskIds',
+          'progress',
+          'late',
+        ],
+        ...[
+          'charge',
+          'attempts',
+          'failure',
+          'assets',
+          'warnings',
+          'createdAt',
+          'submittedAt',
+          'finishedAt',
+          'updatedAt',
+        ],
+        'deadlineAt',
+      ].sort(),
+    );
+    expect(JSON.parse((await reelhaul('get', generation.id, '--json')).out)).toEqual(generation);
+    expect(JSON.parse((await reelhaul('list', '--json')).out)).toEqual(generation);
+    expect((await reelhaul('get', generation.id, '--answers')).out.trim().split('\n')).toHaveLength(2);
+    expect((await reelhaul('list')).out).toContain(generation.id);
+    refused(await reelhaul('cancel', generation.id), 'over already');
+    worker.child.kill('SIGTERM');
+    expect(await worker.exited).toBe(0);
+  });
+
+  test('a generation that fails gives exit code 1 and says why', async () => {
+    bed.spawnWorker();
+    const { code, out } = await reelhaul(
+      'enqueue',
+      '--prompt',
+      'bad [sim: submit=rejected*forever]',
+      '--image',
+      image,
+      '--wait',
+    );
+    expect(code).toBe(1);
+    expect(out).toContain('request_rejected');
+  });
+
+  test('cancel says whether it may be billed all the same', async () => {
+    const { id } = await bed.enqueue('never mind');
+    const free = await reelhaul('cancel', id);
+    expect([free.code, free.err]).toEqual([0, '']);
+    bed.spawnWorker();
+    const running = await bed.enqueue('too late [sim: duration=10s]');
+    await bed.reaches(running.id, 'generating');
+    expect((await reelhaul('cancel', running.id)).err).toContain('may be billed all the same');
+    expect((await bed.reelhaul.get(running.id)).state).toBe('canceled');
+  });
+});
+
+describe('a worker', () => {
+  test('logs JSON without the key, whatever happens', async () => {
+    const worker = bed.spawnWorker({ LOG_LEVEL: 'trace' });
+    for (const script of ['duration=0', 'poll=401', 'video=503', 'submit=rejected*forever']) {
+      const { id } = await bed.enqueue(`logged [sim: ${script}]`);
+      await bed.reelhaul.waitFor(id);
+    }
+    worker.child.kill('SIGTERM');
+    expect(await worker.exited).toBe(0);
+    const lines = worker.output().trim().split('\n');
+    expect(lines.length).toBeGreaterThan(10);
+    for (const line of lines) expect(() => JSON.parse(line)).not.toThrow();
+    expect(worker.output()).not.toContain(bed.environment['COMETAPI_KEY']);
+  });
+
+  test('on SIGTERM finishes the submit that is under way, takes no new one, and exits 0', async () => {
+    const worker = bed.spawnWorker({ SUBMIT_CONCURRENCY: '1' });
+    const running = await bed.enqueue('under way [sim: submit-delay=700ms]');
+    const next = await bed.enqueue('next');
+    await until(() => bed.simulator.ledger().totals.submits === 1, 'the submit to arrive');
+    worker.child.kill('SIGTERM');
+    expect(await worker.exited).toBe(0);
+    expect((await bed.reelhaul.get(running.id)).state).toBe('generating');
+    expect((await bed.reelhaul.get(next.id)).state).toBe('queued');
+    expect(bed.simulator.ledger().totals.submits).toBe(1);
+  });
+
+  test('gives back what does not finish in time, and another one ends it', async () => {
+    const worker = bed.spawnWorker({ SHUTDOWN_TIMEOUT_MS: '3000' });
+    const { id } = await bed.enqueue('slow to fetch [sim: video=slow:20s]');
+    await bed.reaches(id, 'archiving');
+    await until(async () => (await bed.reelhaul.get(id)).attempts.archive === 1, 'the download to begin');
+    worker.child.kill('SIGTERM');
+    expect(await worker.exited).toBe(0);
+    expect((await bed.reelhaul.get(id)).state).toBe('archiving');
+    await bed.work();
+    expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+  });
+
+  test('killed in the middle of a download leaves no half file, and another one ends it', async () => {
+    const worker = bed.spawnWorker();
+    const { id } = await bed.enqueue('cut [sim: video=slow:20s]');
+    await until(async () => (await bed.reelhaul.get(id)).attempts.archive === 1, 'the download to begin');
+    worker.child.kill('SIGKILL');
+    await worker.exited;
+    await bed.work();
+    expect((await bed.reelhaul.waitFor(id)).assets!.video.sha256).toBe(
+      bed.simulator.ledger().tasks[0]!.assets.video.sha256,
+    );
+  });
+
+  test('runs only the stages it is told to', async () => {
+    const worker = bed.spawnWorker({}, [cliFile, 'worker', '--stages', 'submit']);
+    const { id } = await bed.enqueue('half way');
+    await bed.reaches(id, 'generating');
+    await bed.work({ stages: ['poll', 'archive'] });
+    expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+    worker.child.kill('SIGTERM');
+    expect(await worker.exited).toBe(0);
+  });
+});

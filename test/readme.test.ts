@@ -1,0 +1,164 @@
+/** Every command and snippet of the README is run, or is the command that runs this. */
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readFileSync } from 'node:fs';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { cliFile, createTestbed, type Testbed } from './support/testbed.js';
+import { until } from './support/until.js';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+const readme = readFileSync(join(root, 'README.md'), 'utf8');
+const blocks = (language: string) =>
+  [...readme.matchAll(/```(\w*)\n([\s\S]*?)```/g)]
+    .filter(([, name]) => name === language)
+    .map(([, , text]) => text!);
+const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
+  scripts: Record<string, string>;
+};
+const commandsInTable = [...readme.matchAll(/^\| `npx reelhaul (\w+)([^`]*)`/gm)].map(([, name]) => name!);
+
+let bed: Testbed;
+beforeAll(async () => {
+  bed = await createTestbed();
+  await bed.work();
+});
+afterAll(() => bed.close());
+
+function environment(): NodeJS.ProcessEnv {
+  const { PATH, HOME } = process.env;
+  return { PATH, HOME, ...bed.environment };
+}
+
+async function run(
+  command: string,
+  args: readonly string[],
+  cwd = root,
+): Promise<{ code: number; out: string }> {
+  const child = spawn(command, args, { cwd, env: environment() });
+  let out = '';
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk: Buffer) => (out += chunk.toString()));
+  const [code] = (await once(child, 'close')) as [number];
+  return { code, out };
+}
+
+test('the library’s ten lines end with a stored video', async () => {
+  const folder = join(root, 'dist', 'readme');
+  await mkdir(folder, { recursive: true });
+  const file = join(folder, 'snippet.mjs');
+  await writeFile(file, blocks('js')[0]!);
+  // The snippet knows nothing of prefixes; the environment does.
+  const { code, out } = await run(process.execPath, [file]);
+  await rm(folder, { recursive: true });
+  expect(out).toMatch(/^succeeded .*video\.mp4/);
+  expect(code).toBe(0);
+});
+
+test('require works as the README says', async () => {
+  const script = "const { createReelhaul } = require('reelhaul'); console.log(typeof createReelhaul)";
+  expect((await run(process.execPath, ['-e', script])).out).toContain('function');
+});
+
+test('npm run demo: three real videos, and nothing left running', async () => {
+  const { code, out } = await run(process.execPath, [cliFile, 'demo']);
+  expect(code).toBe(0);
+  const files = [...out.matchAll(/\S+video\.mp4/g)].map(([file]) => file);
+  expect(files).toHaveLength(3);
+  for (const file of files) {
+    expect(readFileSync(file).subarray(4, 8).toString()).toBe('ftyp');
+    await rm(dirname(file), { recursive: true });
+  }
+  const port = /port (\d+)/.exec(out)![1]!;
+  const worker = Number(/process (\d+)/.exec(out)![1]);
+  expect(() => process.kill(worker, 0)).toThrow();
+  expect(spawnSync('sh', ['-c', `exec 3<>/dev/tcp/127.0.0.1/${port}`]).status).not.toBe(0);
+}, 60_000);
+
+test('the demo stops everything on Ctrl-C', async () => {
+  const child = spawn(process.execPath, [cliFile, 'demo'], { cwd: root, env: environment() });
+  let out = '';
+  child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
+  const closed = once(child, 'close');
+  await until(() => /generating/.test(out), 'a generation to be under way');
+  child.kill('SIGINT');
+  expect((await closed)[0]).toBe(130);
+  expect(() => process.kill(Number(/process (\d+)/.exec(out)![1]), 0)).toThrow();
+}, 60_000);
+
+test('a live run says that it bills, and submits nothing unless that is accepted', async () => {
+  const { code, out } = await run(process.execPath, [cliFile, 'demo', '--live', '--prompt', 'x']);
+  expect(out).toContain('It will be billed');
+  expect(code).toBe(1);
+  expect(bed.simulator.ledger().submits.filter(({ prompt }) => prompt === 'x')).toEqual([]);
+});
+
+test('a live run, accepted, ends with one submit and a file', async () => {
+  const { code, out } = await run(process.execPath, [
+    ...[
+      cliFile,
+      'demo',
+      '--live',
+      '--yes',
+      '--prompt',
+      'a live one',
+      '--image',
+      'https://example.com/boat.png',
+    ],
+  ]);
+  expect(code).toBe(0);
+  expect(bed.simulator.ledger().submits.filter(({ prompt }) => prompt === 'a live one')).toHaveLength(1);
+  await rm(dirname(/\S+video\.mp4/.exec(out)![0]), { recursive: true });
+}, 60_000);
+
+test('every npm script that is named exists', () => {
+  const named = [...readme.matchAll(/npm (?:run )?(\w+)/g)]
+    .map(([, name]) => name!)
+    .filter((name) => name !== 'and');
+  for (const name of named) expect(Object.keys(scripts)).toContain(name);
+});
+
+test.each(commandsInTable)('npx reelhaul %s is a command', async (name) => {
+  const { code, out } = await run('npx', ['--no-install', 'reelhaul', name, '--help']);
+  expect(out).toContain(`Usage: reelhaul ${name}`);
+  expect(code).toBe(0);
+});
+
+test('the flags in the table exist', async () => {
+  for (const [, name, row] of readme.matchAll(/^\| `npx reelhaul (\w+)(.*)$/gm)) {
+    const { out } = await run(process.execPath, [cliFile, name!, '--help']);
+    for (const [flag] of row!.matchAll(/--[a-z][a-z-]+/g)) expect(out).toContain(flag);
+  }
+});
+
+test('npx reelhaul worker starts and stops as shown', async () => {
+  const block = blocks('sh').find((text) => text.includes('npx reelhaul worker'))!;
+  expect(block).toMatch(/^export COMETAPI_KEY=/);
+  const worker = bed.spawnWorker({ LOG_LEVEL: 'info' });
+  await until(() => worker.output().includes('worker started'), 'the worker to start');
+  worker.child.kill('SIGTERM');
+  expect(await worker.exited).toBe(0);
+});
+
+test('npx reelhaul simulate and serve answer', async () => {
+  const simulator = bed.spawnWorker({}, [cliFile, 'simulate']);
+  const url = await until(
+    () => /http:\S+(?=\/ledger)/.exec(simulator.output())?.[0],
+    'the simulator’s address',
+  );
+  expect((await fetch(`${url}/ledger`)).status).toBe(200);
+  const server = bed.spawnWorker({ PORT: '0', LOG_LEVEL: 'info' }, [cliFile, 'serve']);
+  const port = await until(() => /"port":(\d+)/.exec(server.output())?.[1], 'the server’s port');
+  expect((await fetch(`http://127.0.0.1:${port}/healthz`)).status).toBe(200);
+  for (const { child, exited } of [simulator, server]) {
+    child.kill('SIGTERM');
+    expect(await exited).toBe(0);
+  }
+});
+
+test('every link to a file of the repository leads somewhere', () => {
+  for (const [, target] of readme.matchAll(/\]\((?!https?:)([^)#]+)/g))
+    expect([target, existsSync(join(root, target!))]).toEqual([target, true]);
+});
