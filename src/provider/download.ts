@@ -511,10 +511,11 @@ function text(header: unknown): string | null {
   return typeof header === 'string' ? header : null;
 }
 
+/** What a transport error is called. Not by class: errors of the platform may come from another realm than ours. */
 function codeOf(error: unknown): string {
   if (error === null) return 'fewer bytes than announced';
-  const code = error instanceof Error && 'code' in error ? error.code : null;
-  return typeof code === 'string' ? code : error instanceof Error ? error.message : 'unknown';
+  const { code, message } = error as { code?: unknown; message?: unknown };
+  return typeof code === 'string' ? code : typeof message === 'string' ? message : 'unknown';
 }
 
 function asError(reason: unknown): Error {

@@ -354,8 +354,9 @@ async function realpathOrNull(path: string): Promise<string | null> {
   }
 }
 
+/** Not by class: errors of the platform may come from another realm than ours. */
 function codeOf(error: unknown): string {
-  const { code } = (error ?? {}) as { code?: unknown };
+  const code = typeof error === 'object' && error !== null && 'code' in error ? error.code : null;
   return typeof code === 'string' ? code : '';
 }
 
