@@ -181,7 +181,9 @@ interface TaskBook {
   readonly pollOutcomes: string[];
   lastPollAt: number | null;
   minPollGapMs: number | null;
-  readonly checksums: Partial<Record<AssetName, string>>;
+  readonly promptSha256: string;
+  /** Made when first shown; replaced when a checksum becomes known. */
+  readonly assets: Partial<Record<AssetName, LedgerAsset>>;
 }
 
 export interface LedgerBook {
@@ -242,15 +244,17 @@ export function createLedger(windowMs: number): LedgerBook {
   }
 
   function assetEntry(book: TaskBook, asset: AssetName): LedgerAsset {
+    const known = book.assets[asset];
+    if (known) return known;
     const media = mediaOfTask(book.task, asset);
-    if (book.checksums[asset] === undefined && media.sizeBytes <= CHEAP_HASH_BYTES) {
-      book.checksums[asset] = createHash('sha256').update(wholeBytes(media)).digest('hex');
-    }
-    return {
+    const isCheap = media.sizeBytes <= CHEAP_HASH_BYTES;
+    const entry: LedgerAsset = {
       sizeBytes: media.sizeBytes,
-      sha256: book.checksums[asset] ?? null,
+      sha256: isCheap ? createHash('sha256').update(wholeBytes(media)).digest('hex') : null,
       contentType: media.contentType,
     };
+    book.assets[asset] = entry;
+    return entry;
   }
 
   function entryOf(book: TaskBook, nowMs: number): LedgerTask {
@@ -262,7 +266,7 @@ export function createLedger(windowMs: number): LedgerBook {
       generationId: task.generationId,
       generationKey: task.generationKey,
       prompt: task.prompt,
-      promptSha256: createHash('sha256').update(task.prompt).digest('hex'),
+      promptSha256: book.promptSha256,
       callbackUrl: task.callbackUrl,
       createdAt: task.createdAt,
       visibleAt: Number.isFinite(task.visibleAt) ? task.visibleAt : null,
@@ -321,7 +325,8 @@ export function createLedger(windowMs: number): LedgerBook {
         pollOutcomes: [],
         lastPollAt: null,
         minPollGapMs: null,
-        checksums: {},
+        promptSha256: createHash('sha256').update(task.prompt).digest('hex'),
+        assets: {},
       });
       unfinished.add(task);
       maxTasksInFlight = Math.max(maxTasksInFlight, tasksInFlight(task.createdAt));
@@ -358,9 +363,11 @@ export function createLedger(windowMs: number): LedgerBook {
     submitsWithin,
     async expectedSha256(taskId, asset) {
       const book = bookOf(taskId);
-      const checksum = book.checksums[asset] ?? (await sha256Of(mediaOfTask(book.task, asset)));
-      book.checksums[asset] = checksum;
-      return checksum;
+      const entry = assetEntry(book, asset);
+      if (entry.sha256 !== null) return entry.sha256;
+      const sha256 = await sha256Of(mediaOfTask(book.task, asset));
+      book.assets[asset] = { ...entry, sha256 };
+      return sha256;
     },
     snapshot(nowMs) {
       const tasks = [...books.values()].map((book) => entryOf(book, nowMs));

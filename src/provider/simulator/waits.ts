@@ -4,6 +4,8 @@ import type { Timers } from './timers.js';
 
 /** Conditions that depend on the clock alone raise no entry; this often they are looked at all the same. */
 const RECHECK_MS = 20;
+/** A look at the books of thousands of tasks takes a while; looking takes at most one part in this many of the time. */
+const REST_PER_COST = 10;
 
 export interface WaitDeps {
   readonly ledger: LedgerBook;
@@ -29,7 +31,12 @@ export function waitForLedger<T>(
       stop();
       reject(new Error(`The simulator's ledger did not come to what was waited for in ${timeoutMs} ms.`));
     });
-    const unsubscribe = ledger.subscribe(check);
+    let lookedAtMs = -Infinity;
+    let restMs = 0;
+    const unsubscribe = ledger.subscribe(() => {
+      // Else the planned look is soon enough.
+      if (performance.now() - lookedAtMs >= restMs) check();
+    });
 
     const onClosing = (): void => {
       stop();
@@ -46,6 +53,7 @@ export function waitForLedger<T>(
 
     function check(): void {
       cancelRecheck?.();
+      const startedAtMs = performance.now();
       try {
         const found = condition(ledger.snapshot(now()));
         if (found !== null && found !== undefined && found !== false) {
@@ -58,7 +66,9 @@ export function waitForLedger<T>(
         reject(error);
         return;
       }
-      cancelRecheck = timers.after(RECHECK_MS, check);
+      lookedAtMs = performance.now();
+      restMs = (lookedAtMs - startedAtMs) * REST_PER_COST;
+      cancelRecheck = timers.after(Math.max(RECHECK_MS, restMs), check);
     }
 
     check();

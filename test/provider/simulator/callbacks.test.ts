@@ -89,7 +89,7 @@ test.each([
   ['every', ['0', '1', '3']],
   ['every+double', ['0', '0', '1', '1', '3', '3']],
 ])('callback=%s posts %j', async (mode, statuses) => {
-  await submit(simulator, `a fox [sim: duration=100ms, callback=${mode}]`, { callbackUrl });
+  await submit(simulator, `a fox [sim: duration=500ms, callback=${mode}]`, { callbackUrl });
   await done(statuses.length);
   expect(bodies().map(({ status }) => status)).toEqual(statuses);
 });

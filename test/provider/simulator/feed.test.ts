@@ -179,7 +179,7 @@ test.each(pollRows)(
 );
 
 test('poll steps start when the task is visible', async () => {
-  const taskId = await taskUnder(simulator, 'visible-after=80ms, poll=500');
+  const taskId = await taskUnder(simulator, 'visible-after=400ms, poll=500');
   expect((await poll(simulator, taskId)).status).toBe(400);
   await simulator.waitUntil((ledger) => Date.now() >= (ledger.tasks[0]?.visibleAt ?? Infinity));
   expect((await poll(simulator, taskId)).status).toBe(500);
