@@ -3,6 +3,7 @@
  * does is decided by the seed and the prompt alone. At most one fault of each slot strikes one generation, and a
  * directive that the generation brings itself always wins.
  */
+import { ReelhaulError } from '../../errors.js';
 import { roll } from './dice.js';
 import { parseScript, type ScriptPart } from './script.js';
 
@@ -113,10 +114,9 @@ export const FAULTS = Object.keys(FAULT_SCRIPTS) as readonly FaultName[];
 export type Rates = Partial<Record<FaultName, number>>;
 
 /** Rates that cannot be used; the message says which and why. */
-export class RatesError extends Error {
+export class RatesError extends ReelhaulError {
   constructor(message: string) {
-    super(message);
-    this.name = 'RatesError';
+    super('invalid_rates', message);
   }
 }
 

@@ -10,12 +10,12 @@
  *
  * Nothing is ever ignored: whatever cannot be understood is a `ScriptError` that says what was expected.
  */
+import { ReelhaulError } from '../../errors.js';
 
 /** A script that cannot be understood; the message says where and what was expected. */
-export class ScriptError extends Error {
+export class ScriptError extends ReelhaulError {
   constructor(message: string) {
-    super(message);
-    this.name = 'ScriptError';
+    super('invalid_script', message);
   }
 }
 
