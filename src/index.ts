@@ -1,6 +1,16 @@
 /** The library: what an app may import from `reelhaul`. */
 export { createReelhaul, type CreateReelhaulOptions } from './producer.js';
-export type { CancelResult, Decision, ListQuery, Page, Reelhaul, WaitOptions } from './reelhaul.js';
+export type {
+  CancelResult,
+  Decision,
+  EnqueueItem,
+  EnqueueResult,
+  ListQuery,
+  Page,
+  Reelhaul,
+  WaitOptions,
+} from './reelhaul.js';
+export type { EventFilter, GenerationEvent } from './generation/events.js';
 export {
   ConfigError,
   IdempotencyConflictError,

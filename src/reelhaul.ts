@@ -8,28 +8,55 @@ import { v7 as uuidv7 } from 'uuid';
 import type { Hub } from './hub.js';
 import {
   IdempotencyConflictError,
+  InvalidInputError,
   NotFoundError,
   RebillNotAllowedError,
+  ReelhaulError,
   StateConflictError,
   WaitTimeoutError,
 } from './errors.js';
+import { isCursor, readEvents, type EventFilter, type GenerationEvent } from './generation/events.js';
 import { createFinishWatch } from './generation/finishes.js';
 import { readOrder, type EnqueueOptionsInput, type Order } from './generation/options.js';
-import { toGeneration, type Generation, type GenerationRecord } from './generation/record.js';
+import {
+  readRecord,
+  toGeneration,
+  type FieldPatch,
+  type Generation,
+  type GenerationRecord,
+} from './generation/record.js';
 import { requestWarnings, type GenerationRequestInput } from './generation/request.js';
 import { isTerminal, type State } from './generation/states.js';
 import { adoptTask, advance, fail, settle } from './pipeline.js';
 import type { RawAnswer } from './provider/outcomes.js';
+import type { Reminder } from './queues.js';
+import type { AssetName } from './storage/keys.js';
+import type { Storage } from './storage/storage.js';
 
 const MAX_PAGE = 500;
+const ENQUEUE_CHUNK = 500;
+const DEFAULT_LINK_SECONDS = 3600;
 
 export interface ListQuery {
   readonly state?: State;
+  readonly tenant?: string;
+  /** Created at this instant or later, epoch milliseconds. */
+  readonly createdAfter?: number;
+  /** Created before this instant, epoch milliseconds. */
+  readonly createdBefore?: number;
   /** Default 50, at most 500. */
   readonly limit?: number;
   /** The `cursor` of the page before. */
   readonly cursor?: string;
 }
+
+/** One of many: a request with its options beside it. */
+export type EnqueueItem = EnqueueOptionsInput & { readonly request: GenerationRequestInput };
+
+/** What became of one item; `replayed` when its idempotency key was known. */
+export type EnqueueResult =
+  | { readonly ok: true; readonly generation: Generation; readonly replayed: boolean }
+  | { readonly ok: false; readonly error: ReelhaulError };
 
 export interface Page {
   readonly generations: readonly Generation[];
@@ -41,6 +68,8 @@ export interface WaitOptions {
   /** Milliseconds; default: no limit. */
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
+  /** Called whenever state or progress changed, first with what is. */
+  readonly onProgress?: (generation: Generation) => void;
 }
 
 /** What an operator can say about an unconfirmed generation. */
@@ -64,6 +93,11 @@ export interface Reelhaul {
    * @throws InvalidInputError naming every problem; IdempotencyConflictError. Nothing is stored in either case.
    */
   enqueue(request: GenerationRequestInput, options?: EnqueueOptionsInput): Promise<Generation>;
+  /**
+   * Many at once, in few round trips. Each item is stored whole or not at all, and has its own result, in order; one
+   * that is refused does not hinder the others.
+   */
+  enqueueMany(items: readonly EnqueueItem[]): Promise<EnqueueResult[]>;
   /** @throws NotFoundError */
   get(generationId: string): Promise<Generation>;
   /** Newest first; the cost of a page does not depend on how many there are. */
@@ -75,6 +109,20 @@ export interface Reelhaul {
    * @throws NotFoundError, WaitTimeoutError, or the signal's reason.
    */
   waitFor(generationId: string, options?: WaitOptions): Promise<Generation>;
+  /**
+   * What happens, as it happens. A cursor goes on behind the event it came from, as long as the bounded stream (the
+   * last 10,000 or so) still holds it. @throws InvalidInputError for a cursor that is none
+   */
+  events(filter?: EventFilter): AsyncIterable<GenerationEvent>;
+  /**
+   * A link to a stored asset that works without credentials for `expiresInSeconds` (default an hour).
+   * @throws NotFoundError; StateConflictError when there is no such asset, or the storage gives no links
+   */
+  getAssetUrl(
+    generationId: string,
+    asset: AssetName,
+    options?: { expiresInSeconds?: number },
+  ): Promise<string>;
   /** Stops a generation that is not over. @throws NotFoundError, StateConflictError */
   cancel(generationId: string): Promise<CancelResult>;
   /**
@@ -88,6 +136,20 @@ export interface Reelhaul {
   /** How many generations are in each of these states. */
   count(states: readonly State[]): Promise<Record<string, number>>;
   close(): Promise<void>;
+}
+
+interface Created {
+  readonly generation: Generation;
+  readonly replayed: boolean;
+  /** The job it needs; null when it has moved on already. */
+  readonly reminder: Reminder | null;
+}
+
+/** Fields as a hash would give them back. */
+function storedForm(fields: FieldPatch): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(fields).flatMap(([name, value]) => (value === null ? [] : [[name, String(value)]])),
+  );
 }
 
 /** The same request gives the same digest whatever the order of its keys. */
@@ -119,43 +181,77 @@ export function createReelhaulOn(
   const { store, queues, now, config } = hub;
   const watch = createFinishWatch(store.keys.events, openReader);
 
+  // An app that only enqueues needs no storage, and loads none.
+  let storage: Promise<Storage> | null = null;
+  const openedStorage = () =>
+    (storage ??= import('./storage/open.js').then(({ openStorage }) => openStorage(config.STORAGE_URL)));
+
   async function mustGet(generationId: string): Promise<GenerationRecord> {
     const record = await store.get(generationId);
     if (!record) throw new NotFoundError(generationId);
     return record;
   }
 
-  async function create({ request, options }: Order): Promise<Generation> {
+  /** Writes the record; the job is the caller's to add. A known idempotency key gives the generation of then. */
+  async function create({ request, options }: Order): Promise<Created> {
     const id = uuidv7();
     const createdAt = now();
     const { idempotencyKey, tenant, delayMs, runAt, deadlineMs, metadata, onUnconfirmed, priority } = options;
     const startAt = runAt ?? (delayMs === undefined ? null : createdAt + delayMs);
     const warnings = requestWarnings(request);
-    const result = await store.create({
-      id,
-      tenant,
-      createdAt,
-      idempotency: idempotencyKey === undefined ? null : { key: idempotencyKey, digest: digestOf(request) },
-      fields: {
-        request: JSON.stringify(request),
-        idempotencyKey: idempotencyKey ?? null,
-        metadata: Object.keys(metadata).length > 0 ? JSON.stringify(metadata) : null,
-        warnings: warnings.length > 0 ? JSON.stringify(warnings) : null,
-        onUnconfirmed: onUnconfirmed ?? null,
-        priority: priority ?? null,
-        runAt: startAt,
-        deadlineAt: deadlineMs === undefined ? null : createdAt + deadlineMs,
-      },
-    });
-    const generationId = result.created ? id : result.generationId;
-    if (!result.created && result.digest !== digestOf(request)) {
-      throw new IdempotencyConflictError(idempotencyKey ?? '', generationId);
-    }
+    const digest = idempotencyKey === undefined ? '' : digestOf(request);
+    const fields: FieldPatch = {
+      request: JSON.stringify(request),
+      idempotencyKey: idempotencyKey ?? null,
+      metadata: Object.keys(metadata).length > 0 ? JSON.stringify(metadata) : null,
+      warnings: warnings.length > 0 ? JSON.stringify(warnings) : null,
+      onUnconfirmed: onUnconfirmed ?? null,
+      priority: priority ?? null,
+      runAt: startAt,
+      deadlineAt: deadlineMs === undefined ? null : createdAt + deadlineMs,
+    };
+    const idempotency = idempotencyKey === undefined ? null : { key: idempotencyKey, digest };
+    const result = await store.create({ id, tenant, createdAt, idempotency, fields });
     if (result.created) {
+      const generation = toGeneration(
+        readRecord(id, storedForm({ ...fields, state: 'queued', tenant, createdAt, updatedAt: createdAt })),
+      );
       const wait = startAt === null ? 0 : Math.max(0, startAt - createdAt);
-      await queues.remind('submit', { generationId, delayMs: wait, ...(priority ? { priority } : {}) });
+      const reminder = { generationId: id, delayMs: wait, ...(priority ? { priority } : {}) };
+      return { generation, replayed: false, reminder };
     }
-    return toGeneration(await mustGet(generationId));
+    if (result.digest !== digest)
+      throw new IdempotencyConflictError(idempotencyKey ?? '', result.generationId);
+    const known = await mustGet(result.generationId);
+    // Whoever created it may have died before its job was written; the sweep would only come later.
+    const reminder =
+      known.state === 'queued' && known.runAt === null
+        ? { generationId: known.id, priority: known.priority }
+        : null;
+    return { generation: toGeneration(known), replayed: true, reminder };
+  }
+
+  /** So many records are written before their jobs are added: a crash in between leaves them to the sweep. */
+  async function enqueueChunk(items: readonly EnqueueItem[]): Promise<EnqueueResult[]> {
+    const created = await Promise.all(
+      items.map(async ({ request, ...options }): Promise<Created | ReelhaulError> => {
+        try {
+          return await create(readOrder(request, options));
+        } catch (error) {
+          if (error instanceof ReelhaulError) return error;
+          throw error;
+        }
+      }),
+    );
+    const reminders = created.flatMap((one) =>
+      one instanceof ReelhaulError || one.reminder === null ? [] : [one.reminder],
+    );
+    if (reminders.length > 0) await queues.remindMany('submit', reminders);
+    return created.map((one) =>
+      one instanceof ReelhaulError
+        ? { ok: false, error: one }
+        : { ok: true, generation: one.generation, replayed: one.replayed },
+    );
   }
 
   /** Decides from the record as it stands until the change fits, then shows the generation. */
@@ -226,16 +322,25 @@ export function createReelhaulOn(
   }
 
   return {
-    enqueue: async (request, options) => create(readOrder(request, options)),
+    async enqueue(request, options) {
+      const { generation, reminder } = await create(readOrder(request, options));
+      if (reminder) await queues.remind('submit', reminder);
+      return generation;
+    },
+
+    async enqueueMany(items) {
+      const results: EnqueueResult[] = [];
+      for (let i = 0; i < items.length; i += ENQUEUE_CHUNK) {
+        results.push(...(await enqueueChunk(items.slice(i, i + ENQUEUE_CHUNK))));
+      }
+      return results;
+    },
 
     get: async (generationId) => toGeneration(await mustGet(generationId)),
 
-    async list({ state, limit = 50, cursor } = {}) {
-      const page = await store.list({
-        limit: Math.min(Math.max(1, limit), MAX_PAGE),
-        ...(state ? { state } : {}),
-        ...(cursor ? { before: cursor } : {}),
-      });
+    async list({ limit = 50, cursor, ...where } = {}) {
+      const size = Math.min(Math.max(1, limit), MAX_PAGE);
+      const page = await store.list({ ...where, limit: size, ...(cursor ? { before: cursor } : {}) });
       const records = await Promise.all(page.ids.map((id) => store.get(id)));
       return {
         generations: records.flatMap((record) => (record ? [toGeneration(record)] : [])),
@@ -248,14 +353,20 @@ export function createReelhaulOn(
       return store.answers(generationId);
     },
 
-    async waitFor(generationId, { timeoutMs, signal } = {}) {
+    async waitFor(generationId, { timeoutMs, signal, onProgress } = {}) {
       signal?.throwIfAborted();
       // Listening starts before the first look, so that no finish falls between the two.
       const wait = await watch.open(generationId);
       try {
         const deadline = timeoutMs === undefined ? null : now() + timeoutMs;
+        let shown = '';
         for (;;) {
           const record = await mustGet(generationId);
+          const { state, progress } = record;
+          if (onProgress && shown !== `${state} ${progress}`) {
+            shown = `${state} ${progress}`;
+            onProgress(toGeneration(record));
+          }
           if (isTerminal(record.state)) return toGeneration(record);
           const leftMs = deadline === null ? null : deadline - now();
           if (leftMs !== null && leftMs <= 0) throw new WaitTimeoutError(generationId, timeoutMs!);
@@ -264,6 +375,28 @@ export function createReelhaulOn(
       } finally {
         wait.close();
       }
+    },
+
+    async *events(filter = {}) {
+      if (filter.cursor !== undefined && !isCursor(filter.cursor)) {
+        const message = `expected the cursor of an event, got ${JSON.stringify(filter.cursor)}`;
+        throw new InvalidInputError('The events cannot be read', [{ path: 'cursor', message }]);
+      }
+      filter.signal?.throwIfAborted();
+      yield* readEvents(await openReader(), store.keys.events, filter);
+    },
+
+    async getAssetUrl(generationId, name, { expiresInSeconds = DEFAULT_LINK_SECONDS } = {}) {
+      const { assets } = await mustGet(generationId);
+      const asset = assets?.[name];
+      if (!asset) throw new StateConflictError(`Generation ${generationId} has no ${name} in storage.`);
+      const link = await (await openedStorage()).urlFor?.(asset.key, { expiresInSeconds });
+      if (link === undefined) {
+        throw new StateConflictError(
+          'Files on a local disk have no links of their own: the HTTP API serves them.',
+        );
+      }
+      return link;
     },
 
     async cancel(generationId) {
@@ -314,6 +447,7 @@ export function createReelhaulOn(
 
     async close() {
       await watch.close();
+      await (await storage)?.close();
       await queues.close();
       await closeHub();
     },

@@ -51,7 +51,7 @@ describe('what is wrong is said in one message, without a stack', () => {
       '7',
     );
     refused(result, 'request.prompt', 'request.image', 'request.ratio', 'request.options.seconds');
-    expect(await bed.redis.exists(`${bed.prefix}:all`)).toBe(0);
+    expect(await bed.redis.exists(`${bed.prefix}:state:queued`)).toBe(0);
   });
 
   test('an environment, every variable of it', async () => {

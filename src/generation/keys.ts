@@ -5,7 +5,7 @@
  *   <prefix>:g:<id>                     hash    the record of a generation
  *   <prefix>:answers:<id>               list    what the provider said that decided something, newest last, bounded
  *   <prefix>:state:<state>              zset    ids in that state, score 0: a UUIDv7 sorts by its creation
- *   <prefix>:all                        zset    every id, the same order
+ *   <prefix>:tenant:<tenant>:<state>    zset    the same of one tenant
  *   <prefix>:live                       zset    ids that need a job: all the sweep ever looks at
  *   <prefix>:idem:<tenant>:<key>        string  <generation id> <digest of its request>
  *   <prefix>:events                     stream  one entry per transition, bounded
@@ -19,7 +19,7 @@ export interface Keys {
   answers(id: string): string;
   state(state: State): string;
   idempotency(tenant: string, key: string): string;
-  readonly all: string;
+  tenantState(tenant: string, state: State): string;
   readonly live: string;
   readonly events: string;
   readonly forbidden: string;
@@ -33,7 +33,8 @@ export function createKeys(prefix: string): Keys {
     state: (state) => `${prefix}:state:${state}`,
     // The length makes the pair unambiguous whatever characters tenant and key hold.
     idempotency: (tenant, key) => `${prefix}:idem:${tenant.length}:${tenant}:${key}`,
-    all: `${prefix}:all`,
+    // The state comes last and holds no colon, so that the pair is unambiguous.
+    tenantState: (tenant, state) => `${prefix}:tenant:${tenant}:${state}`,
     live: `${prefix}:live`,
     events: `${prefix}:events`,
     forbidden: `${prefix}:forbidden`,

@@ -8,6 +8,7 @@
 import type { Redis } from 'ioredis';
 import type { RawAnswer } from '../provider/outcomes.js';
 import { createKeys, type Keys } from './keys.js';
+import { firstIdAt, listPage, type Listing, type ListPage } from './listing.js';
 import { readRecord, RECORD_VERSION, type FieldPatch, type GenerationRecord } from './record.js';
 import { isTerminal, mayFollow, type State } from './states.js';
 
@@ -16,8 +17,8 @@ const MAX_EVENTS = 10_000;
 
 /**
  * CREATE. Writes a new generation, unless its idempotency key is taken.
- * KEYS 1 record · 2 state index · 3 all · 4 live · 5 events · 6 idempotency key (the record again when there is none)
- * ARGV 1 id · 2 '<id> <digest>' or '' · 3 MAXLEN of the events · 4 now · 5… field, value, …
+ * KEYS 1 record · 2 state index · 3 tenant's state index · 4 live · 5 events · 6 idempotency key (else the record again)
+ * ARGV 1 id · 2 '<id> <digest>' or '' · 3 MAXLEN of the events · 4 now · 5 tenant · 6… field, value, …
  * Returns what the idempotency key held already, or false when the generation was written.
  */
 const CREATE = `
@@ -26,29 +27,29 @@ if ARGV[2] ~= '' then
   if taken then return taken end
   redis.call('SET', KEYS[6], ARGV[2])
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 5))
+redis.call('HSET', KEYS[1], unpack(ARGV, 6))
 redis.call('ZADD', KEYS[2], 0, ARGV[1])
 redis.call('ZADD', KEYS[3], 0, ARGV[1])
 redis.call('ZADD', KEYS[4], 0, ARGV[1])
-redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[3], '*', 'id', ARGV[1], 'type', 'state', 'from', '', 'to', 'queued', 'at', ARGV[4])
+redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[3], '*', 'id', ARGV[1], 'type', 'state', 'from', '', 'to', 'queued', 'at', ARGV[4], 'tenant', ARGV[5])
 return false
 `;
 
 /**
  * CHANGE. The compare-and-set behind every change of a record.
- * KEYS 1 record · 2 index of the old state · 3 index of the new one · 4 live · 5 events · 6 answers · 7 idempotency key
- *      (where something is not needed, the record's key stands in)
+ * KEYS 1 record · 2 index of the old state · 3 of the new one · 4 the tenant's index of the old state · 5 of the new one
+ *      6 live · 7 events · 8 answers · 9 idempotency key (where one is not needed, the record's key stands in)
  * ARGV 1 id · 2 now · 3 state it must be in · 4 new state · 5 live: '' | 'add' | 'remove' · 6 answer or ''
  *      7 ttl of the idempotency key in ms: '' leave, '0' keep for good · 8 type of an event of its own or '' · 9 its text
  *      10 MAXLEN of the events · 11 MAXLEN of the answers · 12 number of expected fields · 13 of set · 14 of removed
- *      15 of counted · then: expected field, value … · set field, value … · removed fields · counted fields
+ *      15 of counted · 16 tenant · then: expected field, value … · set field, value … · removed fields · counted fields
  * Returns 1 when done, 0 when state or an expected field differ, -1 when there is no such record.
  */
 const CHANGE = `
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return -1 end
 if state ~= ARGV[3] then return 0 end
-local at = 16
+local at = 17
 for i = 1, tonumber(ARGV[12]) do
   local value = redis.call('HGET', KEYS[1], ARGV[at]) or ''
   if value ~= ARGV[at + 1] then return 0 end
@@ -65,25 +66,27 @@ if ARGV[3] ~= ARGV[4] then
   redis.call('HSET', KEYS[1], 'state', ARGV[4])
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('ZADD', KEYS[3], 0, ARGV[1])
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[10], '*', 'id', ARGV[1], 'type', 'state', 'from', ARGV[3], 'to', ARGV[4], 'at', ARGV[2])
+  redis.call('ZREM', KEYS[4], ARGV[1])
+  redis.call('ZADD', KEYS[5], 0, ARGV[1])
+  redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[10], '*', 'id', ARGV[1], 'type', 'state', 'from', ARGV[3], 'to', ARGV[4], 'at', ARGV[2], 'tenant', ARGV[16])
 end
 if ARGV[8] ~= '' then
-  redis.call('XADD', KEYS[5], 'MAXLEN', '~', ARGV[10], '*', 'id', ARGV[1], 'type', ARGV[8], 'text', ARGV[9], 'at', ARGV[2])
+  redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[10], '*', 'id', ARGV[1], 'type', ARGV[8], 'text', ARGV[9], 'at', ARGV[2], 'tenant', ARGV[16])
 end
-if ARGV[5] == 'add' then redis.call('ZADD', KEYS[4], 0, ARGV[1]) end
-if ARGV[5] == 'remove' then redis.call('ZREM', KEYS[4], ARGV[1]) end
+if ARGV[5] == 'add' then redis.call('ZADD', KEYS[6], 0, ARGV[1]) end
+if ARGV[5] == 'remove' then redis.call('ZREM', KEYS[6], ARGV[1]) end
 if ARGV[6] ~= '' then
-  redis.call('RPUSH', KEYS[6], ARGV[6])
-  redis.call('LTRIM', KEYS[6], -tonumber(ARGV[11]), -1)
+  redis.call('RPUSH', KEYS[8], ARGV[6])
+  redis.call('LTRIM', KEYS[8], -tonumber(ARGV[11]), -1)
 end
-if ARGV[7] == '0' then redis.call('PERSIST', KEYS[7])
-elseif ARGV[7] ~= '' then redis.call('PEXPIRE', KEYS[7], ARGV[7]) end
+if ARGV[7] == '0' then redis.call('PERSIST', KEYS[9])
+elseif ARGV[7] ~= '' then redis.call('PEXPIRE', KEYS[9], ARGV[7]) end
 return 1
 `;
 
 /**
  * PRUNE. Forgets a finished generation, if it is still in the state it was chosen in.
- * KEYS 1 record · 2 answers · 3 state index · 4 all · 5 live
+ * KEYS 1 record · 2 answers · 3 state index · 4 the tenant's state index · 5 live
  * ARGV 1 id · 2 state
  * Returns 1 when it was forgotten.
  */
@@ -125,12 +128,6 @@ export type CreateResult =
   | { readonly created: true }
   | { readonly created: false; readonly generationId: string; readonly digest: string };
 
-export interface ListPage {
-  readonly ids: readonly string[];
-  /** Hand it back as `before` to go on; null at the end. */
-  readonly cursor: string | null;
-}
-
 export interface Whereabouts {
   readonly id: string;
   readonly state: State;
@@ -151,8 +148,8 @@ export interface Store {
   amend(record: GenerationRecord, change: Change): Promise<boolean>;
   /** What the provider said that decided something, oldest first. */
   answers(id: string): Promise<RawAnswer[]>;
-  /** Ids, newest first, of one state or of all. Constant time per page. */
-  list(query: { state?: State; before?: string; limit: number }): Promise<ListPage>;
+  /** Ids, newest first. */
+  list(listing: Listing): Promise<ListPage>;
   countByState(states: readonly State[]): Promise<Record<string, number>>;
   /** Ids that need a job, in order, after `after`. */
   live(after: string | null, limit: number): Promise<string[]>;
@@ -176,17 +173,11 @@ interface Scripts {
 const present = (fields: FieldPatch) =>
   Object.entries(fields).filter((entry): entry is [string, string | number] => entry[1] !== null);
 
-/** A UUIDv7 lower bound of the ids that were created at `at`: what the indexes are sorted by (RFC 9562, 5.7). */
-function firstIdAt(at: number): string {
-  const hex = Math.max(0, Math.floor(at)).toString(16).padStart(12, '0');
-  return `${hex.slice(0, 8)}-${hex.slice(8)}`;
-}
-
 export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps): Store {
   const keys = createKeys(prefix);
   // Each store defines its scripts on its connection; ioredis sends them as EVALSHA and falls back to EVAL.
   redis.defineCommand('reelhaulCreate', { lua: CREATE, numberOfKeys: 6 });
-  redis.defineCommand('reelhaulChange', { lua: CHANGE, numberOfKeys: 7 });
+  redis.defineCommand('reelhaulChange', { lua: CHANGE, numberOfKeys: 9 });
   redis.defineCommand('reelhaulPrune', { lua: PRUNE, numberOfKeys: 5 });
   const scripts = redis as unknown as Scripts;
 
@@ -211,6 +202,8 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       keys.record(id),
       keys.state(from),
       keys.state(to),
+      keys.tenantState(tenant, from),
+      keys.tenantState(tenant, to),
       keys.live,
       keys.events,
       keys.answers(id),
@@ -230,6 +223,7 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       set.length,
       removed.length,
       counted.length,
+      tenant,
       ...expected.flat(),
       ...set.flat(),
       ...removed,
@@ -245,7 +239,7 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       const taken = await scripts.reelhaulCreate(
         keys.record(id),
         keys.state('queued'),
-        keys.all,
+        keys.tenantState(tenant, 'queued'),
         keys.live,
         keys.events,
         idempotency ? keys.idempotency(tenant, idempotency.key) : keys.record(id),
@@ -253,6 +247,7 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
         idempotency ? `${id} ${idempotency.digest}` : '',
         MAX_EVENTS,
         createdAt,
+        tenant,
         ...present({
           ...fields,
           v: RECORD_VERSION,
@@ -303,20 +298,7 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       return (await redis.lrange(keys.answers(id), 0, -1)).map((text) => JSON.parse(text) as RawAnswer);
     },
 
-    async list({ state, before, limit }) {
-      const index = state ? keys.state(state) : keys.all;
-      const ids = await redis.zrange(
-        index,
-        before ? `(${before}` : '+',
-        '-',
-        'BYLEX',
-        'REV',
-        'LIMIT',
-        0,
-        limit,
-      );
-      return { ids, cursor: ids.length === limit ? (ids.at(-1) ?? null) : null };
-    },
+    list: (listing) => listPage(redis, keys, listing),
 
     async countByState(states) {
       const counts = await Promise.all(states.map((state) => redis.zcard(keys.state(state))));
@@ -330,12 +312,14 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       // Created before the cutoff is what the index can tell; whether it also ended before it, the record says.
       const index = keys.state(state);
       const ids = await redis.zrange(index, '-', `(${firstIdAt(cutoffAt)}`, 'BYLEX', 'LIMIT', 0, limit);
-      const finished = await Promise.all(ids.map((id) => redis.hget(keys.record(id), 'finishedAt')));
-      const old = ids.filter((_, i) => Number(finished[i] ?? 0) < cutoffAt);
+      const rows = await Promise.all(ids.map((id) => redis.hmget(keys.record(id), 'finishedAt', 'tenant')));
       const pruned = await Promise.all(
-        old.map((id) =>
-          scripts.reelhaulPrune(keys.record(id), keys.answers(id), index, keys.all, keys.live, id, state),
-        ),
+        ids.map((id, i) => {
+          const [finishedAt, tenant] = rows[i] ?? [];
+          if (Number(finishedAt ?? 0) >= cutoffAt) return 0;
+          const indexes = [index, keys.tenantState(tenant ?? '', state), keys.live];
+          return scripts.reelhaulPrune(keys.record(id), keys.answers(id), ...indexes, id, state);
+        }),
       );
       return pruned.filter((done) => done === 1).length;
     },
