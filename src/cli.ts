@@ -56,6 +56,7 @@ function loggerFor(config: Config): Logger {
   const secrets = [
     config.COMETAPI_KEY,
     config.CALLBACK_SECRET,
+    config.REDIS_SENTINEL_PASSWORD,
     decodeURIComponent(new URL(config.REDIS_URL).password),
   ];
   return createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: process.stdout.isTTY === true });
@@ -328,9 +329,7 @@ async function serveCallbacks(config: Config, log: Logger): Promise<{ close(): P
     import('./redis.js'),
     import('./http/server.js'),
   ]);
-  const redis = await connectRedis(config.REDIS_URL, 'producer', (error) =>
-    log.warn({ err: error }, 'the connection to Redis failed'),
-  );
+  const redis = await connectRedis(config, 'producer', log);
   try {
     await checkRedis(redis);
     const hub = createHub({ config, log, redis });

@@ -72,6 +72,23 @@ const hostList = z
     for (const { message } of hostProblems(entries)) issue.addIssue({ code: 'custom', message });
   });
 
+/** `host:port` entries separated by commas; an IPv6 address in brackets. */
+const sentinelList = z.string().transform((text, issue) =>
+  text
+    .split(',')
+    .map((part) => part.trim())
+    .filter(Boolean)
+    .map((entry) => {
+      const [, host = '', port = ''] = /^\[?([^\s[\]]+?)\]?:(\d{1,5})$/.exec(entry) ?? [];
+      if (host === '' || Number(port) < 1 || Number(port) > 65_535)
+        issue.addIssue({
+          code: 'custom',
+          message: `expected host:port entries separated by commas, got ${JSON.stringify(entry)}`,
+        });
+      return { host, port: Number(port) };
+    }),
+);
+
 const keyTemplate = z.string().superRefine((text, issue) => {
   for (const { message } of keyTemplateProblems(text)) issue.addIssue({ code: 'custom', message });
 });
@@ -82,6 +99,9 @@ const shape = {
   COMETAPI_BASE_URL: httpUrl().default('https://api.cometapi.com'),
   RUNWAY_VERSION: headerSafe.default('2024-11-06'),
   REDIS_URL: url(['redis:', 'rediss:'], { secret: true }).default('redis://127.0.0.1:6379'),
+  REDIS_SENTINELS: sentinelList.default([]),
+  REDIS_SENTINEL_NAME: headerSafe.default('mymaster'),
+  REDIS_SENTINEL_PASSWORD: z.string().default(''),
   REDIS_PREFIX: z
     .string()
     .regex(/^[^\s{}]*\{[^\s{}]+\}[^\s{}]*$/, {

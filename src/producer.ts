@@ -27,12 +27,11 @@ export async function createReelhaul(options: CreateReelhaulOptions = {}): Promi
     options.config ??
     readConfig({
       ...process.env,
-      ...(typeof given === 'string' ? { REDIS_URL: given } : {}),
+      // An address that the app gives is where Redis is, whatever Sentinels the environment names.
+      ...(typeof given === 'string' ? { REDIS_URL: given, REDIS_SENTINELS: '' } : {}),
       ...(prefix === undefined ? {} : { REDIS_PREFIX: prefix }),
     });
-  const complain = (error: Error) => log.warn({ err: error }, 'the connection to Redis failed');
-  const redis =
-    typeof given === 'object' ? given : await connectRedis(config.REDIS_URL, 'producer', complain);
+  const redis = typeof given === 'object' ? given : await connectRedis(config, 'producer', log);
   const release = async () => {
     if (redis !== given) redis.disconnect();
   };
@@ -45,6 +44,6 @@ export async function createReelhaul(options: CreateReelhaulOptions = {}): Promi
   const openReader = () =>
     typeof given === 'object'
       ? Promise.resolve(given.duplicate({ maxRetriesPerRequest: null }))
-      : connectRedis(config.REDIS_URL, 'worker', complain);
+      : connectRedis(config, 'worker', log);
   return createReelhaulOn(createHub({ config, log, redis }), openReader, release);
 }

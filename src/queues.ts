@@ -6,6 +6,7 @@
 import { Queue, type JobsOptions } from 'bullmq';
 import type { Redis } from 'ioredis';
 import type { JobStage } from './generation/states.js';
+import { isEchoOfOutage } from './redis.js';
 
 export const JOB_STAGES: readonly JobStage[] = ['submit', 'poll', 'archive'];
 
@@ -68,7 +69,9 @@ export function createQueues(redis: Redis, prefix: string, onError: (error: Erro
       streams: { events: { maxLen: STREAM_LENGTH } },
       skipWaitingForReady: true,
     });
-    queue.on('error', onError);
+    queue.on('error', (error) => {
+      if (!isEchoOfOutage(redis, error)) onError(error);
+    });
     return queue;
   };
   const queues = new Map<string, Queue>([...JOB_STAGES, SWEEP].map((name) => [name, open(name)]));

@@ -10,6 +10,7 @@ import { DelayedError, WaitingError, Worker, type Job } from 'bullmq';
 import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { backoffAfterError } from './queues.js';
+import { isEchoOfOutage, refusalOf } from './redis.js';
 
 /** What a stage says comes next. It throws only when something failed that it did not foresee. */
 export type Outcome = { readonly kind: 'done' } | { readonly kind: 'snooze'; readonly delayMs: number };
@@ -44,6 +45,10 @@ export interface Runner {
 
 /** How long an aborted stage gets to give its job back before the connection is closed under it. */
 const GIVE_BACK_MS = 2000;
+/** Two refusals of a kind that are no further apart belong to one outage. */
+const SAME_REFUSAL_MS = 30_000;
+/** BullMQ rests so long (15 s unless told) after a connection error that reaches it; the connection itself waits already. */
+const RETRY_DELAY_MS = 1000;
 
 export function startRunner({
   name,
@@ -84,9 +89,21 @@ export function startRunner({
     stalledInterval: lockMs,
     // A stalled job is run again as often as it takes: every stage is safe to repeat, so none is given up for it.
     maxStalledCount: Number.MAX_SAFE_INTEGER,
+    runRetryDelay: RETRY_DELAY_MS,
     settings: { backoffStrategy: backoffAfterError },
   });
-  worker.on('error', (error) => log.warn({ stage: name, err: error }, 'the queue reported an error'));
+  const refusedAt = new Map<string, number>();
+  worker.on('error', (error) => {
+    if (isEchoOfOutage(redis, error)) return;
+    const refusal = refusalOf(error);
+    if (refusal !== null) {
+      // BullMQ asks again and again: an outage of this kind is told once, not once per question.
+      const lastAt = refusedAt.get(refusal);
+      refusedAt.set(refusal, Date.now());
+      if (lastAt !== undefined && Date.now() - lastAt < SAME_REFUSAL_MS) return;
+    }
+    log.warn({ stage: name, err: error }, 'the queue reported an error');
+  });
   worker.on('failed', (job, error) => {
     log.error({ stage: name, generationId: job?.id, err: error }, 'a stage threw; its job runs again later');
   });

@@ -48,11 +48,9 @@ export async function startWorkers({
       { path: 'COMETAPI_KEY', message: 'expected the API key of the provider, got nothing' },
     ]);
   }
-  const redis = await connectRedis(config.REDIS_URL, 'worker', (error) =>
-    log.warn({ err: error }, 'the connection to Redis failed'),
-  );
+  const redis = await connectRedis(config, 'worker', log);
   try {
-    await checkRedis(redis);
+    await checkRedis(redis, config.REDIS_PREFIX);
     const hub = createHub({ config, log, redis, ...(checkpoint ? { checkpoint } : {}) });
     const context = await createContext(hub);
     await probeStorage(context);
