@@ -133,8 +133,11 @@ export async function launchRedis(extraArguments: readonly string[] = []): Promi
 
   async function end(signal: NodeJS.Signals): Promise<void> {
     if (child.exitCode !== null || child.signalCode !== null) return;
+    // While it is waited for it must keep this process alive, or the process would end first.
+    child.ref();
     const exited = once(child, 'exit');
-    child.kill(signal);
+    // The embedded one has nothing to save, and takes its time to end in order.
+    child.kill(kind === 'embedded' ? 'SIGKILL' : signal);
     const timer = setTimeout(() => child.kill('SIGKILL'), STOP_WITHIN_MS);
     await exited;
     clearTimeout(timer);
