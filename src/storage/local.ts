@@ -26,6 +26,7 @@ import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { StorageConflictError, StorageError } from '../errors.js';
 import { assertKey } from './keys.js';
+import { createMeter, type Measured } from './meter.js';
 import type { PutOptions, Storage, StoredFile } from './storage.js';
 
 export interface LocalStorageOptions {
@@ -108,43 +109,27 @@ export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: L
     }
   }
 
-  /** Writes all of `source` to a new partial file, flushed to the disk. */
-  async function writePartial(
-    partial: string,
-    source: Readable,
-    signal: AbortSignal | undefined,
-  ): Promise<{ sizeBytes: number; sha256: string }> {
+  /** Writes all chunks to a new partial file, flushed to the disk. */
+  async function writePartial(partial: string, chunks: AsyncIterable<Buffer>): Promise<void> {
     await makeDirectory(partials);
-    const hash = createHash('sha256');
-    let sizeBytes = 0;
     const file = await open(partial, 'wx', fileMode);
     try {
-      await pipeline(
-        source,
-        async (chunks: AsyncIterable<Buffer>) => {
-          for await (const chunk of chunks) {
-            hash.update(chunk);
-            sizeBytes += chunk.length;
-            await writeWhole(file, chunk);
-          }
-        },
-        signal === undefined ? {} : { signal },
-      );
+      for await (const chunk of chunks) await writeWhole(file, chunk);
       await file.sync();
     } finally {
       await file.close();
     }
-    return { sizeBytes, sha256: hash.digest('hex') };
   }
 
   async function put(key: string, source: Readable, { signal }: PutOptions): Promise<StoredFile> {
-    let partial: string | null = null;
+    const meter = createMeter(source, signal);
+    const partial = join(partials, `${randomUUID()}.partial`);
     try {
       const path = await locate(key);
       signal?.throwIfAborted();
-      partial = join(partials, `${randomUUID()}.partial`);
       writing.add(partial);
-      const written = await writePartial(partial, source, signal);
+      await writePartial(partial, meter.chunks());
+      const written = meter.measured();
       signal?.throwIfAborted();
       // Again, now that time has passed and directories may have been made.
       await assertInside(dirname(path), key);
@@ -153,15 +138,11 @@ export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: L
       }
       return { key, ...written };
     } catch (error) {
-      if (source.errored != null && source.errored.name !== 'AbortError') throw source.errored;
-      if (signal?.aborted === true) throw signal.reason;
+      meter.throwIfSourceFailed();
       throw asStorageError(error, `${key} cannot be stored`);
     } finally {
-      source.destroy();
-      if (partial !== null) {
-        await unlink(partial).catch(() => {});
-        writing.delete(partial);
-      }
+      meter.dispose();
+      if (writing.delete(partial)) await unlink(partial).catch(() => {});
     }
   }
 
@@ -309,7 +290,7 @@ async function linkOrRename(partial: string, path: string): Promise<void> {
 }
 
 /** Is this a plain file with these bytes? */
-async function holdsSameBytes(path: string, wanted: { sizeBytes: number; sha256: string }): Promise<boolean> {
+async function holdsSameBytes(path: string, wanted: Measured): Promise<boolean> {
   const found = await lstat(path);
   if (!found.isFile() || found.size !== wanted.sizeBytes) return false;
   const hash = createHash('sha256');

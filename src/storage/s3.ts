@@ -10,8 +10,8 @@
  * object (the manifest has it) but computed again in the rare case that a key is taken.
  */
 import { createHash, randomUUID } from 'node:crypto';
-import { Readable, Transform, pipeline } from 'node:stream';
-import { pipeline as pipelineDone } from 'node:stream/promises';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
 import {
   AbortMultipartUploadCommand,
   DeleteObjectCommand,
@@ -29,6 +29,7 @@ import {
 import { Upload } from '@aws-sdk/lib-storage';
 import { InvalidInputError, StorageConflictError, StorageError } from '../errors.js';
 import { assertKey } from './keys.js';
+import { createMeter, type Measured } from './meter.js';
 import type { PutOptions, Storage, StoredFile } from './storage.js';
 
 export interface S3StorageOptions {
@@ -93,12 +94,6 @@ const ADVICE: Readonly<Record<string, string>> = {
 /** HTTP statuses that pass by themselves, whatever the error is called. */
 const PASSING_STATUS: ReadonlySet<number> = new Set([408, 409, 429]);
 
-/** What a stream came to. */
-interface Measured {
-  readonly sizeBytes: number;
-  readonly sha256: string;
-}
-
 export function createS3Storage(options: S3StorageOptions): Storage {
   const { bucket, endpoint, now = Date.now, conditionalWrites = true } = options;
   const prefix =
@@ -142,20 +137,20 @@ export function createS3Storage(options: S3StorageOptions): Storage {
   async function holdsSameBytes(key: string, sizeBytes: number, wanted: Measured): Promise<boolean> {
     if (sizeBytes !== wanted.sizeBytes) return false;
     const hash = createHash('sha256');
-    await pipelineDone(await get(key), hash);
+    await pipeline(await get(key), hash);
     return hash.digest('hex') === wanted.sha256;
   }
 
-  /** Uploads what comes through `meter`. False when another writer took the key meanwhile. */
+  /** False when another writer took the key meanwhile. */
   async function upload(
     objectKey: string,
-    body: Readable,
+    chunks: AsyncIterable<Buffer>,
     { contentType, signal }: PutOptions,
   ): Promise<boolean> {
     const params: PutObjectCommandInput = {
       Bucket: bucket,
       Key: objectKey,
-      Body: body,
+      Body: Readable.from(chunks, { objectMode: false }),
       ContentType: contentType,
       CacheControl: options.cacheControl ?? 'private, max-age=31536000, immutable',
       ...(options.serverSideEncryption === undefined
@@ -182,23 +177,15 @@ export function createS3Storage(options: S3StorageOptions): Storage {
 
   async function put(key: string, source: Readable, putOptions: PutOptions): Promise<StoredFile> {
     const { signal } = putOptions;
-    const meter = createMeter();
-    const onAbort = (): void => {
-      meter.stream.destroy(asError(signal?.reason));
-    };
+    const meter = createMeter(source, signal);
     let mark: { objectKey: string } | null = null;
     try {
       mark = { objectKey: objectKeyOf(key) };
       writing.add(mark);
       signal?.throwIfAborted();
-      signal?.addEventListener('abort', onAbort, { once: true });
-      // An error on either side ends both; whoever reads the meter gets it.
-      pipeline(source, meter.stream, () => {});
-
       let there = await lookUp(key, signal);
-      if (there !== null) meter.stream.resume();
-      if (there !== null) await meter.ended;
-      else if (!(await upload(mark.objectKey, meter.stream, putOptions))) there = await lookUp(key, signal);
+      if (there !== null) await readThrough(meter.chunks());
+      else if (!(await upload(mark.objectKey, meter.chunks(), putOptions))) there = await lookUp(key, signal);
       const measured = meter.measured();
       if (there !== null && !(await holdsSameBytes(key, there.sizeBytes, measured)))
         throw new StorageConflictError(key);
@@ -210,13 +197,10 @@ export function createS3Storage(options: S3StorageOptions): Storage {
       }
       return { key, ...measured };
     } catch (error) {
-      if (signal?.aborted === true) throw signal.reason;
-      if (source.errored != null) throw source.errored;
+      meter.throwIfSourceFailed();
       throw asStorageError(error, `${place}${key} cannot be stored`);
     } finally {
-      signal?.removeEventListener('abort', onAbort);
-      meter.stream.destroy();
-      source.destroy();
+      meter.dispose();
       if (mark !== null) writing.delete(mark);
     }
   }
@@ -384,40 +368,9 @@ function abortedBy(signal: AbortSignal, client: S3Client): S3Client {
   return Object.create(client, { send: { value: send } }) as S3Client;
 }
 
-/** Passes bytes on, counted and hashed. */
-function createMeter(): { stream: Transform; ended: Promise<void>; measured: () => Measured } {
-  const hash = createHash('sha256');
-  let sizeBytes = 0;
-  let sha256: string | null = null;
-  const stream = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      sizeBytes += chunk.length;
-      hash.update(chunk);
-      done(null, chunk);
-    },
-    flush(done) {
-      sha256 = hash.digest('hex');
-      done();
-    },
-  });
-  const ended = new Promise<void>((resolve, reject) => {
-    stream.once('end', resolve);
-    stream.once('error', reject);
-  });
-  // Heard by those who wait for it; the uploader hears it in the stream.
-  ended.catch(() => {});
-  return {
-    stream,
-    ended,
-    measured: () => {
-      if (sha256 === null) throw new StorageError('The upload ended before its source did.', true);
-      return { sizeBytes, sha256 };
-    },
-  };
-}
-
-function asError(reason: unknown): Error {
-  return reason instanceof Error ? reason : new Error(String(reason));
+/** To the end, for the sake of what is counted on the way. */
+async function readThrough(chunks: AsyncIterable<Buffer>): Promise<void> {
+  for await (const chunk of chunks) void chunk;
 }
 
 /** A field of something thrown. Not by class: errors of the platform may come from another realm than ours. */

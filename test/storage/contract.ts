@@ -2,7 +2,7 @@
  * What every storage promises (`src/storage/storage.ts`), as one suite that each driver runs.
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { Readable } from 'node:stream';
+import { PassThrough, pipeline, Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { InvalidInputError, StorageConflictError, StorageError } from '../../src/errors.js';
 import type { Storage } from '../../src/storage/storage.js';
@@ -23,6 +23,18 @@ const type = { contentType: 'application/octet-stream' };
 
 export function sha256(bytes: Buffer): string {
   return createHash('sha256').update(bytes).digest('hex');
+}
+
+/** A stream that never ends, in pieces of 1 MB; errors pass through it as through a pipeline. */
+export function endlessStream(): Readable {
+  const source = new Readable({
+    read() {
+      this.push(Buffer.alloc(1_000_000));
+    },
+  });
+  const through = new PassThrough();
+  pipeline(source, through, () => {});
+  return through;
 }
 
 /** A stream that gives these pieces and then, if there is one, fails. */
@@ -114,6 +126,27 @@ export function describeStorage(
       const source = streamOf(sizeBytes === 0 ? [] : [randomBytes(sizeBytes)], failure);
       await expect(storage.put('k', source, type)).rejects.toBe(failure);
       expect(await storage.stat('k')).toBeNull();
+      expect(await under.everything()).toEqual([]);
+    });
+
+    test('passes a network error of the source on, and does not take it for its own', async () => {
+      const failure = Object.assign(new Error('socket hang up'), { code: 'ECONNRESET' });
+      await expect(storage.put('k', streamOf([randomBytes(10)], failure), type)).rejects.toBe(failure);
+    });
+
+    test('passes the error on of a source that failed before it was read', async () => {
+      const failure = new Error('broken source');
+      const source = new PassThrough();
+      source.on('error', () => {});
+      source.destroy(failure);
+      await expect(storage.put('k', source, type)).rejects.toBe(failure);
+      expect(await under.everything()).toEqual([]);
+    });
+
+    test('stores nothing of a source that was closed before its end', async () => {
+      const source = new PassThrough();
+      source.write('half', () => source.destroy());
+      await expect(storage.put('k', source, type)).rejects.toThrow();
       expect(await under.everything()).toEqual([]);
     });
 

@@ -6,7 +6,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { InvalidInputError, StorageConflictError, StorageError } from '../../src/errors.js';
 import { createS3Storage, type S3StorageOptions } from '../../src/storage/s3.js';
 import type { Storage } from '../../src/storage/storage.js';
-import { describeStorage, streamOf } from './contract.js';
+import { describeStorage, endlessStream, streamOf } from './contract.js';
 import { BUCKET, CREDENTIALS, startS3Server, type S3Server } from './s3-server.js';
 
 /** Children run what `tsc` made, as users do. */
@@ -170,12 +170,13 @@ describe('S3', () => {
     server.setFault(({ url }) =>
       /partNumber=2/.test(url ?? '') ? { status: 403, code: 'AccessDenied' } : null,
     );
-    const source = streamOf([randomBytes(LARGE)]);
-    await expect(storage.put('k', source, type)).rejects.toMatchObject({
-      name: 'StorageError',
-      retryable: false,
-    });
-    expect(source.destroyed).toBe(true);
+    for (const source of [streamOf([randomBytes(LARGE)]), endlessStream()]) {
+      await expect(storage.put('k', source, type)).rejects.toMatchObject({
+        name: 'StorageError',
+        retryable: false,
+      });
+      expect(source.destroyed).toBe(true);
+    }
     expect(await server.everything()).toEqual([]);
   });
 
