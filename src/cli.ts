@@ -11,11 +11,11 @@ import type { Logger } from 'pino';
 import { readConfig, type Config } from './config.js';
 import { InvalidInputError, ReelhaulError } from './errors.js';
 import type { EnqueueOptionsInput } from './generation/options.js';
+import type { Notification } from './generation/outbox.js';
 import type { Generation } from './generation/record.js';
 import type { GenerationRequestInput } from './generation/request.js';
-import { STATES, type JobStage, type State } from './generation/states.js';
+import { STAGES, STATES, type Stage, type State } from './generation/states.js';
 import { createReelhaul } from './producer.js';
-import { JOB_STAGES } from './queues.js';
 import type { Reelhaul } from './reelhaul.js';
 import { createLogger } from './telemetry/logger.js';
 
@@ -44,12 +44,12 @@ function jsonObject(text: string): Record<string, unknown> {
   throw new InvalidArgumentError(`expected a JSON object, got ${text.slice(0, 80)}`);
 }
 
-function stageList(text: string): JobStage[] {
+function stageList(text: string): Stage[] {
   const names = text.split(',').map((name) => name.trim());
-  const wrong = names.filter((name) => !(JOB_STAGES as readonly string[]).includes(name));
+  const wrong = names.filter((name) => !(STAGES as readonly string[]).includes(name));
   if (wrong.length > 0)
-    throw new InvalidArgumentError(`expected some of ${JOB_STAGES.join(',')}, got ${wrong.join(',')}`);
-  return names as JobStage[];
+    throw new InvalidArgumentError(`expected some of ${STAGES.join(',')}, got ${wrong.join(',')}`);
+  return names as Stage[];
 }
 
 function loggerFor(config: Config): Logger {
@@ -57,6 +57,7 @@ function loggerFor(config: Config): Logger {
     config.COMETAPI_KEY,
     config.CALLBACK_SECRET,
     config.REDIS_SENTINEL_PASSWORD,
+    ...config.NOTIFY_SECRET,
     decodeURIComponent(new URL(config.REDIS_URL).password),
   ];
   return createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: process.stdout.isTTY === true });
@@ -105,6 +106,14 @@ function showList(generations: readonly Generation[]): void {
   }
 }
 
+function showNotifications(notifications: readonly Notification[]): void {
+  if (notifications.length === 0) return print('none');
+  for (const { id, type, attempts, dead, lastError, url } of notifications) {
+    print(`${id}  ${type}  ${dead ? 'dead' : 'due'} after ${attempts} tries  ${url}`);
+    if (lastError !== null) print(`  ${lastError}`);
+  }
+}
+
 interface EnqueueFlags {
   prompt?: string;
   image?: string;
@@ -121,6 +130,8 @@ interface EnqueueFlags {
   deadlineMs?: number;
   metadata?: Record<string, unknown>;
   onUnconfirmed?: string;
+  notifyUrl?: string;
+  notifyOn?: string;
   wait?: boolean;
   json?: boolean;
 }
@@ -147,6 +158,8 @@ function orderFrom(flags: EnqueueFlags): { request: GenerationRequestInput; opti
     deadlineMs: flags.deadlineMs,
     metadata: flags.metadata,
     onUnconfirmed: flags.onUnconfirmed,
+    notifyUrl: flags.notifyUrl,
+    notifyOn: flags.notifyOn,
   });
   // Checked in full by `enqueue`; here they are only put together.
   return {
@@ -181,6 +194,8 @@ program
   .option('--deadline-ms <ms>', 'patience, from now', wholeNumber)
   .option('--metadata <json>', 'a JSON object to get back', jsonObject)
   .addOption(new Option('--on-unconfirmed <policy>').choices(['hold', 'resubmit', 'fail']))
+  .option('--notify-url <url>', 'where a signed POST tells that it is over')
+  .addOption(new Option('--notify-on <what>', 'default end').choices(['end', 'progress']))
   .option('--wait', 'wait until it is over; exit code 1 unless it succeeded')
   .option('--json', 'print the generation as one line of JSON')
   .addHelpText(
@@ -296,11 +311,42 @@ program
   );
 
 program
+  .command('notifications [id]')
+  .description('what the app of a generation was not told yet; without an id, what was given up')
+  .option('--limit <n>', 'without an id: generations, at most 500', wholeNumber, 50)
+  .option('--cursor <cursor>', 'without an id: where the page before ended')
+  .option('--json', 'one notification per line')
+  .action((id: string | undefined, flags: { limit: number; cursor?: string; json?: boolean }) =>
+    withLibrary(async (reelhaul) => {
+      const { json, ...query } = flags;
+      const page =
+        id === undefined
+          ? await reelhaul.deadNotifications(query)
+          : { notifications: await reelhaul.notifications(id), cursor: null };
+      if (json) for (const one of page.notifications) print(JSON.stringify(one));
+      else showNotifications(page.notifications);
+      if (page.cursor !== null) complain(`more: --cursor ${page.cursor}`);
+    }),
+  );
+
+program
+  .command('retryNotification <id>')
+  .description('send again what was given up telling about a generation')
+  .action((id: string) =>
+    withLibrary(async (reelhaul) => {
+      const again = await reelhaul.retryNotification(id);
+      if (again > 0) return print(`${again} will be sent again`);
+      complain(`Generation ${id} has no notification that was given up.`);
+      process.exitCode = 1;
+    }),
+  );
+
+program
   .command('worker')
   .description('run the stages until SIGTERM; any number of these share the work')
-  .option('--stages <names>', `some of ${JOB_STAGES.join(',')}; default all`, stageList)
+  .option('--stages <names>', `some of ${STAGES.join(',')}; default all`, stageList)
   .option('--serve', 'also receive the callbacks of the provider on PORT')
-  .action(async ({ stages, serve }: { stages?: JobStage[]; serve?: boolean }) => {
+  .action(async ({ stages, serve }: { stages?: Stage[]; serve?: boolean }) => {
     const config = readConfig(process.env);
     const log = loggerFor(config);
     const stopped = askedToStop();
@@ -366,7 +412,10 @@ program
   .option('--duration-ms <ms>', 'how long a task takes', wholeNumber)
   .option('--rates <list>', 'random faults, such as submit-504-after=0.05,poll-500=0.1')
   .option('--script <text>', 'directives for every generation, as in a prompt')
-  .option('--callback-hosts <names>', 'hosts it may call back beside this machine, separated by commas; * for all')
+  .option(
+    '--callback-hosts <names>',
+    'hosts it may call back beside this machine, separated by commas; * for all',
+  )
   .action(async (flags: SimulateFlags) => {
     const stopped = askedToStop();
     const { startSimulator } = await import('./provider/simulator/simulator.js');

@@ -89,6 +89,27 @@ const sentinelList = z.string().transform((text, issue) =>
     }),
 );
 
+/** Standard Webhooks: `whsec_` and 24 to 64 bytes as base64. What was got is not repeated: it is a secret. */
+const webhookSecrets = z
+  .string()
+  .transform((text) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean),
+  )
+  .superRefine((secrets, issue) => {
+    for (const [i, secret] of secrets.entries()) {
+      const [, base64 = ''] = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(secret) ?? [];
+      const bytes = Buffer.from(base64, 'base64').length;
+      if (base64.length % 4 !== 0 || bytes < 24 || bytes > 64)
+        issue.addIssue({
+          code: 'custom',
+          message: `expected whsec_ and 24 to 64 bytes as base64 (entry ${i + 1} is not that)`,
+        });
+    }
+  });
+
 const keyTemplate = z.string().superRefine((text, issue) => {
   for (const { message } of keyTemplateProblems(text)) issue.addIssue({ code: 'custom', message });
 });
@@ -152,6 +173,13 @@ const shape = {
   ARCHIVE_MAX_BYTES: integer(1, Number.MAX_SAFE_INTEGER, 'bytes').default(5_000_000_000),
   ARCHIVE_ALLOW_HOSTS: hostList.default([]),
   ARCHIVE_ONLY_ALLOWED: flag.default(false),
+
+  NOTIFY_SECRET: webhookSecrets.default([]),
+  NOTIFY_CONCURRENCY: count().default(20),
+  NOTIFY_TIMEOUT_MS: milliseconds(100).default(15_000),
+  NOTIFY_ATTEMPTS: count().default(20),
+  NOTIFY_BACKOFF_MS: milliseconds(1).default(5000),
+  NOTIFY_ALLOW_HOSTS: hostList.default([]),
 };
 
 const schema = z.object(shape).superRefine((config, issue) => {

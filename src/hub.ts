@@ -6,6 +6,7 @@
 import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import type { Config } from './config.js';
+import { createOutbox, type Outbox } from './generation/outbox.js';
 import { createStore, type Store } from './generation/store.js';
 import { createQueues, type Queues } from './queues.js';
 import { createStanding, type Standing } from './standing.js';
@@ -30,6 +31,7 @@ export interface Hub extends Clock {
   readonly log: Logger;
   readonly redis: Redis;
   readonly store: Store;
+  readonly outbox: Outbox;
   readonly queues: Queues;
   readonly standing: Standing;
   readonly checkpoint: (point: Checkpoint, generationId: string) => void;
@@ -46,13 +48,15 @@ export interface HubDeps {
 
 export function createHub({ config, log, redis, clock = systemClock, checkpoint = () => {} }: HubDeps): Hub {
   const prefix = config.REDIS_PREFIX;
+  const store = createStore({ redis, prefix, idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS, now: clock.now });
   return {
     ...clock,
     config,
     log,
     redis,
     checkpoint,
-    store: createStore({ redis, prefix, idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS, now: clock.now }),
+    store,
+    outbox: createOutbox({ redis, keys: store.keys, now: clock.now }),
     queues: createQueues(redis, prefix, (error) => log.warn({ err: error }, 'a queue reported an error')),
     standing: createStanding({ redis, prefix, probeMs: config.REFUSED_PROBE_MS, dice: clock.dice }),
   };

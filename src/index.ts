@@ -2,6 +2,7 @@
 export { createReelhaul, type CreateReelhaulOptions } from './producer.js';
 export type {
   CancelResult,
+  DeadNotifications,
   Decision,
   EnqueueItem,
   EnqueueResult,
@@ -11,6 +12,7 @@ export type {
   WaitOptions,
 } from './reelhaul.js';
 export type { EventFilter, GenerationEvent } from './generation/events.js';
+export type { Notification } from './generation/outbox.js';
 export {
   ConfigError,
   IdempotencyConflictError,

@@ -6,7 +6,7 @@
 import type { Hub } from './hub.js';
 import type { Charge, FailureCode, GenerationRecord } from './generation/record.js';
 import { isTerminal, stageOf, type Stage, type State } from './generation/states.js';
-import type { Change } from './generation/store.js';
+import { announced, type Change } from './generation/store.js';
 import type { RawAnswer } from './provider/outcomes.js';
 
 /** How often a change is decided anew when others change the same generation at the same moment. */
@@ -25,11 +25,12 @@ export async function advance(
 ): Promise<boolean> {
   const stage = stageOf(to);
   const finishedAt = isTerminal(to) ? hub.now() : null;
-  const moved = await hub.store.transition(record, to, {
+  const whole = {
     live: stage !== null,
     ...change,
     set: { finishedAt, ...(to === 'failed' ? {} : { failure: null }), ...change.set },
-  });
+  };
+  const moved = await hub.store.transition(record, to, whole);
   if (!moved) return false;
   const { id: generationId, state: from } = record;
   hub.log.info(
@@ -45,7 +46,17 @@ export async function advance(
     });
   }
   if (to === 'generating') hub.checkpoint('handed-over', generationId);
+  if (announced(record, to, whole) !== null) await hastenNotification(hub, generationId);
   return true;
+}
+
+/** What is owed to the app is in the outbox already: without this job the sweep would send it a little later. */
+export async function hastenNotification(hub: Hub, generationId: string): Promise<void> {
+  try {
+    await hub.queues.hasten('notify', generationId);
+  } catch (error) {
+    hub.log.warn({ generationId, err: error }, 'a notification waits for the next sweep');
+  }
 }
 
 /** Ends a generation as failed. `charge` is what is known of the bill by then. */

@@ -5,10 +5,8 @@
  */
 import { Queue, type JobsOptions } from 'bullmq';
 import type { Redis } from 'ioredis';
-import type { JobStage } from './generation/states.js';
+import { STAGES, type Stage } from './generation/states.js';
 import { isEchoOfOutage } from './redis.js';
-
-export const JOB_STAGES: readonly JobStage[] = ['submit', 'poll', 'archive'];
 
 const SWEEP = 'sweep';
 /** Nobody reads BullMQ's own event streams here; a short one keeps Redis light. */
@@ -41,19 +39,19 @@ export interface QueueCounts {
 
 export interface Queues {
   /** Adds the job; nothing happens when the generation has one in that queue already. */
-  remind(stage: JobStage, reminder: Reminder): Promise<void>;
-  remindMany(stage: JobStage, reminders: readonly Reminder[]): Promise<void>;
+  remind(stage: Stage, reminder: Reminder): Promise<void>;
+  remindMany(stage: Stage, reminders: readonly Reminder[]): Promise<void>;
   /** As `remind` without delay, and brings a delayed one forward. */
-  hasten(stage: JobStage, generationId: string): Promise<void>;
+  hasten(stage: Stage, generationId: string): Promise<void>;
   /** Takes a waiting or delayed job away; one that runs stays. */
-  forget(stage: JobStage, generationId: string): Promise<void>;
+  forget(stage: Stage, generationId: string): Promise<void>;
   /** Which of these generations have no job in that queue, or one that no list holds. */
-  missing(stage: JobStage, generationIds: readonly string[]): Promise<string[]>;
+  missing(stage: Stage, generationIds: readonly string[]): Promise<string[]>;
   /** Writes the job again, whatever is left of the old one. */
-  restore(stage: JobStage, reminder: Reminder): Promise<void>;
+  restore(stage: Stage, reminder: Reminder): Promise<void>;
   /** Lets no worker of any replica take a job of this stage for so long. */
-  pauseFor(stage: JobStage, durationMs: number): Promise<void>;
-  counts(stage: JobStage): Promise<QueueCounts>;
+  pauseFor(stage: Stage, durationMs: number): Promise<void>;
+  counts(stage: Stage): Promise<QueueCounts>;
   /** Makes sure that a sweep comes every so often, once in the whole fleet. */
   scheduleSweep(intervalMs: number): Promise<void>;
   close(): Promise<void>;
@@ -74,19 +72,19 @@ export function createQueues(redis: Redis, prefix: string, onError: (error: Erro
     });
     return queue;
   };
-  const queues = new Map<string, Queue>([...JOB_STAGES, SWEEP].map((name) => [name, open(name)]));
-  const of = (name: JobStage | typeof SWEEP) => queues.get(name)!;
+  const queues = new Map<string, Queue>([...STAGES, SWEEP].map((name) => [name, open(name)]));
+  const of = (name: Stage | typeof SWEEP) => queues.get(name)!;
   const optionsOf = ({ generationId, delayMs, priority }: Reminder): JobsOptions => ({
     jobId: generationId,
     ...(delayMs ? { delay: delayMs } : {}),
     ...(priority ? { priority } : {}),
   });
 
-  async function remind(stage: JobStage, reminder: Reminder) {
+  async function remind(stage: Stage, reminder: Reminder) {
     await of(stage).add(stage, {}, optionsOf(reminder));
   }
 
-  async function forget(stage: JobStage, generationId: string) {
+  async function forget(stage: Stage, generationId: string) {
     // BullMQ answers 0 for a job that a worker holds; that one ends by itself.
     await of(stage).remove(generationId);
   }

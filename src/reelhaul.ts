@@ -26,8 +26,9 @@ import {
   type GenerationRecord,
 } from './generation/record.js';
 import { requestWarnings, type GenerationRequestInput } from './generation/request.js';
+import { withoutContent, type Notification } from './generation/outbox.js';
 import { isTerminal, type State } from './generation/states.js';
-import { adoptTask, advance, fail, settle } from './pipeline.js';
+import { adoptTask, advance, fail, hastenNotification, settle } from './pipeline.js';
 import type { RawAnswer } from './provider/outcomes.js';
 import type { Reminder } from './queues.js';
 import type { AssetName } from './storage/keys.js';
@@ -81,6 +82,14 @@ export type Decision =
   /** Fail it as `submission_unconfirmed`; a late callback still revives it. */
   | { readonly giveUp: true };
 
+export interface DeadNotifications {
+  readonly notifications: readonly Notification[];
+  /** Of how many generations there are some. */
+  readonly generations: number;
+  /** For the next page; null when there is none. */
+  readonly cursor: string | null;
+}
+
 export interface CancelResult {
   readonly generation: Generation;
   /** Canceling stops reelhaul, not the provider: whether the task may be billed all the same. */
@@ -133,6 +142,15 @@ export interface Reelhaul {
   retry(generationId: string, options?: { allowRebill?: boolean }): Promise<Generation>;
   /** Settles an unconfirmed generation. @throws NotFoundError, StateConflictError */
   decide(generationId: string, decision: Decision): Promise<Generation>;
+  /** What was not told to the app yet, or was given up, oldest first. @throws NotFoundError */
+  notifications(generationId: string): Promise<Notification[]>;
+  /** Generations with notifications that were given up, newest first: the inbox of an operator. */
+  deadNotifications(query?: { limit?: number; cursor?: string }): Promise<DeadNotifications>;
+  /**
+   * Sends the dead notifications of a generation again, under their old ids and with all their tries before them.
+   * @returns how many. @throws NotFoundError
+   */
+  retryNotification(generationId: string): Promise<number>;
   /** How many generations are in each of these states. */
   count(states: readonly State[]): Promise<Record<string, number>>;
   close(): Promise<void>;
@@ -178,7 +196,7 @@ export function createReelhaulOn(
   openReader: () => Promise<Redis>,
   closeHub: () => Promise<void>,
 ): Reelhaul {
-  const { store, queues, now, config } = hub;
+  const { store, outbox, queues, now, config } = hub;
   const watch = createFinishWatch(store.keys.events, openReader);
 
   // An app that only enqueues needs no storage, and loads none.
@@ -197,6 +215,7 @@ export function createReelhaulOn(
     const id = uuidv7();
     const createdAt = now();
     const { idempotencyKey, tenant, delayMs, runAt, deadlineMs, metadata, onUnconfirmed, priority } = options;
+    const { notifyUrl, notifyOn } = options;
     const startAt = runAt ?? (delayMs === undefined ? null : createdAt + delayMs);
     const warnings = requestWarnings(request);
     const digest = idempotencyKey === undefined ? '' : digestOf(request);
@@ -208,6 +227,8 @@ export function createReelhaulOn(
       onUnconfirmed: onUnconfirmed ?? null,
       priority: priority ?? null,
       runAt: startAt,
+      notifyUrl: notifyUrl ?? null,
+      notifyOn: notifyOn ?? null,
       deadlineAt: deadlineMs === undefined ? null : createdAt + deadlineMs,
     };
     const idempotency = idempotencyKey === undefined ? null : { key: idempotencyKey, digest };
@@ -441,6 +462,29 @@ export function createReelhaulOn(
         } as const;
         return fail(hub, record, failure);
       });
+    },
+
+    async notifications(generationId) {
+      await mustGet(generationId);
+      const [dead, due] = await Promise.all([outbox.dead(generationId), outbox.due(generationId)]);
+      return [...dead, ...due.map(withoutContent)];
+    },
+
+    async deadNotifications({ limit = 50, cursor } = {}) {
+      const size = Math.min(Math.max(1, limit), MAX_PAGE);
+      const [ids, generations] = await Promise.all([
+        outbox.deadIds(cursor ?? null, size),
+        outbox.countDead(),
+      ]);
+      const notifications = (await Promise.all(ids.map((id) => outbox.dead(id)))).flat();
+      return { notifications, generations, cursor: ids.length === size ? (ids.at(-1) ?? null) : null };
+    },
+
+    async retryNotification(generationId) {
+      await mustGet(generationId);
+      const moved = await outbox.redrive(generationId);
+      if (moved > 0) await hastenNotification(hub, generationId);
+      return moved;
     },
 
     count: (states) => store.countByState(states),

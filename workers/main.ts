@@ -6,24 +6,24 @@ import type { Logger } from 'pino';
 import type { Config } from '../src/config.js';
 import { createContext, type Context } from '../src/context.js';
 import { ConfigError, StorageError } from '../src/errors.js';
-import type { JobStage } from '../src/generation/states.js';
+import { STAGES, type Stage } from '../src/generation/states.js';
 import { createHub, type Hub } from '../src/hub.js';
-import { JOB_STAGES } from '../src/queues.js';
 import { checkRedis, connectRedis } from '../src/redis.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/runner.js';
 import { archive } from './archive.js';
+import { notify } from './notify.js';
 import { poll } from './poll.js';
 import { submit } from './submit.js';
 import { sweep } from './sweep.js';
 
 type StageRun = (context: Context, generationId: string, signal: AbortSignal) => Promise<Outcome>;
-const RUN: Record<JobStage, StageRun> = { submit, poll, archive };
+const RUN: Record<Stage, StageRun> = { submit, poll, archive, notify };
 
 export interface WorkerOptions {
   readonly config: Config;
   readonly log: Logger;
   /** Default: all. The sweep runs beside any of them. */
-  readonly stages?: readonly JobStage[];
+  readonly stages?: readonly Stage[];
   /** Called at the named points of the submit path; the chaos run stops the process there. */
   readonly checkpoint?: Hub['checkpoint'];
 }
@@ -40,7 +40,7 @@ export interface RunningWorkers {
 export async function startWorkers({
   config,
   log,
-  stages = JOB_STAGES,
+  stages = STAGES,
   checkpoint,
 }: WorkerOptions): Promise<RunningWorkers> {
   if (config.COMETAPI_KEY === '') {
@@ -72,13 +72,14 @@ async function probeStorage({ storage }: Context): Promise<void> {
   }
 }
 
-async function run(context: Context, stages: readonly JobStage[]): Promise<RunningWorkers> {
+async function run(context: Context, stages: readonly Stage[]): Promise<RunningWorkers> {
   const { config, log, redis, queues, storage, provider } = context;
   const prefix = config.REDIS_PREFIX;
   const concurrency = {
     submit: config.SUBMIT_CONCURRENCY,
     poll: config.POLL_CONCURRENCY,
     archive: config.ARCHIVE_CONCURRENCY,
+    notify: config.NOTIFY_CONCURRENCY,
   };
   const start = (name: string, run: StageFunction, atOnce: number): Runner =>
     startRunner({

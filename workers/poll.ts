@@ -8,8 +8,8 @@
 import type { Context } from '../src/context.js';
 import type { Charge, GenerationRecord } from '../src/generation/record.js';
 import { nextPollDelayMs, notVisibleDelayMs, type ScheduleSettings } from '../src/generation/schedule.js';
-import type { Change } from '../src/generation/store.js';
-import { advance, fail, withWarning } from '../src/pipeline.js';
+import { announced, type Change } from '../src/generation/store.js';
+import { advance, fail, hastenNotification, withWarning } from '../src/pipeline.js';
 import type { Billing, PollOutcome, RawAnswer } from '../src/provider/outcomes.js';
 import { done, snooze, type Outcome } from '../src/runner.js';
 
@@ -144,7 +144,10 @@ async function awaitTask(context: Context, record: GenerationRecord, outcome: Un
   if (record.state === 'generating' && record.deadlineAt !== null && now() >= record.deadlineAt) {
     return expire(context, current, { ...seen, ...progressed }, outcome.answer);
   }
-  await store.amend(record, { set: { ...seen, ...progressed }, count: ['pollAttempts'] });
+  const change = { set: { ...seen, ...progressed }, count: ['pollAttempts'] };
+  const written = await store.amend(record, change);
+  if (written && announced(record, record.state, change) !== null)
+    await hastenNotification(context, generationId);
   return snooze(await delayAfter(context, current, outcome));
 }
 

@@ -6,9 +6,8 @@
  * Writing one again is always safe, since every stage decides from the record.
  */
 import type { Context } from '../src/context.js';
-import { stageOf, TERMINAL_STATES, type JobStage } from '../src/generation/states.js';
+import { stageOf, TERMINAL_STATES, type FlowStage } from '../src/generation/states.js';
 import type { Whereabouts } from '../src/generation/store.js';
-import { JOB_STAGES } from '../src/queues.js';
 
 const PAGE = 500;
 /** At most so many of each finished state are forgotten in one sweep. */
@@ -36,6 +35,7 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
     restored += await restoreJobs(context, ids);
     after = ids.at(-1) ?? null;
   }
+  restored += await restoreNotifications(context, signal);
   let pruned = 0;
   for (const state of TERMINAL_STATES) {
     if (!signal.aborted) pruned += await store.prune(state, now() - config.RETENTION_MS, PRUNE_PER_STATE);
@@ -50,15 +50,14 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
 
 async function restoreJobs(context: Context, ids: readonly string[]): Promise<number> {
   const { store, queues, now, log } = context;
-  const byStage = new Map<JobStage, Whereabouts[]>();
+  const byStage = new Map<FlowStage, Whereabouts[]>();
   for (const record of await store.whereabouts(ids)) {
     const stage = stageOf(record.state);
     if (stage === null || now() - record.updatedAt < SETTLING_MS) continue;
     byStage.set(stage, [...(byStage.get(stage) ?? []), record]);
   }
   let restored = 0;
-  for (const stage of JOB_STAGES) {
-    const records = byStage.get(stage) ?? [];
+  for (const [stage, records] of byStage) {
     const missing = new Set(
       await queues.missing(
         stage,
@@ -71,6 +70,22 @@ async function restoreJobs(context: Context, ids: readonly string[]): Promise<nu
       log.warn({ generationId, stage, state }, 'a lost job was written again');
       restored += 1;
     }
+  }
+  return restored;
+}
+
+/** What is owed to apps and has no job: the crash came between the end of a generation and the job that tells it. */
+async function restoreNotifications({ outbox, queues, log }: Context, signal: AbortSignal): Promise<number> {
+  let restored = 0;
+  for (let after: string | null = null; !signal.aborted;) {
+    const ids: string[] = await outbox.owed(after, PAGE);
+    if (ids.length === 0) break;
+    for (const generationId of await queues.missing('notify', ids)) {
+      await queues.restore('notify', { generationId });
+      log.warn({ generationId, stage: 'notify' }, 'a lost job was written again');
+      restored += 1;
+    }
+    after = ids.at(-1) ?? null;
   }
   return restored;
 }

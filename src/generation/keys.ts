@@ -9,6 +9,10 @@
  *   <prefix>:live                       zset    ids that need a job: all the sweep ever looks at
  *   <prefix>:idem:<tenant>:<key>        string  <generation id> <digest of its request>
  *   <prefix>:events                     stream  one entry per transition, bounded
+ *   <prefix>:notifications:<id>         hash    what is owed to the app of that generation
+ *   <prefix>:notifications-dead:<id>    hash    what was given up of it
+ *   <prefix>:notifications-owed         zset    ids with something owed: what the sweep looks at
+ *   <prefix>:notifications-dead         zset    ids with something given up
  *   <prefix>:forbidden                  set     generations that met a 403 in a row
  */
 import type { State } from './states.js';
@@ -20,6 +24,10 @@ export interface Keys {
   state(state: State): string;
   idempotency(tenant: string, key: string): string;
   tenantState(tenant: string, state: State): string;
+  notifications(id: string): string;
+  deadNotifications(id: string): string;
+  readonly notificationsOwed: string;
+  readonly notificationsDead: string;
   readonly live: string;
   readonly events: string;
   readonly forbidden: string;
@@ -35,6 +43,10 @@ export function createKeys(prefix: string): Keys {
     idempotency: (tenant, key) => `${prefix}:idem:${tenant.length}:${tenant}:${key}`,
     // The state comes last and holds no colon, so that the pair is unambiguous.
     tenantState: (tenant, state) => `${prefix}:tenant:${tenant}:${state}`,
+    notifications: (id) => `${prefix}:notifications:${id}`,
+    deadNotifications: (id) => `${prefix}:notifications-dead:${id}`,
+    notificationsOwed: `${prefix}:notifications-owed`,
+    notificationsDead: `${prefix}:notifications-dead`,
     live: `${prefix}:live`,
     events: `${prefix}:events`,
     forbidden: `${prefix}:forbidden`,

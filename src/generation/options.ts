@@ -6,6 +6,17 @@ import { requestSchema, type GenerationRequest, type GenerationRequestInput } fr
 const MAX_METADATA_BYTES = 16_384;
 const MAX_DELAY_MS = 365 * 24 * 3_600_000;
 
+const MAX_URL_LENGTH = 2048;
+
+/** Private addresses are refused by who sends, since only that process knows which of them are allowed. */
+function whyNotANotifyUrl(text: string): string | null {
+  if (!URL.canParse(text)) return `an http or https URL, got ${JSON.stringify(text.slice(0, 80))}`;
+  const url = new URL(text);
+  if (url.protocol !== 'https:' && url.protocol !== 'http:')
+    return `an http or https URL, got ${url.protocol}//`;
+  return url.username || url.password ? 'a URL without user name and password' : null;
+}
+
 const name = (max: number) =>
   z
     .string()
@@ -36,6 +47,21 @@ export const optionsSchema = z
       .default({}),
     /** What to do when it cannot be known whether the submit was accepted. Default: `UNCONFIRMED_POLICY`. */
     onUnconfirmed: z.enum(['hold', 'resubmit', 'fail']).optional(),
+    /** Where a signed POST tells that the generation is over (docs/notifications.md). */
+    notifyUrl: z
+      .string()
+      .max(MAX_URL_LENGTH)
+      .superRefine((text, issue) => {
+        const expected = whyNotANotifyUrl(text);
+        if (expected !== null) issue.addIssue({ code: 'custom', message: `expected ${expected}` });
+      })
+      .optional(),
+    /** `end` (default): every end. `progress`: each step and each new percentage as well. */
+    notifyOn: z.enum(['end', 'progress']).optional(),
+  })
+  .refine((options) => options.notifyOn === undefined || options.notifyUrl !== undefined, {
+    path: ['notifyOn'],
+    message: 'expected notifyUrl beside it',
   })
   .refine((options) => options.delayMs === undefined || options.runAt === undefined, {
     path: ['runAt'],

@@ -53,6 +53,9 @@ export interface AssetUrls {
   readonly lastFrame: string | null;
 }
 
+/** What an app is told: every end, or each step as well. */
+export type NotifyOn = 'end' | 'progress';
+
 export type UnconfirmedPolicy = 'hold' | 'resubmit' | 'fail';
 
 /** The shape of a generation at every door. Instants are epoch milliseconds. */
@@ -106,6 +109,9 @@ export interface GenerationRecord extends Generation {
   readonly archiveFailures: number;
   readonly runAt: number | null;
   readonly priority: number;
+  /** Where the app wants to be told; null: nowhere. */
+  readonly notifyUrl: string | null;
+  readonly notifyOn: NotifyOn;
 }
 
 /** Fields as they stand in the hash. `null` removes a field. */
@@ -157,6 +163,8 @@ export function readRecord(id: string, hash: Readonly<Record<string, string>>): 
     archiveFailures: Number(hash['archiveFailures'] ?? 0),
     runAt: number(hash['runAt']),
     priority: Number(hash['priority'] ?? 0),
+    notifyUrl: hash['notifyUrl'] ?? null,
+    notifyOn: (hash['notifyOn'] as NotifyOn | undefined) ?? 'end',
   };
 }
 
@@ -177,6 +185,8 @@ export function toGeneration(record: GenerationRecord): Generation {
     archiveFailures: _archiveFailures,
     runAt: _runAt,
     priority: _priority,
+    notifyUrl: _notifyUrl,
+    notifyOn: _notifyOn,
     ...generation
   } = record;
   return generation;

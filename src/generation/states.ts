@@ -20,8 +20,8 @@ export type State = (typeof STATES)[number];
 /** The stages of the flow: one queue, one worker file, one metric label and one env prefix each. */
 export const STAGES = ['submit', 'poll', 'archive', 'notify'] as const;
 export type Stage = (typeof STAGES)[number];
-/** Stages that move a generation on, and so run as its jobs. */
-export type JobStage = Exclude<Stage, 'notify'>;
+/** Stages that move a generation on; `notify` only tells about it. */
+export type FlowStage = Exclude<Stage, 'notify'>;
 
 const FOLLOWERS: Readonly<Record<State, readonly State[]>> = {
   // generating: a callback of an earlier submit brought the task id, so that no second one needs to leave.
@@ -57,7 +57,7 @@ export function isTerminal(state: State): boolean {
  * The stage whose job a generation in this state needs; null where nothing is to be done. `unconfirmed` belongs to
  * submit: its job waits for a callback and then follows the policy. `expired` belongs to poll: the late check.
  */
-export function stageOf(state: State): JobStage | null {
+export function stageOf(state: State): FlowStage | null {
   switch (state) {
     case 'queued':
     case 'submitting':

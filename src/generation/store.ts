@@ -38,18 +38,21 @@ return false
 /**
  * CHANGE. The compare-and-set behind every change of a record.
  * KEYS 1 record · 2 index of the old state · 3 of the new one · 4 the tenant's index of the old state · 5 of the new one
- *      6 live · 7 events · 8 answers · 9 idempotency key (where one is not needed, the record's key stands in)
+ *      6 live · 7 events · 8 answers · 9 idempotency key · 10 notifications of the generation · 11 ids with owed ones
+ *      (where one is not needed, the record's key stands in)
  * ARGV 1 id · 2 now · 3 state it must be in · 4 new state · 5 live: '' | 'add' | 'remove' · 6 answer or ''
  *      7 ttl of the idempotency key in ms: '' leave, '0' keep for good · 8 type of an event of its own or '' · 9 its text
  *      10 MAXLEN of the events · 11 MAXLEN of the answers · 12 number of expected fields · 13 of set · 14 of removed
- *      15 of counted · 16 tenant · then: expected field, value … · set field, value … · removed fields · counted fields
+ *      15 of counted · 16 tenant · 17 type of a notification or '' · 18 '1' when it is one of progress
+ *      then: expected field, value … · set field, value … · removed fields · counted fields
+ * A notification holds a copy of the record as it is now. Of progress only the newest is kept, and none after an end.
  * Returns 1 when done, 0 when state or an expected field differ, -1 when there is no such record.
  */
 const CHANGE = `
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return -1 end
 if state ~= ARGV[3] then return 0 end
-local at = 17
+local at = 19
 for i = 1, tonumber(ARGV[12]) do
   local value = redis.call('HGET', KEYS[1], ARGV[at]) or ''
   if value ~= ARGV[at + 1] then return 0 end
@@ -81,21 +84,26 @@ if ARGV[6] ~= '' then
 end
 if ARGV[7] == '0' then redis.call('PERSIST', KEYS[9])
 elseif ARGV[7] ~= '' then redis.call('PEXPIRE', KEYS[9], ARGV[7]) end
+if ARGV[17] ~= '' then
+  local n = redis.call('HINCRBY', KEYS[1], 'notifications', 1)
+  local copy = { n = n, type = ARGV[17], at = ARGV[2], record = redis.call('HGETALL', KEYS[1]) }
+  redis.call('HDEL', KEYS[10], 'progress', 'progress.tries')
+  redis.call('HSET', KEYS[10], ARGV[18] == '1' and 'progress' or n, cjson.encode(copy))
+  redis.call('ZADD', KEYS[11], 0, ARGV[1])
+end
 return 1
 `;
 
 /**
  * PRUNE. Forgets a finished generation, if it is still in the state it was chosen in.
- * KEYS 1 record · 2 answers · 3 state index · 4 the tenant's state index · 5 live
+ * KEYS 1 record · 2 answers · 3 owed notifications · 4 dead ones · 5… indexes that hold its id
  * ARGV 1 id · 2 state
  * Returns 1 when it was forgotten.
  */
 const PRUNE = `
 if redis.call('HGET', KEYS[1], 'state') ~= ARGV[2] then return 0 end
-redis.call('DEL', KEYS[1], KEYS[2])
-redis.call('ZREM', KEYS[3], ARGV[1])
-redis.call('ZREM', KEYS[4], ARGV[1])
-redis.call('ZREM', KEYS[5], ARGV[1])
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+for i = 5, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
 return 1
 `;
 
@@ -170,6 +178,22 @@ interface Scripts {
   reelhaulPrune(...args: (string | number)[]): Promise<number>;
 }
 
+const PROGRESS = 'generation.progress';
+
+/** The type of the notification that this change owes to the app; null when none. Every end is told, progress if asked. */
+export function announced(
+  { notifyUrl, notifyOn, state, progress }: GenerationRecord,
+  to: State,
+  change: Change,
+): string | null {
+  if (notifyUrl === null) return null;
+  if (to !== state && isTerminal(to)) return `generation.${to}`;
+  if (notifyOn !== 'progress') return null;
+  const told = to !== state && to !== 'submitting';
+  const further = change.set?.['progress'] ?? progress;
+  return told || further !== progress ? PROGRESS : null;
+}
+
 const present = (fields: FieldPatch) =>
   Object.entries(fields).filter((entry): entry is [string, string | number] => entry[1] !== null);
 
@@ -177,8 +201,8 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
   const keys = createKeys(prefix);
   // Each store defines its scripts on its connection; ioredis sends them as EVALSHA and falls back to EVAL.
   redis.defineCommand('reelhaulCreate', { lua: CREATE, numberOfKeys: 6 });
-  redis.defineCommand('reelhaulChange', { lua: CHANGE, numberOfKeys: 9 });
-  redis.defineCommand('reelhaulPrune', { lua: PRUNE, numberOfKeys: 5 });
+  redis.defineCommand('reelhaulChange', { lua: CHANGE, numberOfKeys: 11 });
+  redis.defineCommand('reelhaulPrune', { lua: PRUNE, numberOfKeys: 9 });
   const scripts = redis as unknown as Scripts;
 
   async function change(record: GenerationRecord, to: State, change: Change): Promise<boolean> {
@@ -198,6 +222,7 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
           : isTerminal(from)
             ? 0
             : '';
+    const notification = announced(record, to, change);
     const done = await scripts.reelhaulChange(
       keys.record(id),
       keys.state(from),
@@ -208,6 +233,8 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       keys.events,
       keys.answers(id),
       idempotencyKey === null ? keys.record(id) : keys.idempotency(tenant, idempotencyKey),
+      keys.notifications(id),
+      keys.notificationsOwed,
       id,
       at,
       from,
@@ -224,6 +251,8 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       removed.length,
       counted.length,
       tenant,
+      notification ?? '',
+      notification === PROGRESS ? '1' : '',
       ...expected.flat(),
       ...set.flat(),
       ...removed,
@@ -317,8 +346,20 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
         ids.map((id, i) => {
           const [finishedAt, tenant] = rows[i] ?? [];
           if (Number(finishedAt ?? 0) >= cutoffAt) return 0;
-          const indexes = [index, keys.tenantState(tenant ?? '', state), keys.live];
-          return scripts.reelhaulPrune(keys.record(id), keys.answers(id), ...indexes, id, state);
+          const parts = [
+            keys.record(id),
+            keys.answers(id),
+            keys.notifications(id),
+            keys.deadNotifications(id),
+          ];
+          const indexes = [
+            index,
+            keys.tenantState(tenant ?? '', state),
+            keys.live,
+            keys.notificationsOwed,
+            keys.notificationsDead,
+          ];
+          return scripts.reelhaulPrune(...parts, ...indexes, id, state);
         }),
       );
       return pruned.filter((done) => done === 1).length;

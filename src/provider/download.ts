@@ -13,18 +13,11 @@
  * Every failure is an `AssetError`, decided by status, class or code. An abort by `signal` rejects with its reason.
  */
 import { lookup } from 'node:dns/promises';
-import { isIP, type LookupFunction } from 'node:net';
 import { Readable } from 'node:stream';
 import { AxiosError, create } from 'axios';
-import { RequestFilteringHttpAgent, RequestFilteringHttpsAgent } from 'request-filtering-agent';
-import { isPublicAddress, parseAllowedHosts, type AllowedHosts } from './allowed-hosts.js';
+import { parseAllowedHosts, type AllowedHosts } from './allowed-hosts.js';
 import { AssetError } from './asset-error.js';
-
-/** One address of a host. */
-export interface ResolvedAddress {
-  readonly address: string;
-  readonly family: number;
-}
+import { guardedAgent, HostRefusedError, type ResolvedAddress } from './guarded-agent.js';
 
 export interface OpenAssetOptions {
   /** Aborts the download at any time, also while the body is read. */
@@ -210,7 +203,14 @@ async function request(
     timer = startTimer(options.idleTimeoutMs, () => giveUp(`no answer within ${options.idleTimeoutMs} ms.`));
   };
   try {
-    const agent = await guardedAgent(session, url, onConnect);
+    const agent = await guardedAgent(url, {
+      allowed: session.allowed,
+      onlyAllowed: options.onlyAllowed,
+      setting: 'ARCHIVE_ALLOW_HOSTS',
+      resolve: options.resolve,
+      signal: ended.signal,
+      onConnect,
+    });
     const headers: Record<string, string> = {
       Accept: '*/*',
       'Accept-Encoding': 'identity',
@@ -244,6 +244,7 @@ async function request(
   } catch (error) {
     ended.signal.throwIfAborted();
     if (error instanceof AssetError) throw error;
+    if (error instanceof HostRefusedError) throw new AssetError('forbiddenHost', error.message);
     throw new AssetError('unavailable', `${shown(url)} cannot be reached: ${codeOf(error)}.`, {
       // Not the AxiosError itself: it carries the request's headers, the API key among them.
       cause: error instanceof AxiosError ? error.cause : error,
@@ -251,66 +252,6 @@ async function request(
   } finally {
     clearTimeout(timer);
   }
-}
-
-/**
- * An agent that connects only to addresses which were checked. `request-filtering-agent` checks them a second time at
- * the socket, so that a mistake in our table alone opens nothing.
- */
-async function guardedAgent(
-  session: Session,
-  url: URL,
-  onConnect: () => void,
-): Promise<RequestFilteringHttpAgent | RequestFilteringHttpsAgent> {
-  const { allowed, options, ended } = session;
-  const secure = url.protocol === 'https:';
-  const hostname = url.hostname.replace(/^\[|\]$/g, '');
-  const port = Number(url.port) || (secure ? 443 : 80);
-
-  const family = isIP(hostname);
-  const resolved =
-    family === 0
-      ? await untilAborted(ended.signal, options.resolve(hostname))
-      : [{ address: hostname, family }];
-  const namedByUser = allowed.coversName(hostname, port);
-  const covered = resolved.filter(({ address }) => allowed.coversAddress(address, port));
-  // A name with several addresses, of which the user opened some: only those are used.
-  const usable = namedByUser || covered.length === 0 ? resolved : covered;
-  if (!namedByUser && covered.length === 0) {
-    const refused = resolved.find(({ address }) => !isPublicAddress(address));
-    if (refused !== undefined || options.onlyAllowed) {
-      const what =
-        refused === undefined
-          ? 'is not among the allowed hosts'
-          : `is at the private address ${refused.address}`;
-      throw new AssetError(
-        'forbiddenHost',
-        `${shown(url)} ${what}. To allow it, add the host or its address to ARCHIVE_ALLOW_HOSTS.`,
-      );
-    }
-  }
-  if (usable.length === 0)
-    throw new AssetError('unavailable', `${shown(url)}: the host name has no address.`);
-
-  const pinned: LookupFunction = (_hostname, { all }, callback) => {
-    if (all === true) callback(null, [...usable]);
-    else callback(null, usable[0]!.address, usable[0]!.family);
-  };
-  const settings = {
-    keepAlive: false,
-    lookup: pinned,
-    allowPrivateIPAddress: namedByUser,
-    allowMetaIPAddress: namedByUser,
-    allowIPAddressList: covered.map(({ address }) => address),
-  };
-  const agent = secure ? new RequestFilteringHttpsAgent(settings) : new RequestFilteringHttpAgent(settings);
-  const connect = agent.createConnection.bind(agent);
-  agent.createConnection = (connectOptions, listener) => {
-    const socket = connect(connectOptions, listener);
-    socket.once(secure ? 'secureConnect' : 'connect', onConnect);
-    return socket;
-  };
-  return agent;
 }
 
 /** Null when the answer's body can be read as the asset, or as its continuation. */
@@ -524,14 +465,4 @@ function asError(reason: unknown): Error {
 
 function startTimer(delayMs: number, onTime: () => void): NodeJS.Timeout {
   return setTimeout(onTime, Math.min(delayMs, LONGEST_TIMER_MS));
-}
-
-/** The promise, or a rejection as soon as the signal aborts. */
-function untilAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => reject(asError(signal.reason));
-    if (signal.aborted) onAbort();
-    signal.addEventListener('abort', onAbort, { once: true });
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }
