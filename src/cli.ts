@@ -60,7 +60,7 @@ function loggerFor(config: Config): Logger {
     ...config.NOTIFY_SECRET,
     decodeURIComponent(new URL(config.REDIS_URL).password),
   ];
-  return createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: process.stdout.isTTY === true });
+  return createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: Boolean(process.stdout.isTTY) });
 }
 
 async function withLibrary(work: (reelhaul: Reelhaul) => Promise<void>): Promise<void> {
@@ -164,7 +164,7 @@ function orderFrom(flags: EnqueueFlags): { request: GenerationRequestInput; opti
   // Checked in full by `enqueue`; here they are only put together.
   return {
     request: { ...flags.request, ...fromFlags } as GenerationRequestInput,
-    options: wanted as EnqueueOptionsInput,
+    options: wanted,
   };
 }
 
@@ -457,7 +457,7 @@ program
         const ok = await runDemo({
           live: flags.live ? { prompt: flags.prompt!, image: flags.image } : null,
           write: (text) => void process.stdout.write(text),
-          isTerminal: process.stdout.isTTY === true,
+          isTerminal: Boolean(process.stdout.isTTY),
           cliFile: fileURLToPath(import.meta.url),
           environment: process.env,
           signal: interrupted.signal,

@@ -116,7 +116,7 @@ export async function launchRedis(extraArguments: readonly string[] = []): Promi
 
   async function start(): Promise<void> {
     // A process group of its own: Ctrl-C in the terminal is for whoever launched it, and that one stops it in order.
-    child = spawn(command!, parameters, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
+    child = spawn(command, parameters, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     for (const stream of [child.stdout, child.stderr]) {
       stream?.on('data', (chunk: Buffer) => (output = (output + chunk.toString()).slice(-2000)));
     }

@@ -188,7 +188,7 @@ describe('a submit that was begun and never concluded', () => {
     // The first worker still gets its answer, and what it knows counts.
     expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded', attempts: { submit: 1 } });
     expect(totals()).toMatchObject({ submits: 1, bills: 1 });
-    await one!.close();
+    await one.close();
   });
 });
 
