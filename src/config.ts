@@ -142,7 +142,9 @@ const shape = {
   JOB_LOCK_MS: milliseconds(1000).default(30_000),
   RETENTION_MS: milliseconds(1000).default(30 * 24 * 3_600_000),
   LEDGER_WAIT_REPLICAS: integer(0, 10, 'replicas').default(0),
-  LEDGER_WAIT_TIMEOUT_MS: milliseconds(1).default(1000),
+  LEDGER_WAIT_AOF: flag.default(false),
+  LEDGER_WAIT_TIMEOUT_MS: milliseconds(1).default(3000),
+  LEDGER_HOLD_MS: milliseconds().default(5000),
 
   SUBMIT_CONCURRENCY: count().default(10),
   SUBMIT_TIMEOUT_MS: milliseconds(100).default(90_000),

@@ -1,5 +1,7 @@
 /** What the stages need beside the hub: the provider and the storage. */
+import { openLedger, type Ledger } from './generation/durability.js';
 import type { Hub } from './hub.js';
+import { bringBack } from './recall.js';
 import { createProvider, type Provider } from './provider/client.js';
 import { openStorage } from './storage/open.js';
 import type { Storage } from './storage/storage.js';
@@ -7,6 +9,7 @@ import type { Storage } from './storage/storage.js';
 export interface Context extends Hub {
   readonly provider: Provider;
   readonly storage: Storage;
+  readonly ledger: Ledger;
 }
 
 /**
@@ -25,5 +28,9 @@ export async function createContext(hub: Hub): Promise<Context> {
     submit5xxPolicy: config.SUBMIT_5XX_POLICY,
     now,
   });
-  return { ...hub, provider, storage };
+  const ledger = await openLedger(
+    { redis: hub.redis, keys: hub.store.keys, settings: config, now },
+    (posts) => bringBack(hub, posts),
+  );
+  return { ...hub, provider, storage, ledger };
 }

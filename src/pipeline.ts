@@ -77,6 +77,11 @@ export function withWarning(record: GenerationRecord, code: string, message: str
   return { warnings: JSON.stringify([...record.warnings, { code, message }]) };
 }
 
+/** For the `expect` of a change that writes the list of further task ids: none must be lost to another writer. */
+export function sameTaskIds({ otherTaskIds }: GenerationRecord): { otherTaskIds: string } {
+  return { otherTaskIds: otherTaskIds.length > 0 ? JSON.stringify(otherTaskIds) : '' };
+}
+
 /** Decides a change anew from the record as it is, until it fits. `decide` returns null when nothing is left to do. */
 export async function settle<T>(
   hub: Hub,
@@ -110,14 +115,24 @@ export type Adoption =
   | 'missing';
 
 /** May this generation still take its first task id? Also after it was given up: the task exists and is paid for. */
-function awaitsTask({ state, taskId, attempts, failure }: GenerationRecord): boolean {
-  if (taskId !== null || attempts.submit === 0) return false;
+function awaitsTask({ state, taskId, attempts, failure }: GenerationRecord, source: TaskSource): boolean {
+  if (taskId !== null) return false;
+  // Nobody can know a task of what was never submitted; except who submitted it, when Redis forgot that.
+  if (attempts.submit === 0 && source !== 'submit') return false;
   return (
     state === 'queued' ||
     state === 'submitting' ||
     state === 'unconfirmed' ||
     (state === 'failed' && failure?.stage === 'submit')
   );
+}
+
+interface TaskNews {
+  readonly taskId: string;
+  readonly source: TaskSource;
+  readonly answer: RawAnswer | null;
+  /** Something the provider said beside it, kept as a warning. */
+  readonly warning: string | null;
 }
 
 /**
@@ -128,79 +143,98 @@ export function adoptTask(
   hub: Hub,
   generationId: string,
   taskId: string,
-  {
-    source,
-    answer = null,
-    warning = null,
-  }: { source: TaskSource; answer?: RawAnswer | null; warning?: string | null },
+  { source, answer = null, warning = null }: Pick<TaskNews, 'source'> & Partial<TaskNews>,
 ): Promise<Adoption> {
+  const news: TaskNews = { taskId, source, answer, warning };
+  const decide = async (record: GenerationRecord): Promise<Adoption | 'again'> => {
+    const awaiting = awaitsTask(record, source);
+    // Our own answer and an operator may promote an id that stands beside; a callback that comes again may not.
+    const beside = record.otherTaskIds.includes(taskId) && !(awaiting && source !== 'callback');
+    if (record.taskId === taskId || beside) return 'known';
+    if (source === 'callback' && record.state === 'submitting') return rememberTask(hub, record, news);
+    if (awaiting) return takeTask(hub, record, news);
+    if (record.taskId === null && isTerminal(record.state)) return noteTask(hub, record, news);
+    return keepBeside(hub, record, news);
+  };
   return settle<Adoption>(
     hub,
     generationId,
     async (record) => {
-      const { state, otherTaskIds, hintedTaskId } = record;
-      if (record.taskId === taskId || otherTaskIds.includes(taskId)) return { settled: 'known' };
-
-      if (source === 'callback' && state === 'submitting' && hintedTaskId === null) {
-        const set = { hintedTaskId: taskId };
-        return (await hub.store.amend(record, { set, answer, expect: { hintedTaskId: '' } }))
-          ? { settled: 'remembered' }
-          : 'again';
-      }
-      if (source === 'callback' && state === 'submitting' && hintedTaskId === taskId)
-        return { settled: 'known' };
-
-      if (awaitsTask(record) && !(source === 'callback' && state === 'submitting')) {
-        const now = hub.now();
-        // A callback may have hinted at another task meanwhile: then there are two.
-        const others =
-          hintedTaskId !== null && hintedTaskId !== taskId ? [...otherTaskIds, hintedTaskId] : otherTaskIds;
-        const double = others.length > otherTaskIds.length;
-        const adopted = await advance(
-          hub,
-          record,
-          'generating',
-          {
-            set: {
-              taskId,
-              acceptedAt: now,
-              deadlineAt: record.deadlineAt ?? now + hub.config.GENERATION_DEADLINE_MS,
-              charge: 'charged',
-              hintedTaskId: null,
-              unconfirmedAt: null,
-              ...(double ? { otherTaskIds: JSON.stringify(others) } : {}),
-              ...(warning === null ? {} : withWarning(record, 'accepted_with_error', warning)),
-            },
-            expect: { hintedTaskId: hintedTaskId ?? '' },
-            answer,
-            ...(double ? { event: secondTask(hintedTaskId ?? '') } : {}),
-          },
-          { delayMs: source === 'submit' ? hub.config.POLL_FIRST_DELAY_MS : 0 },
-        );
-        if (adopted && double) alarmSecondTask(hub, generationId, hintedTaskId ?? '');
-        return adopted ? { settled: 'adopted' } : 'again';
-      }
-
-      if (record.taskId === null && isTerminal(state)) {
-        const noted = await hub.store.amend(record, {
-          set: { taskId, charge: 'charged' },
-          answer,
-          expect: { taskId: '' },
-        });
-        return noted ? { settled: 'noted' } : 'again';
-      }
-
-      const kept = await hub.store.amend(record, {
-        set: { otherTaskIds: JSON.stringify([...otherTaskIds, taskId]) },
-        expect: { otherTaskIds: otherTaskIds.length > 0 ? JSON.stringify(otherTaskIds) : '' },
-        answer,
-        event: secondTask(taskId),
-      });
-      if (kept) alarmSecondTask(hub, generationId, taskId);
-      return kept ? { settled: 'second' } : 'again';
+      const decision = await decide(record);
+      return decision === 'again' ? 'again' : { settled: decision };
     },
     'missing',
   );
+}
+
+async function takeTask(
+  hub: Hub,
+  record: GenerationRecord,
+  { taskId, source, answer, warning }: TaskNews,
+): Promise<Adoption | 'again'> {
+  const { hintedTaskId, otherTaskIds } = record;
+  const now = hub.now();
+  // A callback may have hinted at another task meanwhile: then there are two.
+  const hinted = hintedTaskId !== null && hintedTaskId !== taskId ? hintedTaskId : null;
+  const others = [
+    ...otherTaskIds.filter((id) => id !== taskId && id !== hinted),
+    ...(hinted === null ? [] : [hinted]),
+  ];
+  const adopted = await advance(
+    hub,
+    record,
+    'generating',
+    {
+      set: {
+        taskId,
+        acceptedAt: now,
+        deadlineAt: record.deadlineAt ?? now + hub.config.GENERATION_DEADLINE_MS,
+        charge: 'charged',
+        hintedTaskId: null,
+        unconfirmedAt: null,
+        otherTaskIds: others.length > 0 ? JSON.stringify(others) : null,
+        ...(warning === null ? {} : withWarning(record, 'accepted_with_error', warning)),
+      },
+      expect: { hintedTaskId: hintedTaskId ?? '', ...sameTaskIds(record) },
+      answer,
+      ...(hinted === null ? {} : { event: secondTask(hinted) }),
+    },
+    { delayMs: source === 'submit' ? hub.config.POLL_FIRST_DELAY_MS : 0 },
+  );
+  if (adopted && hinted !== null) alarmSecondTask(hub, record.id, hinted);
+  return adopted ? 'adopted' : 'again';
+}
+
+async function rememberTask(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Adoption | 'again'> {
+  const { taskId, answer } = news;
+  if (record.hintedTaskId === taskId) return 'known';
+  if (record.hintedTaskId !== null) return keepBeside(hub, record, news);
+  const change = { set: { hintedTaskId: taskId }, expect: { hintedTaskId: '' }, answer };
+  return (await hub.store.amend(record, change)) ? 'remembered' : 'again';
+}
+
+async function noteTask(
+  hub: Hub,
+  record: GenerationRecord,
+  { taskId, answer }: TaskNews,
+): Promise<Adoption | 'again'> {
+  const change = { set: { taskId, charge: 'charged' }, expect: { taskId: '' }, answer };
+  return (await hub.store.amend(record, change)) ? 'noted' : 'again';
+}
+
+async function keepBeside(
+  hub: Hub,
+  record: GenerationRecord,
+  { taskId, answer }: TaskNews,
+): Promise<Adoption | 'again'> {
+  const kept = await hub.store.amend(record, {
+    set: { otherTaskIds: JSON.stringify([...record.otherTaskIds, taskId]) },
+    expect: sameTaskIds(record),
+    answer,
+    event: secondTask(taskId),
+  });
+  if (kept) alarmSecondTask(hub, record.id, taskId);
+  return kept ? 'second' : 'again';
 }
 
 const secondTask = (taskId: string) => ({ type: 'second_task', text: taskId });

@@ -42,14 +42,14 @@ export interface Queues {
   remind(stage: Stage, reminder: Reminder): Promise<void>;
   remindMany(stage: Stage, reminders: readonly Reminder[]): Promise<void>;
   /** As `remind` without delay, and brings a delayed one forward. */
-  hasten(stage: Stage, generationId: string): Promise<void>;
+  hasten(stage: Stage, generationId: string, priority?: number): Promise<void>;
   /** Takes a waiting or delayed job away; one that runs stays. */
   forget(stage: Stage, generationId: string): Promise<void>;
   /** Which of these generations have no job in that queue, or one that no list holds. */
   missing(stage: Stage, generationIds: readonly string[]): Promise<string[]>;
   /** Writes the job again, whatever is left of the old one. */
   restore(stage: Stage, reminder: Reminder): Promise<void>;
-  /** Lets no worker of any replica take a job of this stage for so long. */
+  /** Lets no worker of any replica take a job of this stage for so long. Only for stages whose runner is pausable. */
   pauseFor(stage: Stage, durationMs: number): Promise<void>;
   counts(stage: Stage): Promise<QueueCounts>;
   /** Makes sure that a sweep comes every so often, once in the whole fleet. */
@@ -99,8 +99,8 @@ export function createQueues(redis: Redis, prefix: string, onError: (error: Erro
       );
     },
 
-    async hasten(stage, generationId) {
-      await remind(stage, { generationId });
+    async hasten(stage, generationId, priority = 0) {
+      await remind(stage, { generationId, priority });
       const job = await of(stage).getJob(generationId);
       if (!job || !(await job.isDelayed())) return;
       try {

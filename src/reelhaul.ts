@@ -2,7 +2,7 @@
  * The producer's library: enqueue generations, look at them, wait for them, decide about them. It needs nothing but
  * Redis and carries no worker code.
  */
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
 import { v7 as uuidv7 } from 'uuid';
 import type { Hub } from './hub.js';
@@ -11,6 +11,7 @@ import {
   InvalidInputError,
   NotFoundError,
   RebillNotAllowedError,
+  RedisUnusableError,
   ReelhaulError,
   StateConflictError,
   WaitTimeoutError,
@@ -27,8 +28,8 @@ import {
 } from './generation/record.js';
 import { requestWarnings, type GenerationRequestInput } from './generation/request.js';
 import { withoutContent, type Notification } from './generation/outbox.js';
-import { isTerminal, type State } from './generation/states.js';
-import { adoptTask, advance, fail, hastenNotification, settle } from './pipeline.js';
+import { isTerminal, stageOf, type State } from './generation/states.js';
+import { adoptTask, advance, fail, sameTaskIds, hastenNotification, settle } from './pipeline.js';
 import type { RawAnswer } from './provider/outcomes.js';
 import type { Reminder } from './queues.js';
 import type { AssetName } from './storage/keys.js';
@@ -156,11 +157,23 @@ export interface Reelhaul {
   close(): Promise<void>;
 }
 
+/** Written with a decision, to know it again. */
+type Mark = { readonly decision: string };
+
 interface Created {
   readonly generation: Generation;
   readonly replayed: boolean;
   /** The job it needs; null when it has moved on already. */
   readonly reminder: Reminder | null;
+}
+
+/** Redis failed in the middle of an enqueue: nobody can know whether it was written. */
+function unknownOutcome(error: unknown): RedisUnusableError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new RedisUnusableError(
+    `Redis failed (${reason}), and it is not known whether the generation was stored. Enqueue it again with an idempotencyKey.`,
+    { cause: error },
+  );
 }
 
 /** Fields as a hash would give them back. */
@@ -222,6 +235,7 @@ export function createReelhaulOn(
     const fields: FieldPatch = {
       request: JSON.stringify(request),
       idempotencyKey: idempotencyKey ?? null,
+      requestDigest: digest === '' ? null : digest,
       metadata: Object.keys(metadata).length > 0 ? JSON.stringify(metadata) : null,
       warnings: warnings.length > 0 ? JSON.stringify(warnings) : null,
       onUnconfirmed: onUnconfirmed ?? null,
@@ -232,7 +246,11 @@ export function createReelhaulOn(
       deadlineAt: deadlineMs === undefined ? null : createdAt + deadlineMs,
     };
     const idempotency = idempotencyKey === undefined ? null : { key: idempotencyKey, digest };
-    const result = await store.create({ id, tenant, createdAt, idempotency, fields });
+    const result = await store
+      .create({ id, tenant, createdAt, idempotency, fields })
+      .catch((error: unknown) => {
+        throw unknownOutcome(error);
+      });
     if (result.created) {
       const generation = toGeneration(
         readRecord(id, storedForm({ ...fields, state: 'queued', tenant, createdAt, updatedAt: createdAt })),
@@ -252,6 +270,18 @@ export function createReelhaulOn(
     return { generation: toGeneration(known), replayed: true, reminder };
   }
 
+  /**
+   * The generations are stored by now and will be billed: that their jobs could not be added is no failure of the
+   * enqueue, and the sweep adds them.
+   */
+  async function remind(reminders: readonly Reminder[]): Promise<void> {
+    try {
+      await queues.remindMany('submit', reminders);
+    } catch (error) {
+      hub.log.warn({ err: error, generations: reminders.length }, 'jobs could not be added; the sweep will');
+    }
+  }
+
   /** So many records are written before their jobs are added: a crash in between leaves them to the sweep. */
   async function enqueueChunk(items: readonly EnqueueItem[]): Promise<EnqueueResult[]> {
     const created = await Promise.all(
@@ -259,15 +289,14 @@ export function createReelhaulOn(
         try {
           return await create(readOrder(request, options));
         } catch (error) {
-          if (error instanceof ReelhaulError) return error;
-          throw error;
+          return error instanceof ReelhaulError ? error : unknownOutcome(error);
         }
       }),
     );
     const reminders = created.flatMap((one) =>
       one instanceof ReelhaulError || one.reminder === null ? [] : [one.reminder],
     );
-    if (reminders.length > 0) await queues.remindMany('submit', reminders);
+    if (reminders.length > 0) await remind(reminders);
     return created.map((one) =>
       one instanceof ReelhaulError
         ? { ok: false, error: one }
@@ -275,15 +304,31 @@ export function createReelhaulOn(
     );
   }
 
-  /** Decides from the record as it stands until the change fits, then shows the generation. */
+  /**
+   * Makes a decision about the generation as it stands. Each decision has a mark of its own that is written with it: a
+   * command whose reply was lost is sent again by ioredis, and meets its own mark. What may bill is decided about one
+   * round only, never carried over to a later one.
+   */
   async function change(
     generationId: string,
-    decide: (record: GenerationRecord) => Promise<boolean>,
+    decide: (record: GenerationRecord, mark: Mark) => Promise<boolean>,
+    { bills = false } = {},
   ): Promise<Generation> {
+    const mark = { decision: randomUUID() };
+    let firstRev: number | null = null;
     const found = await settle(
       hub,
       generationId,
-      async (record) => ((await decide(record)) ? { settled: true } : 'again'),
+      async (record) => {
+        if (record.decision === mark.decision) return { settled: true };
+        firstRev ??= record.rev;
+        if (bills && record.rev !== firstRev) {
+          throw new StateConflictError(
+            `Generation ${generationId} moved on meanwhile: it is ${record.state}. Look, and decide again.`,
+          );
+        }
+        return (await decide(record, mark)) ? { settled: true } : 'again';
+      },
       false,
     );
     if (!found) throw new NotFoundError(generationId);
@@ -291,10 +336,11 @@ export function createReelhaulOn(
   }
 
   /** Back to the queue for another paid POST; the task of before stays in view, since it was billed or may be. */
-  async function resubmit(record: GenerationRecord): Promise<boolean> {
+  async function resubmit(record: GenerationRecord, mark: Mark): Promise<boolean> {
     const { id, taskId, otherTaskIds } = record;
     const moved = await advance(hub, record, 'queued', {
       set: {
+        ...mark,
         taskId: null,
         ...(taskId === null ? {} : { otherTaskIds: JSON.stringify([...otherTaskIds, taskId]) }),
         submitNonce: null,
@@ -307,45 +353,63 @@ export function createReelhaulOn(
         deadlineAt: null,
         urls: null,
       },
+      expect: sameTaskIds(record),
       count: ['resubmits'],
     });
-    if (moved) await queues.hasten('submit', id);
+    if (moved) await queues.hasten('submit', id, record.priority);
     return moved;
   }
 
-  async function redrive(record: GenerationRecord, allowRebill: boolean): Promise<boolean> {
+  async function redrive(record: GenerationRecord, allowRebill: boolean, mark: Mark): Promise<boolean> {
     const { id, state, failure, charge, taskId } = record;
-    if (state === 'expired') return repoll(record);
+    if (state === 'expired') return repoll(record, mark);
     if (state !== 'failed' || !failure) {
       throw new StateConflictError(`Only a failed or expired generation can be retried; ${id} is ${state}.`);
     }
     if (failure.stage === 'archive') {
-      const moved = await advance(hub, record, 'archiving', {
-        set: { archiveFailures: null, linkRefreshed: null },
-      });
+      const set = { ...mark, archiveFailures: null, linkRefreshed: null };
+      const moved = await advance(hub, record, 'archiving', { set });
       if (moved) await queues.hasten('archive', id);
       return moved;
     }
     const mayBillAgain = taskId !== null || failure.code === 'submission_unconfirmed' || charge !== 'none';
-    if (failure.stage === 'poll' && !(allowRebill && failure.code === 'task_failed')) return repoll(record);
+    if (failure.stage === 'poll' && !(allowRebill && failure.code === 'task_failed'))
+      return repoll(record, mark);
     if (mayBillAgain && !allowRebill) throw new RebillNotAllowedError(id);
-    if (mayBillAgain) return resubmit(record);
-    const moved = await advance(hub, record, 'queued', { set: { submitFailures: null, deadlineAt: null } });
-    if (moved) await queues.hasten('submit', id);
+    if (mayBillAgain) return resubmit(record, mark);
+    const moved = await advance(hub, record, 'queued', {
+      set: { ...mark, submitFailures: null, deadlineAt: null },
+    });
+    if (moved) await queues.hasten('submit', id, record.priority);
     return moved;
   }
 
-  async function repoll(record: GenerationRecord): Promise<boolean> {
+  async function repoll(record: GenerationRecord, mark: Mark): Promise<boolean> {
     const deadlineAt = now() + config.GENERATION_DEADLINE_MS;
-    const moved = await advance(hub, record, 'generating', { set: { withoutUrlSince: null, deadlineAt } });
+    const set = { ...mark, withoutUrlSince: null, deadlineAt };
+    const moved = await advance(hub, record, 'generating', { set });
     if (moved) await queues.hasten('poll', record.id);
+    return moved;
+  }
+
+  /** A task that a callback named while the answer was still awaited is noted: it exists, and is billed. */
+  async function stop(record: GenerationRecord, mark: Mark): Promise<boolean> {
+    const { id, state, hintedTaskId } = record;
+    const hinted =
+      hintedTaskId === null ? {} : { taskId: hintedTaskId, hintedTaskId: null, charge: 'charged' };
+    const moved = await advance(hub, record, 'canceled', {
+      set: { ...mark, ...hinted },
+      expect: { hintedTaskId: hintedTaskId ?? '' },
+    });
+    const stage = stageOf(state);
+    if (moved && stage !== null) await queues.forget(stage, id);
     return moved;
   }
 
   return {
     async enqueue(request, options) {
       const { generation, reminder } = await create(readOrder(request, options));
-      if (reminder) await queues.remind('submit', reminder);
+      if (reminder) await remind([reminder]);
       return generation;
     },
 
@@ -421,18 +485,18 @@ export function createReelhaulOn(
     },
 
     async cancel(generationId) {
-      const generation = await change(generationId, (record) => {
+      const generation = await change(generationId, (record, mark) => {
         if (record.state === 'canceled') return Promise.resolve(true);
         if (isTerminal(record.state) && record.state !== 'expired') {
           throw new StateConflictError(`Generation ${generationId} is over already: ${record.state}.`);
         }
-        return advance(hub, record, 'canceled');
+        return stop(record, mark);
       });
       return { generation, mayBeBilled: generation.charge === 'possible' || generation.charge === 'charged' };
     },
 
     retry: (generationId, { allowRebill = false } = {}) =>
-      change(generationId, (record) => redrive(record, allowRebill)),
+      change(generationId, (record, mark) => redrive(record, allowRebill, mark), { bills: true }),
 
     async decide(generationId, decision) {
       if ('adopt' in decision) {
@@ -445,13 +509,14 @@ export function createReelhaulOn(
         await adoptTask(hub, generationId, decision.adopt, { source: 'operator' });
         return toGeneration(await mustGet(generationId));
       }
-      return change(generationId, async (record) => {
+      const bills = 'resubmit' in decision;
+      const settleIt = async (record: GenerationRecord, mark: Mark) => {
         if (record.state !== 'unconfirmed') {
           throw new StateConflictError(
             `Only an unconfirmed generation is to be decided; ${generationId} is ${record.state}.`,
           );
         }
-        if ('resubmit' in decision) return resubmit(record);
+        if (bills) return resubmit(record, mark);
         const message = 'An operator gave it up: it is not known whether the provider accepted the request.';
         const failure = {
           code: 'submission_unconfirmed',
@@ -460,8 +525,9 @@ export function createReelhaulOn(
           retryable: true,
           charge: 'possible',
         } as const;
-        return fail(hub, record, failure);
-      });
+        return fail(hub, record, failure, { set: mark });
+      };
+      return change(generationId, settleIt, { bills });
     },
 
     async notifications(generationId) {

@@ -35,6 +35,8 @@ export interface RunnerOptions {
   readonly lockMs: number;
   /** False for submit: cutting a paid call because another worker has the job would only make it unconfirmed. */
   readonly abortOnLostLock: boolean;
+  /** Does it heed `Queues.pauseFor`? */
+  readonly pausable: boolean;
   readonly log: Logger;
 }
 
@@ -43,6 +45,8 @@ export interface Runner {
   close(deadlineAt: number): Promise<void>;
 }
 
+/** While a queue is paused its workers look this often whether it still is, and whether they are to stop. */
+const PAUSE_LOOK_MS = 1000;
 /** How long an aborted stage gets to give its job back before the connection is closed under it. */
 const GIVE_BACK_MS = 2000;
 /** Two refusals of a kind that are no further apart belong to one outage. */
@@ -58,6 +62,7 @@ export function startRunner({
   concurrency,
   lockMs,
   abortOnLostLock,
+  pausable,
   log,
 }: RunnerOptions): Runner {
   async function process(
@@ -89,6 +94,9 @@ export function startRunner({
     stalledInterval: lockMs,
     // A stalled job is run again as often as it takes: every stage is safe to repeat, so none is given up for it.
     maxStalledCount: Number.MAX_SAFE_INTEGER,
+    maximumRateLimitDelay: PAUSE_LOOK_MS,
+    // Never reached: with a limiter BullMQ looks at the pause that `Queue.rateLimit` sets, without one it does not.
+    ...(pausable ? { limiter: { max: Number.MAX_SAFE_INTEGER, duration: 1000 } } : {}),
     runRetryDelay: RETRY_DELAY_MS,
     settings: { backoffStrategy: backoffAfterError },
   });

@@ -37,6 +37,8 @@ export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): 
   const probeKey = `${prefix}:standing:probe`;
   const forbiddenKey = `${prefix}:standing:forbidden`;
 
+  const holdKeyOf = (call: 'submit' | 'poll') => `${prefix}:standing:hold:${call}`;
+
   async function refused(): Promise<boolean> {
     const before = await redis.set(refusedKey, '1', 'GET');
     if (before === null) await redis.set(probeKey, '1', 'PX', probeMs);
@@ -47,7 +49,9 @@ export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): 
     refused,
 
     async submitWaitMs() {
-      if ((await redis.get(refusedKey)) === null) return 0;
+      const [isRefused, holdMs] = await Promise.all([redis.get(refusedKey), redis.pttl(holdKeyOf('submit'))]);
+      if (holdMs > 0) return holdMs;
+      if (isRefused === null) return 0;
       if ((await redis.set(probeKey, '1', 'PX', probeMs, 'NX')) === 'OK') return 0;
       return Math.max(1, await redis.pttl(probeKey));
     },
@@ -66,7 +70,7 @@ export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): 
     },
 
     async slowDown(call, retryAfterMs) {
-      const holdKey = `${prefix}:standing:hold:${call}`;
+      const holdKey = holdKeyOf(call);
       const streakKey = `${prefix}:standing:streak:${call}`;
       const streak = Number((await redis.get(streakKey)) ?? 0) + 1;
       const holdMs = Math.max(

@@ -18,7 +18,7 @@ const files = [...filesBelow(join(root, 'src')), ...filesBelow(join(root, 'worke
 
 const words =
   /^src\/(errors|generation\/(states|schedule|request|options|record|keys)|provider\/outcomes)\.ts$/;
-const hub = /^src\/(reelhaul|producer|pipeline|runner|context|hub)\.ts$/;
+const hub = /^src\/(reelhaul|producer|pipeline|recall|runner|context|hub)\.ts$/;
 const doors = /^(workers\/|src\/(http|demo)\/|src\/(cli|index)\.ts$)/;
 
 function layerOf(file: string): number {

@@ -6,6 +6,7 @@ import type { Logger } from 'pino';
 import type { Config } from '../src/config.js';
 import { createContext, type Context } from '../src/context.js';
 import { ConfigError, StorageError } from '../src/errors.js';
+import { checkLedger } from '../src/generation/durability.js';
 import { STAGES, type Stage } from '../src/generation/states.js';
 import { createHub, type Hub } from '../src/hub.js';
 import { checkRedis, connectRedis } from '../src/redis.js';
@@ -51,6 +52,7 @@ export async function startWorkers({
   const redis = await connectRedis(config, 'worker', log);
   try {
     await checkRedis(redis, config.REDIS_PREFIX);
+    await checkLedger(redis, config);
     const hub = createHub({ config, log, redis, ...(checkpoint ? { checkpoint } : {}) });
     const context = await createContext(hub);
     await probeStorage(context);
@@ -73,7 +75,7 @@ async function probeStorage({ storage }: Context): Promise<void> {
 }
 
 async function run(context: Context, stages: readonly Stage[]): Promise<RunningWorkers> {
-  const { config, log, redis, queues, storage, provider } = context;
+  const { config, log, redis, queues, storage, provider, ledger } = context;
   const prefix = config.REDIS_PREFIX;
   const concurrency = {
     submit: config.SUBMIT_CONCURRENCY,
@@ -90,6 +92,7 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
       concurrency: atOnce,
       lockMs: config.JOB_LOCK_MS,
       abortOnLostLock: name !== 'submit',
+      pausable: name === 'submit' || name === 'poll',
       log,
     });
   const runners = stages.map((name) =>
@@ -116,10 +119,12 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
       const deadlineAt = Date.now() + config.SHUTDOWN_TIMEOUT_MS;
       stopScheduling();
       await Promise.all(runners.map((runner) => runner.close(deadlineAt)));
+      ledger.close();
       provider.close();
       await storage.close();
       await queues.close();
-      await redis.quit();
+      // A stage that did not stop in time had its connection closed under it.
+      await redis.quit().catch(() => redis.disconnect());
       log.info('worker stopped');
     },
   };

@@ -10,13 +10,14 @@ import type { Charge, GenerationRecord } from '../src/generation/record.js';
 import { nextPollDelayMs, notVisibleDelayMs, type ScheduleSettings } from '../src/generation/schedule.js';
 import { announced, type Change } from '../src/generation/store.js';
 import { advance, fail, hastenNotification, withWarning } from '../src/pipeline.js';
-import type { Billing, PollOutcome, RawAnswer } from '../src/provider/outcomes.js';
+import type { Billing, PollOutcome } from '../src/provider/outcomes.js';
 import { done, snooze, type Outcome } from '../src/runner.js';
 
 export async function poll(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
   const record = await context.store.get(generationId);
-  if (record?.state === 'generating') return ask(context, record, signal);
-  if (record?.state === 'expired') return lateCheck(context, record, signal);
+  if (record?.state === 'generating' || (record?.state === 'expired' && record.taskId !== null)) {
+    return ask(context, record, signal);
+  }
   if (record?.state === 'archiving') await context.queues.remind('archive', { generationId });
   return done;
 }
@@ -24,7 +25,9 @@ export async function poll(context: Context, generationId: string, signal: Abort
 async function ask(context: Context, record: GenerationRecord, signal: AbortSignal): Promise<Outcome> {
   const { provider, log } = context;
   const { id: generationId, taskId } = record;
-  const outcome = await provider.poll(taskId!, { signal });
+  const outcome = await provider.poll(taskId ?? '', { signal });
+  // Stopped by ourselves: that says nothing about the task, not even about its deadline.
+  if (signal.aborted && outcome.kind === 'unavailable') return snooze(0);
   log.debug({ generationId, taskId, outcome: outcome.kind, httpStatus: outcome.answer.httpStatus }, 'polled');
   switch (outcome.kind) {
     case 'succeeded':
@@ -41,8 +44,12 @@ async function ask(context: Context, record: GenerationRecord, signal: AbortSign
   }
 }
 
-/** The provider's last word on the bill; without one, what was known before. */
-function chargeAfterFailure({ point, refund }: Billing): Charge {
+/** The provider's last word on the bill of this task; an earlier one of the same generation may be billed besides. */
+function chargeAfterFailure(
+  { resubmits, otherTaskIds }: GenerationRecord,
+  { point, refund }: Billing,
+): Charge {
+  if (resubmits > 0 || otherTaskIds.length > 0) return 'possible';
   if (refund !== null && refund > 0) return 'refunded';
   if (point === 0) return 'none';
   return 'possible';
@@ -81,7 +88,7 @@ async function acceptFailure(
       message: code ? `${said} (${code})` : said,
       stage: 'poll',
       retryable: mayResubmit !== 'never',
-      charge: chargeAfterFailure(billing),
+      charge: chargeAfterFailure(record, billing),
     },
     { answer, count: ['pollAttempts'] },
   );
@@ -103,7 +110,8 @@ async function awaitUrl(
       count: ['pollAttempts'],
       ...(first ? { set: { withoutUrlSince: since }, answer } : {}),
     };
-    await store.amend(record, change);
+    // Somebody decided otherwise while the provider was asked: look at the record again.
+    if (!(await store.amend(record, change))) return snooze(0);
     return snooze(nextPollDelayMs(now() - since, schedule, dice()));
   }
   const failed = await fail(
@@ -142,12 +150,12 @@ async function awaitTask(context: Context, record: GenerationRecord, outcome: Un
   const current = { ...record, visibleAt: record.visibleAt ?? (visible ? now() : null) };
 
   if (record.state === 'generating' && record.deadlineAt !== null && now() >= record.deadlineAt) {
-    return expire(context, current, { ...seen, ...progressed }, outcome.answer);
+    return expire(context, current, outcome, { ...seen, ...progressed });
   }
   const change = { set: { ...seen, ...progressed }, count: ['pollAttempts'] };
-  const written = await store.amend(record, change);
-  if (written && announced(record, record.state, change) !== null)
-    await hastenNotification(context, generationId);
+  if (!(await store.amend(record, change))) return snooze(0);
+  if (announced(record, record.state, change) !== null) await hastenNotification(context, generationId);
+  if (record.state === 'expired' && lateCheckIsOver(context, record)) return endLateCheck(context, record);
   return snooze(await delayAfter(context, current, outcome));
 }
 
@@ -191,10 +199,11 @@ async function delayAfter(context: Context, record: GenerationRecord, outcome: U
 async function expire(
   context: Context,
   record: GenerationRecord,
+  { kind, answer }: Unfinished,
   set: Record<string, number>,
-  answer: RawAnswer,
 ): Promise<Outcome> {
-  const neverSeen = record.visibleAt === null;
+  // Only the provider's own word says that it does not know the task; one that did not answer said nothing.
+  const neverSeen = record.visibleAt === null && kind === 'notVisible';
   const failure = {
     code: neverSeen ? 'task_not_found' : 'deadline_exceeded',
     message: neverSeen
@@ -209,13 +218,14 @@ async function expire(
   return snooze(context.config.LATE_CHECK_INTERVAL_MS);
 }
 
-/** After the deadline: now and then, until `LATE_CHECK_FOR_MS` have passed. */
-async function lateCheck(context: Context, record: GenerationRecord, signal: AbortSignal): Promise<Outcome> {
-  const { config, now, store } = context;
-  const sinceMs = now() - (record.finishedAt ?? now());
-  if (record.taskId === null || sinceMs > config.LATE_CHECK_FOR_MS + config.LATE_CHECK_INTERVAL_MS) {
-    const warned = withWarning(record, 'late_check_ended', 'The task never finished while it was watched.');
-    return (await store.amend(record, { live: false, set: warned })) ? done : snooze(0);
-  }
-  return ask(context, record, signal);
+/** After the deadline a task is looked at now and then, until `LATE_CHECK_FOR_MS` have passed. */
+function lateCheckIsOver({ config, now }: Context, { finishedAt }: GenerationRecord): boolean {
+  return now() - (finishedAt ?? now()) >= config.LATE_CHECK_FOR_MS;
+}
+
+/** Nothing is due any more; a callback still gets the task looked at. */
+async function endLateCheck({ store }: Context, record: GenerationRecord): Promise<Outcome> {
+  const said = record.warnings.some(({ code }) => code === 'late_check_ended');
+  const warned = withWarning(record, 'late_check_ended', 'The task did not finish while it was watched.');
+  return (await store.amend(record, { live: false, ...(said ? {} : { set: warned }) })) ? done : snooze(0);
 }

@@ -8,7 +8,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Context } from '../src/context.js';
-import { awaitReplicas } from '../src/generation/durability.js';
 import type { Charge, GenerationRecord } from '../src/generation/record.js';
 import { backoffMs } from '../src/generation/schedule.js';
 import { stageOf } from '../src/generation/states.js';
@@ -23,7 +22,8 @@ const SAVE_FOR_MS = 600_000;
 
 export async function submit(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
   const record = await context.store.get(generationId);
-  switch (record?.state) {
+  if (!record) return done;
+  switch (record.state) {
     case 'queued':
       return beginSubmit(context, record, signal);
     case 'submitting':
@@ -35,10 +35,13 @@ export async function submit(context: Context, generationId: string, signal: Abo
       );
     case 'unconfirmed':
       return followPolicy(context, record);
-    case undefined:
-      return done;
-    default:
-      return handOver(context, record!);
+    case 'generating':
+    case 'archiving':
+    case 'succeeded':
+    case 'failed':
+    case 'expired':
+    case 'canceled':
+      return handOver(context, record);
   }
 }
 
@@ -57,7 +60,7 @@ async function beginSubmit(
   record: GenerationRecord,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const { config, store, standing, queues, now } = context;
+  const { config, store, standing, queues, now, ledger } = context;
   const { id } = record;
   if (record.runAt !== null && record.runAt > now()) return snooze(record.runAt - now());
   if (record.deadlineAt !== null && record.deadlineAt <= now()) {
@@ -77,6 +80,8 @@ async function beginSubmit(
     await queues.pauseFor('submit', waitMs);
     return snooze(waitMs);
   }
+  const heldMs = ledger.holdMs();
+  if (heldMs > 0) return snooze(heldMs);
   if (signal.aborted) return snooze(0);
 
   const nonce = randomUUID();
@@ -93,14 +98,21 @@ async function beginSubmit(
     charge: chargeBefore(record),
   };
 
-  if (!(await awaitReplicas(context.redis, config))) {
+  if (!(await ledger.isSafe(id, nonce))) {
     await giveBack(context, submitting, null);
     context.log.warn(
       { generationId: id },
-      'the ledger write did not reach enough replicas in time; not submitted yet',
+      'the ledger write did not come far enough in time; not submitted yet',
     );
     return snooze(config.SUBMIT_BACKOFF_MS);
   }
+  // Redis may have been restarted since the write, and have forgotten this one or another's.
+  const heldSinceMs = ledger.holdMs();
+  if (heldSinceMs > 0) {
+    await giveBack(context, submitting, null);
+    return snooze(heldSinceMs);
+  }
+  ledger.sent({ generationId: id, nonce, attempt: record.attempts.submit + 1 });
 
   context.checkpoint('before-send', id);
   const outcome = await context.provider.submit(record.request, {
@@ -138,13 +150,17 @@ async function conclude(
   outcome: SubmitOutcome,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const { config, standing, queues, log, dice } = context;
+  const { config, standing, queues, log, dice, ledger } = context;
   const { id: generationId } = record;
   const { kind, answer } = outcome;
+  // With the task id: while Redis is away, this line may be the only place that knows it.
+  const taskId = kind === 'accepted' ? outcome.taskId : null;
   log.info(
-    { generationId, outcome: kind, httpStatus: answer.httpStatus, requestId: answer.requestId },
+    { generationId, taskId, outcome: kind, httpStatus: answer.httpStatus, requestId: answer.requestId },
     'submit answered',
   );
+  if (taskId !== null) ledger.accepted(record.submitNonce ?? '', taskId);
+  else if (kind !== 'unconfirmed') ledger.notAccepted(record.submitNonce ?? '');
 
   switch (outcome.kind) {
     case 'accepted':
@@ -200,27 +216,39 @@ function chargeBefore({ resubmits, otherTaskIds }: GenerationRecord): Charge {
 
 /**
  * Applies what is known for sure about this very submit, wherever the generation stands by now: another worker may have
- * called it unconfirmed in the meantime. A task that a callback brought proves the answer wrong and wins.
+ * called it unconfirmed in the meantime, or somebody canceled it. A task that a callback brought proves the answer wrong
+ * and wins. What is known must not be lost to a Redis that refuses writes for a while, so it is tried until it stands.
  */
-async function applyVerdict(
+function applyVerdict(
   context: Context,
   { id, submitNonce }: GenerationRecord,
+  answer: RawAnswer | null,
+  surelyNotBilled: boolean,
   apply: (record: GenerationRecord, expect: Record<string, string>) => Promise<boolean>,
 ): Promise<void> {
-  await settle(
-    context,
-    id,
-    async (record) => {
-      const undecided = record.state === 'submitting' || record.state === 'unconfirmed';
-      if (!undecided || record.submitNonce !== submitNonce) return { settled: undefined };
-      if (record.hintedTaskId !== null) {
-        await adoptTask(context, id, record.hintedTaskId, { source: 'submit' });
-        return { settled: undefined };
-      }
-      const expect = { submitNonce: submitNonce ?? '', hintedTaskId: '' };
-      return (await apply(record, expect)) ? { settled: undefined } : 'again';
-    },
-    undefined,
+  const decide = async (record: GenerationRecord): Promise<boolean> => {
+    if (record.submitNonce !== submitNonce) return true;
+    if (record.state === 'canceled' && record.taskId === null && surelyNotBilled) {
+      return context.store.amend(record, {
+        set: { charge: chargeBefore(record) },
+        expect: { taskId: '' },
+        answer,
+      });
+    }
+    if (record.state !== 'submitting' && record.state !== 'unconfirmed') return true;
+    if (record.hintedTaskId !== null) {
+      await adoptTask(context, id, record.hintedTaskId, { source: 'submit' });
+      return true;
+    }
+    return apply(record, { submitNonce: submitNonce ?? '', hintedTaskId: '' });
+  };
+  return insist(context, { generationId: id, alarm: 'verdict_not_saved' }, () =>
+    settle(
+      context,
+      id,
+      async (record) => ((await decide(record)) ? { settled: undefined } : 'again'),
+      undefined,
+    ),
   );
 }
 
@@ -231,13 +259,17 @@ function giveBack(
   answer: RawAnswer | null,
   set: Record<string, number> = {},
 ): Promise<void> {
-  return applyVerdict(context, submitting, (record, expect) =>
-    advance(context, record, 'queued', {
+  return applyVerdict(context, submitting, answer, true, async (record, expect) => {
+    const moved = await advance(context, record, 'queued', {
       set: { ...set, submitNonce: null, unconfirmedAt: null, charge: chargeBefore(record) },
       expect,
       answer,
-    }),
-  );
+    });
+    // Whoever called it unconfirmed left its job waiting for a callback.
+    if (moved && record.state === 'unconfirmed')
+      await context.queues.hasten('submit', record.id, record.priority);
+    return moved;
+  });
 }
 
 function reject(
@@ -246,7 +278,7 @@ function reject(
   { code, message, answer }: Extract<SubmitOutcome, { kind: 'rejected' }>,
 ): Promise<void> {
   const text = code ? `${message} (${code})` : message;
-  return applyVerdict(context, submitting, (record, expect) =>
+  return applyVerdict(context, submitting, answer, true, (record, expect) =>
     fail(
       context,
       record,
@@ -270,7 +302,7 @@ function exhaust(
   failures: number,
 ): Promise<void> {
   const text = `The provider could not be reached in ${failures} tries. The last: ${message}`;
-  return applyVerdict(context, submitting, (record, expect) =>
+  return applyVerdict(context, submitting, answer, true, (record, expect) =>
     fail(
       context,
       record,
@@ -307,16 +339,24 @@ async function saveTask(
   taskId: string,
   { answer, warning }: { answer: RawAnswer; warning: string | null },
 ): Promise<void> {
+  const adoption = await insist(context, { generationId, taskId, alarm: 'task_not_saved' }, () =>
+    adoptTask(context, generationId, taskId, { source: 'submit', answer, warning }),
+  );
+  if (adoption !== 'missing') return;
+  context.log.error(
+    { generationId, taskId, alarm: 'generation_forgotten' },
+    'Redis forgot a generation whose task exists and is billed',
+  );
+}
+
+/** Does it again until it stands, saying so each time: giving up would turn what is known into what nobody can know. */
+async function insist<T>(context: Context, said: Record<string, string>, work: () => Promise<T>): Promise<T> {
   const giveUpAt = context.now() + SAVE_FOR_MS;
   for (let failures = 1; ; failures++) {
     try {
-      await adoptTask(context, generationId, taskId, { source: 'submit', answer, warning });
-      return;
+      return await work();
     } catch (error) {
-      context.log.error(
-        { generationId, taskId, alarm: 'task_not_saved', err: error },
-        'the task id could not be saved yet',
-      );
+      context.log.error({ ...said, err: error }, 'what the provider answered could not be saved yet');
       if (context.now() > giveUpAt) throw error;
       await wait(backoffMs(failures, 100, 5000, context.dice()));
     }
@@ -330,7 +370,7 @@ async function declareUnconfirmed(
   reason: string,
 ): Promise<Outcome> {
   const { log, now, config } = context;
-  await applyVerdict(context, submitting, async (record, expect) => {
+  await applyVerdict(context, submitting, answer, false, async (record, expect) => {
     if (record.state === 'unconfirmed')
       return answer === null || context.store.amend(record, { expect, answer });
     const event = { type: 'unconfirmed', text: reason };

@@ -54,7 +54,11 @@ export function createFinishWatch(eventsKey: string, openReader: () => Promise<R
   }
 
   async function ensureReading(): Promise<void> {
-    reader ??= openReader();
+    reader ??= openReader().catch((error: unknown) => {
+      // The next wait tries to connect again.
+      reader = null;
+      throw error;
+    });
     const redis = await reader;
     if (reading) return;
     // From here on nothing is missed: the newest entry that exists now is where reading begins.
@@ -74,7 +78,16 @@ export function createFinishWatch(eventsKey: string, openReader: () => Promise<R
       };
       const set = waiters.get(generationId) ?? new Set();
       waiters.set(generationId, set.add(notice));
-      await ensureReading();
+      const leave = () => {
+        set.delete(notice);
+        if (set.size === 0) waiters.delete(generationId);
+      };
+      try {
+        await ensureReading();
+      } catch (error) {
+        leave();
+        throw error;
+      }
 
       return {
         async next({ timeoutMs, signal }) {
@@ -95,10 +108,7 @@ export function createFinishWatch(eventsKey: string, openReader: () => Promise<R
           woken = false;
           wake = () => {};
         },
-        close() {
-          set.delete(notice);
-          if (set.size === 0) waiters.delete(generationId);
-        },
+        close: leave,
       };
     },
 

@@ -89,6 +89,10 @@ export interface Generation {
 
 /** A generation with what only the stages need. */
 export interface GenerationRecord extends Generation {
+  /** How many transitions there were: a change is made only to what it was decided from, never to a later round. */
+  readonly rev: number;
+  /** Mark of the operator's last decision, so that a command which is sent twice is known again. */
+  readonly decision: string | null;
   /** Told apart from every other writer of `submitting`, also across a reconnect that sends a command twice. */
   readonly submitNonce: string | null;
   /** Connections that failed before anything was sent. */
@@ -149,6 +153,8 @@ export function readRecord(id: string, hash: Readonly<Record<string, string>>): 
     finishedAt: number(hash['finishedAt']),
     updatedAt: Number(hash['updatedAt']),
     deadlineAt: number(hash['deadlineAt']),
+    rev: Number(hash['rev'] ?? 0),
+    decision: hash['decision'] ?? null,
     submitNonce: hash['submitNonce'] ?? null,
     submitFailures: Number(hash['submitFailures'] ?? 0),
     resubmits: Number(hash['resubmits'] ?? 0),
@@ -171,6 +177,8 @@ export function readRecord(id: string, hash: Readonly<Record<string, string>>): 
 /** What a door shows: the record without what only the stages need. */
 export function toGeneration(record: GenerationRecord): Generation {
   const {
+    rev: _rev,
+    decision: _decision,
     submitNonce: _nonce,
     submitFailures: _failures,
     resubmits: _resubmits,

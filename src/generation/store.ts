@@ -18,16 +18,19 @@ const MAX_EVENTS = 10_000;
 /**
  * CREATE. Writes a new generation, unless its idempotency key is taken.
  * KEYS 1 record · 2 state index · 3 tenant's state index · 4 live · 5 events · 6 idempotency key (else the record again)
- * ARGV 1 id · 2 '<id> <digest>' or '' · 3 MAXLEN of the events · 4 now · 5 tenant · 6… field, value, …
+ * ARGV 1 id · 2 '<id> <digest>' or '' · 3 MAXLEN of the events · 4 now · 5 tenant · 6 prefix of records · 7… field, value, …
+ * Run a second time (a lost reply makes ioredis send it again) it does nothing, however far the generation has come. A
+ * key whose generation is gone is free.
  * Returns what the idempotency key held already, or false when the generation was written.
  */
 const CREATE = `
+if redis.call('EXISTS', KEYS[1]) == 1 then return false end
 if ARGV[2] ~= '' then
   local taken = redis.call('GET', KEYS[6])
-  if taken then return taken end
+  if taken and redis.call('EXISTS', ARGV[6] .. string.match(taken, '^[^ ]*')) == 1 then return taken end
   redis.call('SET', KEYS[6], ARGV[2])
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 6))
+redis.call('HSET', KEYS[1], unpack(ARGV, 7))
 redis.call('ZADD', KEYS[2], 0, ARGV[1])
 redis.call('ZADD', KEYS[3], 0, ARGV[1])
 redis.call('ZADD', KEYS[4], 0, ARGV[1])
@@ -45,6 +48,7 @@ return false
  *      10 MAXLEN of the events · 11 MAXLEN of the answers · 12 number of expected fields · 13 of set · 14 of removed
  *      15 of counted · 16 tenant · 17 type of a notification or '' · 18 '1' when it is one of progress
  *      then: expected field, value … · set field, value … · removed fields · counted fields
+ * The key is touched only while it is this generation's own: after it expired another one may hold it.
  * A notification holds a copy of the record as it is now. Of progress only the newest is kept, and none after an end.
  * Returns 1 when done, 0 when state or an expected field differ, -1 when there is no such record.
  */
@@ -67,6 +71,7 @@ at = at + removed
 for i = at, at + tonumber(ARGV[15]) - 1 do redis.call('HINCRBY', KEYS[1], ARGV[i], 1) end
 if ARGV[3] ~= ARGV[4] then
   redis.call('HSET', KEYS[1], 'state', ARGV[4])
+  redis.call('HINCRBY', KEYS[1], 'rev', 1)
   redis.call('ZREM', KEYS[2], ARGV[1])
   redis.call('ZADD', KEYS[3], 0, ARGV[1])
   redis.call('ZREM', KEYS[4], ARGV[1])
@@ -82,8 +87,14 @@ if ARGV[6] ~= '' then
   redis.call('RPUSH', KEYS[8], ARGV[6])
   redis.call('LTRIM', KEYS[8], -tonumber(ARGV[11]), -1)
 end
-if ARGV[7] == '0' then redis.call('PERSIST', KEYS[9])
-elseif ARGV[7] ~= '' then redis.call('PEXPIRE', KEYS[9], ARGV[7]) end
+if ARGV[7] ~= '' then
+  local holder = redis.call('GET', KEYS[9])
+  local mine = holder and string.match(holder, '^[^ ]*') == ARGV[1]
+  if ARGV[7] == '0' and not holder then
+    redis.call('SET', KEYS[9], ARGV[1] .. ' ' .. (redis.call('HGET', KEYS[1], 'requestDigest') or ''))
+  elseif ARGV[7] == '0' and mine then redis.call('PERSIST', KEYS[9])
+  elseif mine then redis.call('PEXPIRE', KEYS[9], ARGV[7]) end
+end
 if ARGV[17] ~= '' then
   local n = redis.call('HINCRBY', KEYS[1], 'notifications', 1)
   local copy = { n = n, type = ARGV[17], at = ARGV[2], record = redis.call('HGETALL', KEYS[1]) }
@@ -95,15 +106,16 @@ return 1
 `;
 
 /**
- * PRUNE. Forgets a finished generation, if it is still in the state it was chosen in.
- * KEYS 1 record · 2 answers · 3 owed notifications · 4 dead ones · 5… indexes that hold its id
+ * PRUNE. Forgets a finished generation, if it is still in the state it was chosen in and nothing is due for it.
+ * KEYS 1 record · 2 answers · 3 owed notifications · 4 dead ones · 5 live · 6… indexes that hold its id
  * ARGV 1 id · 2 state
  * Returns 1 when it was forgotten.
  */
 const PRUNE = `
 if redis.call('HGET', KEYS[1], 'state') ~= ARGV[2] then return 0 end
+if redis.call('ZSCORE', KEYS[5], ARGV[1]) then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
-for i = 5, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+for i = 6, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
 return 1
 `;
 
@@ -208,20 +220,17 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
   async function change(record: GenerationRecord, to: State, change: Change): Promise<boolean> {
     const { id, state: from } = record;
     const at = now();
-    const expected = Object.entries(change.expect ?? {});
+    // The revision makes sure that a change decided in one round is not made in a later one that looks the same.
+    const expected = [['rev', record.rev === 0 ? '' : String(record.rev)], ...Object.entries(change.expect ?? {})];
     const fields: FieldPatch = { ...change.set, updatedAt: at };
     const set = present(fields);
     const removed = Object.keys(fields).filter((field) => fields[field] === null);
     const counted = change.count ?? [];
     const { tenant, idempotencyKey } = record;
-    const idempotencyTtl =
-      idempotencyKey === null || from === to
-        ? ''
-        : isTerminal(to)
-          ? idempotencyTtlMs
-          : isTerminal(from)
-            ? 0
-            : '';
+    // Kept for good while something may still come of the generation, which for an expired one is its late check.
+    const over = isTerminal(to) && change.live === false;
+    const goesOn = change.live === true && isTerminal(from);
+    const idempotencyTtl = idempotencyKey === null ? '' : over ? idempotencyTtlMs : goesOn ? 0 : '';
     const notification = announced(record, to, change);
     const done = await scripts.reelhaulChange(
       keys.record(id),
@@ -277,6 +286,7 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
         MAX_EVENTS,
         createdAt,
         tenant,
+        keys.record(''),
         ...present({
           ...fields,
           v: RECORD_VERSION,
@@ -343,7 +353,7 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       const ids = await redis.zrange(index, '-', `(${firstIdAt(cutoffAt)}`, 'BYLEX', 'LIMIT', 0, limit);
       const rows = await Promise.all(ids.map((id) => redis.hmget(keys.record(id), 'finishedAt', 'tenant')));
       const pruned = await Promise.all(
-        ids.map((id, i) => {
+        ids.map(async (id, i) => {
           const [finishedAt, tenant] = rows[i] ?? [];
           if (Number(finishedAt ?? 0) >= cutoffAt) return 0;
           const parts = [
@@ -353,9 +363,9 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
             keys.deadNotifications(id),
           ];
           const indexes = [
+            keys.live,
             index,
             keys.tenantState(tenant ?? '', state),
-            keys.live,
             keys.notificationsOwed,
             keys.notificationsDead,
           ];

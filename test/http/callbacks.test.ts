@@ -37,7 +37,7 @@ async function setUp(environment: Record<string, string> = {}): Promise<void> {
 beforeEach(() => setUp());
 afterEach(async () => {
   await server.close();
-  await redis.quit();
+  await redis.quit().catch(() => {});
   await bed.close();
 });
 
@@ -114,15 +114,15 @@ test('one brings the next poll forward', async () => {
 test('a wrong token is refused before Redis is asked, and changes nothing', async () => {
   const { id } = await bed.enqueue('guarded');
   const other = await bed.enqueue('other');
-  const before = Number(/cmdstat_hgetall:calls=(\d+)/.exec(await bed.redis.info('commandstats'))?.[1] ?? 0);
+  // With Redis out of reach, whatever asks it ends as 503.
+  redis.disconnect();
   const urls = [
     `${publicUrl}/callbacks/runway/${id}/wrong`,
     `${publicUrl}/callbacks/runway/not-an-id/wrong`,
     urlOf(id).replace(id, other.id),
   ];
   for (const url of urls) expect((await call(url, { task_id: 'x' })).status).toBe(404);
-  const after = Number(/cmdstat_hgetall:calls=(\d+)/.exec(await bed.redis.info('commandstats'))?.[1] ?? 0);
-  expect(after - before).toBe(0);
+  expect((await call(urlOf(id), { task_id: 'x' })).status).toBe(503);
   expect(await bed.reelhaul.get(id)).toMatchObject({ state: 'queued', taskId: null });
 });
 
