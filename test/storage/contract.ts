@@ -6,6 +6,7 @@ import { PassThrough, pipeline, Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { InvalidInputError, StorageConflictError, StorageError } from '../../src/errors.js';
 import type { Storage } from '../../src/storage/storage.js';
+import { until } from '../support/until.js';
 
 export interface StorageUnderTest {
   readonly storage: Storage;
@@ -257,6 +258,7 @@ export function describeStorage(
       const source = Readable.from(
         (async function* () {
           yield bytes;
+          await until(async () => (await under.everything()).length > 0, 'the first bytes to be down');
           removed = await storage.removeAbandoned(-60_000);
           yield Buffer.from('end');
         })(),

@@ -97,6 +97,21 @@ describe('the local disk', () => {
     }
   });
 
+  test('does not leave the archive by a symbolic link that comes up while it is writing', async () => {
+    const outside = await mkdtemp(join(tmpdir(), 'reelhaul-outside-'));
+    const source = Readable.from(
+      (async function* () {
+        yield Buffer.from('x');
+        await symlink(outside, join(root, 'a'));
+      })(),
+      { objectMode: false },
+    );
+    const outcome = createLocalStorage({ root }).put('a/k', source, type);
+    await expect(outcome).rejects.toMatchObject({ name: 'StorageError', retryable: false });
+    expect(await readdir(outside)).toEqual([]);
+    await rm(outside, { recursive: true });
+  });
+
   test('neither follows nor replaces a symbolic link that stands in place of a file', async () => {
     const outside = join(await mkdtemp(join(tmpdir(), 'reelhaul-outside-')), 'secret');
     await writeFile(outside, 'secret');

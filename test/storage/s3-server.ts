@@ -15,7 +15,9 @@ export const BUCKET = 'reels';
 export const CREDENTIALS = { accessKeyId: 'S3RVER', secretAccessKey: 'S3RVER' };
 
 /** Answers in place of the server; null lets the request through. */
-export type Fault = (request: IncomingMessage) => { status: number; code: string } | 'hangUp' | null;
+export type Fault = (
+  request: IncomingMessage,
+) => { status: number; code: string } | 'hangUp' | 'silence' | null;
 
 export interface S3Server {
   readonly endpoint: string;
@@ -129,6 +131,7 @@ export async function startS3Server(): Promise<S3Server> {
       request.socket.destroy();
       return;
     }
+    if (trouble === 'silence') return;
     if (trouble !== null) {
       request.resume();
       refuse(response, trouble.status, trouble.code);

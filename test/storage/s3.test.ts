@@ -180,6 +180,19 @@ describe('S3', () => {
     expect(await server.everything()).toEqual([]);
   });
 
+  test('does not wait for parts on their way when it is aborted', async () => {
+    const controller = new AbortController();
+    const reason = new Error('shutting down');
+    server.setFault(({ url }) => {
+      if (!/partNumber/.test(url ?? '')) return null;
+      controller.abort(reason);
+      return 'silence';
+    });
+    const outcome = storage.put('k', endlessStream(), { ...type, signal: controller.signal });
+    await expect(outcome).rejects.toBe(reason);
+    expect(await server.everything()).toEqual([]);
+  });
+
   test('says nothing of a failed clearing; the sweep finds what is left', async () => {
     server.setFault(({ url, method }) =>
       /partNumber=2/.test(url ?? '') || method === 'DELETE' ? { status: 403, code: 'AccessDenied' } : null,
