@@ -123,7 +123,7 @@ function createWait({ redis, keys, settings }: LedgerDeps) {
     };
     let next = questions.length;
     const enoughReplicas = replicas === 0 || Number(reply(next++) ?? 0) >= replicas;
-    const onDisk = !aof || Number((reply(next++) as readonly number[] | null)?.[0] ?? 0) >= 1;
+    const onDisk = !aof || ((reply(next++) as readonly number[] | null)?.[0] ?? 0) >= 1;
     return questions.map((_, i) => enoughReplicas && onDisk && reply(i) === 1);
   }
 
