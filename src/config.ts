@@ -3,6 +3,7 @@
  * message, with what was expected and what was got; a secret is never repeated in it. `.env.example` lists the same
  * variables, and a test compares the two.
  */
+import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { ConfigError, InvalidInputError, type Problem } from './errors.js';
 import { parseAllowedHosts } from './provider/allowed-hosts.js';
@@ -110,6 +111,30 @@ const webhookSecrets = z
     }
   });
 
+/**
+ * `token[:tenant][:ro]` entries separated by commas. Only digests are kept, so that nothing that prints the
+ * configuration can give a token away; one may also be given as `sha256-<hex>`, and is then nowhere at all.
+ */
+const tokenList = z.string().transform((text, issue) =>
+  text
+    .split(',')
+    .map((part) => part.trim())
+    .filter(Boolean)
+    .map((entry, i) => {
+      const complain = (expected: string) =>
+        issue.addIssue({ code: 'custom', message: `expected ${expected} (entry ${i + 1} is not that)` });
+      const [token = '', tenant = '', mode = '', ...rest] = entry.split(':');
+      const [, given] = /^sha256-([0-9a-f]{64})$/.exec(token) ?? [];
+      if (!/^[\x21-\x7e]{16,}$/.test(token)) complain('a token of at least 16 printable characters');
+      if (rest.length > 0 || (mode !== '' && mode !== 'ro'))
+        complain('token, token:tenant or token:tenant:ro');
+      if (tenant === 'ro' && mode === '') complain('token::ro for a read-only token of all tenants');
+      if (tenant.length > 128) complain('a tenant of at most 128 characters');
+      const digest = given ?? createHash('sha256').update(token).digest('hex');
+      return { digest, tenant: tenant === '' ? null : tenant, readOnly: mode === 'ro' };
+    }),
+);
+
 const keyTemplate = z.string().superRefine((text, issue) => {
   for (const { message } of keyTemplateProblems(text)) issue.addIssue({ code: 'custom', message });
 });
@@ -134,6 +159,8 @@ const shape = {
   PUBLIC_URL: httpUrl().or(z.literal('')).default(''),
   CALLBACK_SECRET: z.string().default(''),
   CALLBACK_PLACEHOLDER_URL: url(['https:', 'http:']).default('https://example.com/webhook'),
+  API_TOKENS: tokenList.default([]),
+  API_RATE_LIMIT: integer(0, 1_000_000, 'requests per minute').default(600),
   PORT: integer(0, 65_535, 'a port').default(3000),
   LOG_LEVEL: oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent').default('info'),
   SHUTDOWN_TIMEOUT_MS: milliseconds(100).default(100_000),

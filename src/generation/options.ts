@@ -27,27 +27,38 @@ const name = (max: number) =>
 
 export const optionsSchema = z
   .strictObject({
-    /** The same key with the same request gives the same generation, per tenant. */
-    idempotencyKey: name(255).optional(),
+    idempotencyKey: name(255)
+      .optional()
+      .describe('the same key with the same request gives the same generation, per tenant'),
     tenant: name(128).default('default'),
-    /** 1 (first) to 2,097,152 (last), as in BullMQ; without one a generation goes before all that have one. */
-    priority: z.int().min(1).max(2_097_152).optional(),
-    /** Wait this long before the submit. */
-    delayMs: z.int().min(0).max(MAX_DELAY_MS).optional(),
-    /** Submit not before this instant (epoch milliseconds, or a Date). */
-    runAt: z.union([z.int().min(0).max(8.64e15), z.date().transform((date) => date.getTime())]).optional(),
-    /** How long, from now, the app is patient. Default: `GENERATION_DEADLINE_MS` from the provider's acceptance. */
-    deadlineMs: z.int().min(1).max(MAX_DELAY_MS).optional(),
-    /** Anything the app wants back: a JSON object. */
+    priority: z
+      .int()
+      .min(1)
+      .max(2_097_152)
+      .optional()
+      .describe('1 is first; without one a generation goes before all that have one'),
+    delayMs: z.int().min(0).max(MAX_DELAY_MS).optional().describe('wait this long before the submit'),
+    runAt: z
+      .union([z.int().min(0).max(8.64e15), z.date().transform((date) => date.getTime())])
+      .optional()
+      .describe('submit not before this instant (epoch milliseconds; in the library also a Date)'),
+    deadlineMs: z
+      .int()
+      .min(1)
+      .max(MAX_DELAY_MS)
+      .optional()
+      .describe('patience, from now; default GENERATION_DEADLINE_MS from the provider’s acceptance'),
     metadata: z
       .record(z.string(), z.json())
       .refine((metadata) => Buffer.byteLength(JSON.stringify(metadata)) <= MAX_METADATA_BYTES, {
         message: `expected at most ${MAX_METADATA_BYTES} bytes of JSON`,
       })
-      .default({}),
-    /** What to do when it cannot be known whether the submit was accepted. Default: `UNCONFIRMED_POLICY`. */
-    onUnconfirmed: z.enum(['hold', 'resubmit', 'fail']).optional(),
-    /** Where a signed POST tells that the generation is over (docs/notifications.md). */
+      .default({})
+      .describe('anything the app wants back'),
+    onUnconfirmed: z
+      .enum(['hold', 'resubmit', 'fail'])
+      .optional()
+      .describe('when nobody knows whether the submit was accepted; default UNCONFIRMED_POLICY'),
     notifyUrl: z
       .string()
       .max(MAX_URL_LENGTH)
@@ -55,9 +66,12 @@ export const optionsSchema = z
         const expected = whyNotANotifyUrl(text);
         if (expected !== null) issue.addIssue({ code: 'custom', message: `expected ${expected}` });
       })
-      .optional(),
-    /** `end` (default): every end. `progress`: each step and each new percentage as well. */
-    notifyOn: z.enum(['end', 'progress']).optional(),
+      .optional()
+      .describe('where a signed POST tells that the generation is over'),
+    notifyOn: z
+      .enum(['end', 'progress'])
+      .optional()
+      .describe('end (default): every end; progress: each step and each new percentage as well'),
   })
   .refine((options) => options.notifyOn === undefined || options.notifyUrl !== undefined, {
     path: ['notifyOn'],

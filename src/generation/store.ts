@@ -221,7 +221,10 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
     const { id, state: from } = record;
     const at = now();
     // The revision makes sure that a change decided in one round is not made in a later one that looks the same.
-    const expected = [['rev', record.rev === 0 ? '' : String(record.rev)], ...Object.entries(change.expect ?? {})];
+    const expected = [
+      ['rev', record.rev === 0 ? '' : String(record.rev)],
+      ...Object.entries(change.expect ?? {}),
+    ];
     const fields: FieldPatch = { ...change.set, updatedAt: at };
     const set = present(fields);
     const removed = Object.keys(fields).filter((field) => fields[field] === null);

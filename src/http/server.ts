@@ -1,11 +1,18 @@
-/** The HTTP server: the provider's callbacks, and a health check. It listens on all addresses, since callbacks come from outside. */
+/**
+ * The HTTP server: the API for apps, the provider's callbacks, and a health check.
+ *
+ * Callbacks come from outside, so with `PUBLIC_URL` it listens on all addresses; so it does with `API_TOKENS`. With
+ * neither it listens on this machine only. Whatever it listens on, without tokens the API answers only this machine.
+ */
 import { serve, type ServerType } from '@hono/node-server';
-import { Hono } from 'hono';
 import type { AddressInfo } from 'node:net';
 import type { Hub } from '../hub.js';
+import { createReelhaulOn } from '../reelhaul.js';
+import { createApi } from './api.js';
 import { createCallbackRoutes } from './callbacks.js';
 
-const REQUEST_TIMEOUT_MS = 15_000;
+/** To send the whole request. */
+const REQUEST_TIMEOUT_MS = 60_000;
 const HEADERS_TIMEOUT_MS = 5000;
 
 export interface RunningServer {
@@ -15,25 +22,43 @@ export interface RunningServer {
 
 /** Starts to listen on `PORT` (0: any free one). Rejects when the port is taken. */
 export async function startServer(hub: Hub): Promise<RunningServer> {
-  const app = new Hono();
+  const { config, log, redis } = hub;
+  const openReader = async () => {
+    const reader = redis.duplicate({ maxRetriesPerRequest: null, enableOfflineQueue: true });
+    reader.on('error', () => {});
+    return reader;
+  };
+  const reelhaul = createReelhaulOn(hub, openReader, async () => {});
+  const api = createApi(hub, reelhaul);
+  const { app } = api;
   app.route('/', createCallbackRoutes(hub));
   app.get('/healthz', (c) => c.json({ ok: true }));
+
+  const open = config.API_TOKENS.length > 0;
+  const hostname = open || config.PUBLIC_URL ? {} : { hostname: '127.0.0.1' };
   const server = await new Promise<ServerType>((resolve, reject) => {
-    const listening = serve({ fetch: app.fetch, port: hub.config.PORT }, () => resolve(listening));
+    const listening = serve({ fetch: app.fetch, port: config.PORT, ...hostname }, () => resolve(listening));
     listening.once('error', reject);
   });
   if ('requestTimeout' in server) {
     server.requestTimeout = REQUEST_TIMEOUT_MS;
     server.headersTimeout = HEADERS_TIMEOUT_MS;
   }
-  const { port } = server.address() as AddressInfo;
-  hub.log.info({ port, callbacks: hub.config.PUBLIC_URL || 'off (PUBLIC_URL is not set)' }, 'server started');
+  const { port, address } = server.address() as AddressInfo;
+  log.info(
+    { port, address, callbacks: config.PUBLIC_URL || 'off (PUBLIC_URL is not set)', docs: '/docs' },
+    'server started',
+  );
+  if (!open) log.warn('API_TOKENS is not set: the API answers only to this machine, asked as localhost');
   return {
     port,
-    close: () =>
-      new Promise((resolve, reject) => {
+    async close() {
+      const stopped = new Promise<void>((resolve, reject) => {
         server.close((error) => (error ? reject(error) : resolve()));
-        if ('closeIdleConnections' in server) server.closeIdleConnections();
-      }),
+      });
+      await api.close();
+      if ('closeIdleConnections' in server) server.closeIdleConnections();
+      await stopped;
+    },
   };
 }

@@ -1,0 +1,92 @@
+/** The API put together: who may come in, how often and for how long, and what every error looks like. */
+import { Hono, type MiddlewareHandler } from 'hono';
+import type { Hub } from '../hub.js';
+import type { Reelhaul } from '../reelhaul.js';
+import { openStorage } from '../storage/open.js';
+import type { Storage } from '../storage/storage.js';
+import { requireAccess, type ApiEnv } from './access.js';
+import { createAssetRoutes } from './assets.js';
+import { PAGE_POLICY, renderDocs } from './docs-page.js';
+import { createEventRoutes } from './events.js';
+import { createGenerationRoutes } from './generations.js';
+import { createNotificationRoutes } from './notifications.js';
+import { createOpenApiDocument, type OpenApiDocument } from './openapi.js';
+import { answerProblem, describeError, HttpError } from './problems.js';
+import { limitRate } from './rate-limit.js';
+
+/** From the last byte of the request to the first of the answer. */
+const ANSWER_TIMEOUT_MS = 30_000;
+
+export interface Api {
+  readonly app: Hono<ApiEnv>;
+  /** Ends open event streams and lets go of the storage. */
+  close(): Promise<void>;
+}
+
+/** Which methods a path of the document has; null when it has no such path. */
+function methodsOf({ paths }: OpenApiDocument, path: string): string[] | null {
+  const known = Object.entries(paths).find(([template]) =>
+    new RegExp(`^${template.replaceAll(/\{\w+\}/g, '[^/]+')}$`).test(path),
+  );
+  return known ? Object.keys(known[1]).map((method) => method.toUpperCase()) : null;
+}
+
+/** What a slow handler does goes on; only nobody waits for it any more. An idempotency key makes asking again safe. */
+const limitTime: MiddlewareHandler<ApiEnv> = async (_, next) => {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    const error = new HttpError(504, 'timeout', `No answer within ${ANSWER_TIMEOUT_MS / 1000} s; ask again.`);
+    timer = setTimeout(reject, ANSWER_TIMEOUT_MS, error);
+  });
+  try {
+    await Promise.race([next(), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+};
+
+export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
+  const { config, log, redis } = hub;
+  const app = new Hono<ApiEnv>();
+  const document = createOpenApiDocument();
+  const page = renderDocs(document);
+  const events = createEventRoutes(hub, reelhaul);
+  let storage: Promise<Storage> | null = null;
+  const openedStorage = () => (storage ??= openStorage(config.STORAGE_URL));
+
+  app.get('/openapi.json', (c) => c.json(document));
+  app.get('/docs', (c) =>
+    c.html(page, 200, { 'content-security-policy': PAGE_POLICY, 'x-content-type-options': 'nosniff' }),
+  );
+
+  app.use('/v1/*', requireAccess(config.API_TOKENS), limitRate(hub));
+  app.use('/v1/*', limitTime);
+  app.route('/v1', createGenerationRoutes(reelhaul));
+  app.route('/v1', createAssetRoutes(reelhaul, openedStorage));
+  app.route('/v1', events.routes);
+  app.route('/v1', createNotificationRoutes(reelhaul));
+
+  app.notFound((c) => {
+    const allowed = methodsOf(document, c.req.path);
+    const error = allowed
+      ? new HttpError(405, 'method_not_allowed', `Expected ${allowed.join(' or ')}.`, {
+          allow: allowed.join(', '),
+        })
+      : new HttpError(404, 'not_found', 'There is nothing here; /docs shows what there is.');
+    return answerProblem(c, error, false);
+  });
+  app.onError((error, c) => {
+    const unavailable = redis.status !== 'ready';
+    if (!describeError(error))
+      log.error({ err: error, method: c.req.method, path: c.req.path }, 'a request failed');
+    return answerProblem(c, error, unavailable);
+  });
+
+  return {
+    app,
+    async close() {
+      events.close();
+      await (await storage)?.close();
+    },
+  };
+}

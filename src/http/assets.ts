@@ -1,0 +1,81 @@
+/**
+ * Stored files: `GET /v1/generations/:id/assets/:name`. Storage that gives links (S3) is redirected to; files on a disk
+ * are served from here, whole or in one range (RFC 9110, 14), with the digest as their strong validator.
+ */
+import { Readable } from 'node:stream';
+import { Hono } from 'hono';
+import { NotFoundError } from '../errors.js';
+import type { Reelhaul } from '../reelhaul.js';
+import type { Storage } from '../storage/storage.js';
+import type { ApiEnv } from './access.js';
+import { seen } from './generations.js';
+import { HttpError } from './problems.js';
+import { ASSET_NAMES } from './schemas.js';
+
+const LINK_SECONDS = 300;
+
+interface Range {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** The one range that is asked for; null for none, or for forms that may be answered with the whole file. */
+export function readRange(header: string | undefined, sizeBytes: number): Range | 'unsatisfiable' | null {
+  const [whole, first = '', last = ''] = /^bytes=(\d*)-(\d*)$/.exec(header?.trim() ?? '') ?? [];
+  if (whole === undefined || (first === '' && last === '')) return null;
+  if (first === '') {
+    const length = Math.min(Number(last), sizeBytes);
+    return length === 0 ? 'unsatisfiable' : { start: sizeBytes - length, end: sizeBytes - 1 };
+  }
+  const start = Number(first);
+  const end = last === '' ? sizeBytes - 1 : Math.min(Number(last), sizeBytes - 1);
+  if (last !== '' && Number(last) < start) return null;
+  return start >= sizeBytes ? 'unsatisfiable' : { start, end };
+}
+
+/** @param openedStorage opens the storage when it is first needed. */
+export function createAssetRoutes(reelhaul: Reelhaul, openedStorage: () => Promise<Storage>): Hono<ApiEnv> {
+  const routes = new Hono<ApiEnv>();
+
+  routes.get('/generations/:id/assets/:name', async (c) => {
+    const { assets, id } = await seen(reelhaul, c.var.caller, c.req.param('id'));
+    const name = ASSET_NAMES.find((known) => known === c.req.param('name'));
+    const asset = name === undefined ? null : assets?.[name];
+    if (!asset) throw new NotFoundError(`${id} with such an asset in storage`);
+    const storage = await openedStorage();
+    if (storage.urlFor) {
+      const link = await storage.urlFor(asset.key, { expiresInSeconds: LINK_SECONDS });
+      return c.body(null, 302, { location: link, 'cache-control': 'no-store' });
+    }
+
+    const stored = await storage.stat(asset.key);
+    if (!stored) throw new HttpError(404, 'asset_missing', 'The file is no longer in storage.');
+    const { sizeBytes } = stored;
+    const etag = `"${asset.sha256}"`;
+    const headers: Record<string, string> = {
+      etag,
+      'accept-ranges': 'bytes',
+      'content-type': asset.contentType,
+      'cache-control': 'private, max-age=31536000, immutable',
+      'x-content-type-options': 'nosniff',
+    };
+    if (c.req.header('if-none-match') === etag) return c.body(null, 304, headers);
+    const condition = c.req.header('if-range');
+    const unchanged = condition === undefined || condition === etag;
+    const range = unchanged ? readRange(c.req.header('range'), sizeBytes) : null;
+    if (range === 'unsatisfiable') {
+      throw new HttpError(416, 'range_not_satisfiable', `The file has ${sizeBytes} bytes.`, {
+        'content-range': `bytes */${sizeBytes}`,
+      });
+    }
+    const length = range ? range.end - range.start + 1 : sizeBytes;
+    if (range) headers['content-range'] = `bytes ${range.start}-${range.end}/${sizeBytes}`;
+    headers['content-length'] = String(length);
+    const status = range ? 206 : 200;
+    if (c.req.method === 'HEAD') return c.body(null, status, headers);
+    const file = await storage.read(asset.key, range ?? undefined);
+    return c.body(Readable.toWeb(file) as ReadableStream, status, headers);
+  });
+
+  return routes;
+}

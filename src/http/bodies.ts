@@ -1,0 +1,53 @@
+/** Bodies of requests: bounded, JSON only, and read before anything is done. */
+import type { Context } from 'hono';
+import { bodyLimit } from 'hono/body-limit';
+import { z } from 'zod';
+import { InvalidInputError } from '../errors.js';
+import { HttpError } from './problems.js';
+
+/** One generation; its parts have tighter limits of their own. */
+export const MAX_BODY_BYTES = 256 * 1024;
+export const MAX_BATCH_BYTES = 16 * 1024 * 1024;
+
+export function atMost(maxSize: number) {
+  return bodyLimit({
+    maxSize,
+    onError: () => {
+      throw new HttpError(413, 'body_too_large', `Expected a body of at most ${maxSize} bytes.`);
+    },
+  });
+}
+
+/**
+ * The JSON of the body. Only `application/json` is taken, which a web page of another origin cannot send unasked.
+ * @param ifEmpty what an empty body means; without it an empty body is an error.
+ */
+export async function readJson(c: Context, ifEmpty?: unknown): Promise<unknown> {
+  const text = await c.req.text();
+  if (text === '' && ifEmpty !== undefined) return ifEmpty;
+  const type = c.req.header('content-type') ?? '';
+  if (!/^application\/([\w.-]+\+)?json\s*(;|$)/i.test(type))
+    throw new HttpError(415, 'not_json', 'Expected Content-Type: application/json.');
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    throw new HttpError(400, 'malformed_json', 'Expected a body that is JSON.');
+  }
+}
+
+/**
+ * Checks against a schema.
+ * @throws InvalidInputError naming every bad field.
+ */
+export function check<T extends z.ZodType>(schema: T, value: unknown, what: string): z.output<T> {
+  const result = schema.safeParse(value);
+  if (result.success) return result.data;
+  throw new InvalidInputError(
+    what,
+    result.error.issues.flatMap((issue) =>
+      issue.code === 'unrecognized_keys'
+        ? issue.keys.map((key) => ({ path: [...issue.path, key].join('.'), message: 'unknown field' }))
+        : [{ path: issue.path.join('.'), message: issue.message }],
+    ),
+  );
+}

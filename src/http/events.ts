@@ -1,0 +1,110 @@
+/**
+ * Events as a stream of server-sent events. Each has the cursor as its `id`, so a client that reconnects with
+ * `Last-Event-ID` misses nothing that the bounded stream still holds. The stream of one generation begins with that
+ * generation as it is, read after the place from which events are told, so that nothing falls between the two.
+ *
+ * Each open stream holds a connection to Redis; there are at most `MAX_STREAMS` of them per process.
+ */
+import { Hono, type Context } from 'hono';
+import { streamSSE } from 'hono/streaming';
+import { InvalidInputError } from '../errors.js';
+import { isCursor } from '../generation/events.js';
+import type { Generation } from '../generation/record.js';
+import type { Hub } from '../hub.js';
+import type { Reelhaul } from '../reelhaul.js';
+import type { ApiEnv } from './access.js';
+import { check } from './bodies.js';
+import { seen, tenantOf } from './generations.js';
+import { HttpError } from './problems.js';
+import { eventsQuerySchema } from './schemas.js';
+
+const MAX_STREAMS = 200;
+/** Proxies close connections on which nothing is said; most after 60 s. */
+const HEARTBEAT_MS = 15_000;
+const RECONNECT_MS = 2000;
+
+export interface EventRoutes {
+  readonly routes: Hono<ApiEnv>;
+  /** Ends all open streams: a server that stops waits for none of them. */
+  close(): void;
+}
+
+export function createEventRoutes(hub: Hub, reelhaul: Reelhaul): EventRoutes {
+  const routes = new Hono<ApiEnv>();
+  const open = new Set<AbortController>();
+
+  async function startingPoint(c: Context, asked: string | undefined): Promise<string> {
+    const cursor = c.req.header('last-event-id') ?? asked;
+    if (cursor !== undefined) {
+      if (isCursor(cursor)) return cursor;
+      throw new InvalidInputError('The events cannot be read', [
+        { path: 'Last-Event-ID', message: 'expected the id of an event' },
+      ]);
+    }
+    const newest = await hub.redis.xrevrange(hub.store.keys.events, '+', '-', 'COUNT', 1);
+    return newest[0]?.[0] ?? '0-0';
+  }
+
+  function stream(
+    c: Context<ApiEnv>,
+    filter: { cursor: string; tenant?: string | undefined; generationId?: string },
+    first: Generation | null,
+  ): Response {
+    if (open.size >= MAX_STREAMS) {
+      throw new HttpError(503, 'too_many_streams', `At most ${MAX_STREAMS} event streams at once.`, {
+        'retry-after': '10',
+      });
+    }
+    const ended = new AbortController();
+    open.add(ended);
+    c.header('cache-control', 'no-store');
+    c.header('x-accel-buffering', 'no');
+    return streamSSE(c, async (sse) => {
+      sse.onAbort(() => ended.abort());
+      const heartbeat = setInterval(() => void sse.write(': still here\n\n'), HEARTBEAT_MS);
+      try {
+        await sse.writeSSE({
+          id: filter.cursor,
+          retry: RECONNECT_MS,
+          event: first ? 'generation' : 'hello',
+          data: JSON.stringify(first ?? {}),
+        });
+        const { cursor, tenant, generationId } = filter;
+        const events = reelhaul.events({
+          cursor,
+          ...(tenant === undefined ? {} : { tenant }),
+          ...(generationId === undefined ? {} : { generationId }),
+          signal: ended.signal,
+        });
+        for await (const event of events)
+          await sse.writeSSE({ id: event.cursor, event: event.type, data: JSON.stringify(event) });
+      } catch (error) {
+        if (!ended.signal.aborted) hub.log.warn({ err: error }, 'an event stream ended early');
+      } finally {
+        clearInterval(heartbeat);
+        open.delete(ended);
+      }
+    });
+  }
+
+  routes.get('/events', async (c) => {
+    const query = check(eventsQuerySchema, c.req.query(), 'The events cannot be read');
+    const tenant = tenantOf(c.var.caller, query.tenant);
+    return stream(c, { cursor: await startingPoint(c, query.cursor), tenant }, null);
+  });
+
+  routes.get('/generations/:id/events', async (c) => {
+    const { caller } = c.var;
+    const { cursor: asked } = check(eventsQuerySchema, c.req.query(), 'The events cannot be read');
+    const cursor = await startingPoint(c, asked);
+    const generation = await seen(reelhaul, caller, c.req.param('id'));
+    return stream(c, { cursor, generationId: generation.id }, generation);
+  });
+
+  return {
+    routes,
+    close() {
+      for (const ended of open) ended.abort();
+    },
+  };
+}

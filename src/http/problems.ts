@@ -1,0 +1,105 @@
+/**
+ * Every answer that is not a success: `application/problem+json` (RFC 9457), with the stable `code` of the error and,
+ * where fields were wrong, `problems` naming each one. Never a stack, never a message that nobody wrote for readers.
+ */
+import type { Context } from 'hono';
+import type { ContentfulStatusCode } from 'hono/utils/http-status';
+import { InvalidInputError, ReelhaulError, type Problem } from '../errors.js';
+
+export interface ProblemDocument {
+  readonly type: 'about:blank';
+  readonly title: string;
+  readonly status: number;
+  readonly code: string;
+  readonly detail: string;
+  readonly problems?: readonly Problem[];
+}
+
+/** An answer of the HTTP layer itself; thrown anywhere in a route. */
+export class HttpError extends Error {
+  readonly status: ContentfulStatusCode;
+  readonly code: string;
+  readonly headers: Readonly<Record<string, string>>;
+  constructor(
+    status: ContentfulStatusCode,
+    code: string,
+    detail: string,
+    headers: Readonly<Record<string, string>> = {},
+  ) {
+    super(detail);
+    this.status = status;
+    this.code = code;
+    this.headers = headers;
+  }
+}
+
+const TITLES: Readonly<Record<number, string>> = {
+  400: 'Bad Request',
+  401: 'Unauthorized',
+  403: 'Forbidden',
+  404: 'Not Found',
+  405: 'Method Not Allowed',
+  409: 'Conflict',
+  413: 'Content Too Large',
+  415: 'Unsupported Media Type',
+  416: 'Range Not Satisfiable',
+  422: 'Unprocessable Content',
+  429: 'Too Many Requests',
+  500: 'Internal Server Error',
+  503: 'Service Unavailable',
+  504: 'Gateway Timeout',
+};
+
+const STATUS_OF_CODE: Readonly<Record<string, ContentfulStatusCode>> = {
+  invalid_input: 422,
+  not_found: 404,
+  idempotency_conflict: 409,
+  state_conflict: 409,
+  rebill_not_allowed: 409,
+  storage_error: 503,
+  redis_unusable: 503,
+};
+
+function document(
+  status: number,
+  code: string,
+  detail: string,
+  problems?: readonly Problem[],
+): ProblemDocument {
+  const title = TITLES[status] ?? 'Error';
+  return { type: 'about:blank', title, status, code, detail, ...(problems ? { problems } : {}) };
+}
+
+/** The document of an error that was meant for readers; null for one that nobody foresaw. */
+export function describeError(error: unknown): ProblemDocument | null {
+  if (error instanceof HttpError) return document(error.status, error.code, error.message);
+  if (error instanceof InvalidInputError) {
+    const [headline = error.message] = error.message.split(':\n');
+    return document(422, error.code, headline, error.problems);
+  }
+  if (!(error instanceof ReelhaulError)) return null;
+  const status = STATUS_OF_CODE[error.code];
+  if (status === undefined) return null;
+  // Where files are stored is the operator's business; the log has it.
+  const detail = error.code === 'storage_error' ? 'The storage cannot be used just now.' : error.message;
+  return document(status, error.code, detail);
+}
+
+/** Answers with the problem of an error; `unavailable` tells whether what nobody foresaw is an outage of Redis. */
+export function answerProblem(c: Context, error: unknown, unavailable: boolean): Response {
+  const problem =
+    describeError(error) ??
+    (unavailable
+      ? document(
+          503,
+          'unavailable',
+          'Redis cannot be reached just now. Nothing is known to have changed: ask again.',
+        )
+      : document(500, 'internal_error', 'Something went wrong here; the log says what.'));
+  const headers = error instanceof HttpError ? error.headers : {};
+  return c.body(JSON.stringify(problem), problem.status as ContentfulStatusCode, {
+    'content-type': 'application/problem+json',
+    'cache-control': 'no-store',
+    ...headers,
+  });
+}
