@@ -60,7 +60,7 @@ function loggerFor(config: Config): Logger {
     ...config.NOTIFY_SECRET,
     decodeURIComponent(new URL(config.REDIS_URL).password),
   ];
-  return createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: Boolean(process.stdout.isTTY) });
+  return createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: process.stdout.isTTY });
 }
 
 async function withLibrary(work: (reelhaul: Reelhaul) => Promise<void>): Promise<void> {
@@ -342,6 +342,22 @@ program
   );
 
 program
+  .command('doctor')
+  .description('look at everything a worker stands on, and say what to do; exit code 1 for an error')
+  .option('--json', 'one finding per line')
+  .action(async ({ json }: { json?: boolean }) => {
+    const config = readConfig(process.env);
+    const { describeConfig, examine } = await import('./doctor.js');
+    const findings = await examine(config, loggerFor({ ...config, LOG_LEVEL: 'silent' }));
+    if (json) for (const finding of findings) print(JSON.stringify(finding));
+    else {
+      for (const { level, about, message } of findings) print(`${level.padEnd(7)}  ${about}: ${message}`);
+      for (const line of describeConfig(config, readConfig({}))) print(`setting  ${line}`);
+    }
+    if (findings.some(({ level }) => level === 'error')) process.exitCode = 1;
+  });
+
+program
   .command('worker')
   .description('run the stages until SIGTERM; any number of these share the work')
   .option('--stages <names>', `some of ${STAGES.join(',')}; default all`, stageList)
@@ -457,7 +473,7 @@ program
         const ok = await runDemo({
           live: flags.live ? { prompt: flags.prompt!, image: flags.image } : null,
           write: (text) => void process.stdout.write(text),
-          isTerminal: Boolean(process.stdout.isTTY),
+          isTerminal: process.stdout.isTTY,
           cliFile: fileURLToPath(import.meta.url),
           environment: process.env,
           signal: interrupted.signal,

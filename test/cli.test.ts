@@ -123,6 +123,49 @@ describe('what is wrong is said in one message, without a stack', () => {
   });
 });
 
+describe('doctor', () => {
+  test('finds a good set-up good, and hides the key', async () => {
+    const { code, out, err } = await reelhaul('doctor');
+    expect(out + err).not.toContain(bed.environment['COMETAPI_KEY']);
+    for (const about of ['Redis', 'clock', 'memory', 'storage', 'provider'])
+      expect(out).toMatch(new RegExp(`^ok +${about}:`, 'm'));
+    expect(code).toBe(0);
+  });
+
+  test('names everything that is broken', async () => {
+    const { code, out } = await run(['doctor', '--json'], {
+      ...bed.environment,
+      COMETAPI_KEY: '',
+      REDIS_URL: 'redis://127.0.0.1:9',
+      STORAGE_URL: 'file:/dev/null/archive',
+      SHUTDOWN_TIMEOUT_MS: '1000',
+      PUBLIC_URL: 'http://localhost:1',
+      CALLBACK_SECRET: 'a secret for the tests',
+    });
+    const findings = out
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as { level: string; about: string });
+    expect(findings.filter(({ level }) => level === 'error').map(({ about }) => about)).toEqual([
+      'COMETAPI_KEY',
+      'Redis',
+      'storage',
+    ]);
+    expect(findings.filter(({ level }) => level === 'warning').map(({ about }) => about)).toEqual(
+      expect.arrayContaining(['SHUTDOWN_TIMEOUT_MS', 'PUBLIC_URL']),
+    );
+    expect(code).toBe(1);
+  });
+
+  test('is told that the key is wrong, at no cost', async () => {
+    await bed.close();
+    bed = await createTestbed({ simulator: { apiKey: 'the-right-key' } });
+    const { out } = await reelhaul('doctor');
+    expect(out).toMatch(/^error +provider:.*COMETAPI_KEY/m);
+    expect(bed.simulator.ledger().totals.submits).toBe(0);
+  });
+});
+
 describe('from enqueue to the end', () => {
   test('the words of the library, as JSON for programs', async () => {
     const worker = bed.spawnWorker();
