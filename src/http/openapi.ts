@@ -124,7 +124,11 @@ function paths(): OpenApiDocument['paths'] {
   const generation = ref('Generation');
   const eventStream = {
     description: 'Server-sent events: `id` is the cursor, `event` the type, `data` an Event as JSON.',
-    content: { 'text/event-stream': { schema: { type: 'string' } } },
+    content: {
+      'text/event-stream': {
+        schema: { type: 'string', contentMediaType: 'application/json', contentSchema: ref('Event') },
+      },
+    },
   };
   const list = [...queryOf(wire.listQuerySchema)];
   const lastEventId = header('Last-Event-ID', 'go on behind this event');
