@@ -2,7 +2,6 @@
  * `reelhaul doctor`: looks at everything a worker stands on before it has to, and says what to do. It changes nothing
  * but a probe file that it removes again, and its one call to the provider costs nothing.
  */
-import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { VARIABLES, type Config } from './config.js';
 import { createProvider } from './provider/client.js';
@@ -106,7 +105,7 @@ function examinePublicUrl(url: string): Finding {
 }
 
 async function examineRedis(config: Config, log: Logger): Promise<Finding[]> {
-  let redis: Redis;
+  let redis: Awaited<ReturnType<typeof connectRedis>>;
   try {
     redis = await connectRedis(config, 'producer', log);
   } catch (error) {

@@ -38,7 +38,7 @@ describe('enqueueMany', () => {
   });
 
   test('takes more than one chunk', async () => {
-    const items = Array.from({ length: 3000 }, (_, i) => ({
+    const items = Array.from({ length: 600 }, (_, i) => ({
       request: { prompt: `number ${i}` },
       delayMs: 3_600_000,
     }));

@@ -103,6 +103,7 @@ const environment: Record<string, string> = {
   SHUTDOWN_TIMEOUT_MS: '10000',
 };
 
+let finished = false;
 const points = flags.point === undefined ? POINTS : [flags.point];
 const fleet = startFleet({
   workers: Number(flags.workers),
@@ -115,6 +116,14 @@ const fleet = startFleet({
   },
   write: (text) => void process.stderr.write(text),
 });
+
+// Stopped from outside: leave nothing running behind.
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => {
+    finished = true;
+    void Promise.all([fleet.stop(), redis.stop()]).finally(() => process.exit(130));
+  });
+}
 
 /** Redis may be down at any moment: what a producer would do is try again, and the idempotency key makes that safe. */
 async function insist<T>(work: (reelhaul: Reelhaul) => Promise<T>): Promise<T> {
@@ -151,7 +160,6 @@ async function enqueueAll(): Promise<void> {
 }
 
 let restarts = 0;
-let finished = false;
 async function makeTrouble(): Promise<void> {
   const everyMs = flags.point === undefined ? (wanted.generations * 25) / Math.max(1, wanted.kills) + 200 : 0;
   while (!finished) {
