@@ -3,6 +3,7 @@
  * Each is the transition first, then the next job; a crash between the two is healed by the stage's next run and by
  * the sweep, since the record says which job is due.
  */
+import { NotFoundError } from './errors.js';
 import type { Hub } from './hub.js';
 import type { Charge, FailureCode, GenerationRecord } from './generation/record.js';
 import { isTerminal, stageOf, type Stage, type State } from './generation/states.js';
@@ -96,6 +97,13 @@ export async function settle<T>(
     if (decision !== 'again') return decision.settled;
   }
   throw new Error(`generation ${generationId} kept changing; nothing was decided`);
+}
+
+/** @throws NotFoundError */
+export async function mustGet(hub: Hub, generationId: string): Promise<GenerationRecord> {
+  const record = await hub.store.get(generationId);
+  if (!record) throw new NotFoundError(generationId);
+  return record;
 }
 
 /** Who brought a task id: the answer to our submit, a callback of the provider, or an operator. */

@@ -2,41 +2,27 @@
  * The producer's library: enqueue generations, look at them, wait for them, decide about them. It needs nothing but
  * Redis and carries no worker code.
  */
-import { createHash, randomUUID } from 'node:crypto';
 import type { Redis } from 'ioredis';
-import { v7 as uuidv7 } from 'uuid';
-import type { Hub } from './hub.js';
-import {
-  IdempotencyConflictError,
-  InvalidInputError,
-  NotFoundError,
-  RebillNotAllowedError,
-  RedisUnusableError,
-  ReelhaulError,
-  StateConflictError,
-  WaitTimeoutError,
-} from './errors.js';
+import { cancel, decide, retry, type CancelResult, type Decision } from './decisions.js';
+import { enqueue, enqueueMany, type EnqueueItem, type EnqueueResult } from './enqueue.js';
+import { InvalidInputError, StateConflictError, WaitTimeoutError } from './errors.js';
 import { isCursor, readEvents, type EventFilter, type GenerationEvent } from './generation/events.js';
 import { createFinishWatch } from './generation/finishes.js';
-import { readOrder, type EnqueueOptionsInput, type Order } from './generation/options.js';
-import {
-  readRecord,
-  toGeneration,
-  type FieldPatch,
-  type Generation,
-  type GenerationRecord,
-} from './generation/record.js';
-import { requestWarnings, type GenerationRequestInput } from './generation/request.js';
+import type { EnqueueOptionsInput } from './generation/options.js';
 import { withoutContent, type Notification } from './generation/outbox.js';
-import { isTerminal, stageOf, type State } from './generation/states.js';
-import { adoptTask, advance, fail, sameTaskIds, hastenNotification, settle } from './pipeline.js';
+import { toGeneration, type Generation } from './generation/record.js';
+import type { GenerationRequestInput } from './generation/request.js';
+import { isTerminal, type State } from './generation/states.js';
+import type { Hub } from './hub.js';
+import { hastenNotification, mustGet } from './pipeline.js';
 import type { RawAnswer } from './provider/outcomes.js';
-import type { Reminder } from './queues.js';
 import type { AssetName } from './storage/keys.js';
 import type { Storage } from './storage/storage.js';
 
+export type { CancelResult, Decision } from './decisions.js';
+export type { EnqueueItem, EnqueueResult } from './enqueue.js';
+
 const MAX_PAGE = 500;
-const ENQUEUE_CHUNK = 500;
 const DEFAULT_LINK_SECONDS = 3600;
 
 export interface ListQuery {
@@ -52,14 +38,6 @@ export interface ListQuery {
   readonly cursor?: string;
 }
 
-/** One of many: a request with its options beside it. */
-export type EnqueueItem = EnqueueOptionsInput & { readonly request: GenerationRequestInput };
-
-/** What became of one item; `replayed` when its idempotency key was known. */
-export type EnqueueResult =
-  | { readonly ok: true; readonly generation: Generation; readonly replayed: boolean }
-  | { readonly ok: false; readonly error: ReelhaulError };
-
 export interface Page {
   readonly generations: readonly Generation[];
   /** For the next page; null when there is none. */
@@ -74,27 +52,12 @@ export interface WaitOptions {
   readonly onProgress?: (generation: Generation) => void;
 }
 
-/** What an operator can say about an unconfirmed generation. */
-export type Decision =
-  /** This is its task: follow it. */
-  | { readonly adopt: string }
-  /** Submit again and accept that it may be billed twice. */
-  | { readonly resubmit: true }
-  /** Fail it as `submission_unconfirmed`; a late callback still revives it. */
-  | { readonly giveUp: true };
-
 export interface DeadNotifications {
   readonly notifications: readonly Notification[];
   /** Of how many generations there are some. */
   readonly generations: number;
   /** For the next page; null when there is none. */
   readonly cursor: string | null;
-}
-
-export interface CancelResult {
-  readonly generation: Generation;
-  /** Canceling stops reelhaul, not the provider: whether the task may be billed all the same. */
-  readonly mayBeBilled: boolean;
 }
 
 export interface Reelhaul {
@@ -157,48 +120,6 @@ export interface Reelhaul {
   close(): Promise<void>;
 }
 
-/** Written with a decision, to know it again. */
-type Mark = { readonly decision: string };
-
-interface Created {
-  readonly generation: Generation;
-  readonly replayed: boolean;
-  /** The job it needs; null when it has moved on already. */
-  readonly reminder: Reminder | null;
-}
-
-/** Redis failed in the middle of an enqueue: nobody can know whether it was written. */
-function unknownOutcome(error: unknown): RedisUnusableError {
-  const reason = error instanceof Error ? error.message : String(error);
-  return new RedisUnusableError(
-    `Redis failed (${reason}), and it is not known whether the generation was stored. Enqueue it again with an idempotencyKey.`,
-    { cause: error },
-  );
-}
-
-/** Fields as a hash would give them back. */
-function storedForm(fields: FieldPatch): Record<string, string> {
-  return Object.fromEntries(
-    Object.entries(fields).flatMap(([name, value]) => (value === null ? [] : [[name, String(value)]])),
-  );
-}
-
-/** The same request gives the same digest whatever the order of its keys. */
-function digestOf(request: unknown): string {
-  const canonical = (value: unknown): unknown => {
-    if (Array.isArray(value)) return value.map(canonical);
-    if (value === null || typeof value !== 'object') return value;
-    return Object.fromEntries(
-      Object.entries(value)
-        .sort(([a], [b]) => (a < b ? -1 : 1))
-        .map(([key, inner]) => [key, canonical(inner)]),
-    );
-  };
-  return createHash('sha256')
-    .update(JSON.stringify(canonical(request)))
-    .digest('base64url');
-}
-
 /**
  * The library over a hub.
  * @param openReader opens a connection of its own for `waitFor`, once and only when it is first needed.
@@ -217,211 +138,12 @@ export function createReelhaulOn(
   const openedStorage = () =>
     (storage ??= import('./storage/open.js').then(({ openStorage }) => openStorage(config.STORAGE_URL)));
 
-  async function mustGet(generationId: string): Promise<GenerationRecord> {
-    const record = await store.get(generationId);
-    if (!record) throw new NotFoundError(generationId);
-    return record;
-  }
-
-  /** Writes the record; the job is the caller's to add. A known idempotency key gives the generation of then. */
-  async function create({ request, options }: Order): Promise<Created> {
-    const id = uuidv7();
-    const createdAt = now();
-    const { idempotencyKey, tenant, delayMs, runAt, deadlineMs, metadata, onUnconfirmed, priority } = options;
-    const { notifyUrl, notifyOn } = options;
-    const startAt = runAt ?? (delayMs === undefined ? null : createdAt + delayMs);
-    const warnings = requestWarnings(request);
-    const digest = idempotencyKey === undefined ? '' : digestOf(request);
-    const fields: FieldPatch = {
-      request: JSON.stringify(request),
-      idempotencyKey: idempotencyKey ?? null,
-      requestDigest: digest === '' ? null : digest,
-      metadata: Object.keys(metadata).length > 0 ? JSON.stringify(metadata) : null,
-      warnings: warnings.length > 0 ? JSON.stringify(warnings) : null,
-      onUnconfirmed: onUnconfirmed ?? null,
-      priority: priority ?? null,
-      runAt: startAt,
-      notifyUrl: notifyUrl ?? null,
-      notifyOn: notifyOn ?? null,
-      deadlineAt: deadlineMs === undefined ? null : createdAt + deadlineMs,
-    };
-    const idempotency = idempotencyKey === undefined ? null : { key: idempotencyKey, digest };
-    const result = await store
-      .create({ id, tenant, createdAt, idempotency, fields })
-      .catch((error: unknown) => {
-        throw unknownOutcome(error);
-      });
-    if (result.created) {
-      const generation = toGeneration(
-        readRecord(id, storedForm({ ...fields, state: 'queued', tenant, createdAt, updatedAt: createdAt })),
-      );
-      const wait = startAt === null ? 0 : Math.max(0, startAt - createdAt);
-      const reminder = { generationId: id, delayMs: wait, ...(priority ? { priority } : {}) };
-      return { generation, replayed: false, reminder };
-    }
-    if (result.digest !== digest)
-      throw new IdempotencyConflictError(idempotencyKey ?? '', result.generationId);
-    const known = await mustGet(result.generationId);
-    // Whoever created it may have died before its job was written; the sweep would only come later.
-    const reminder =
-      known.state === 'queued' && known.runAt === null
-        ? { generationId: known.id, priority: known.priority }
-        : null;
-    return { generation: toGeneration(known), replayed: true, reminder };
-  }
-
-  /**
-   * The generations are stored by now and will be billed: that their jobs could not be added is no failure of the
-   * enqueue, and the sweep adds them.
-   */
-  async function remind(reminders: readonly Reminder[]): Promise<void> {
-    try {
-      await queues.remindMany('submit', reminders);
-    } catch (error) {
-      hub.log.warn({ err: error, generations: reminders.length }, 'jobs could not be added; the sweep will');
-    }
-  }
-
-  /** So many records are written before their jobs are added: a crash in between leaves them to the sweep. */
-  async function enqueueChunk(items: readonly EnqueueItem[]): Promise<EnqueueResult[]> {
-    const created = await Promise.all(
-      items.map(async ({ request, ...options }): Promise<Created | ReelhaulError> => {
-        try {
-          return await create(readOrder(request, options));
-        } catch (error) {
-          return error instanceof ReelhaulError ? error : unknownOutcome(error);
-        }
-      }),
-    );
-    const reminders = created.flatMap((one) =>
-      one instanceof ReelhaulError || one.reminder === null ? [] : [one.reminder],
-    );
-    if (reminders.length > 0) await remind(reminders);
-    return created.map((one) =>
-      one instanceof ReelhaulError
-        ? { ok: false, error: one }
-        : { ok: true, generation: one.generation, replayed: one.replayed },
-    );
-  }
-
-  /**
-   * Makes a decision about the generation as it stands. Each decision has a mark of its own that is written with it: a
-   * command whose reply was lost is sent again by ioredis, and meets its own mark. What may bill is decided about one
-   * round only, never carried over to a later one.
-   */
-  async function change(
-    generationId: string,
-    decide: (record: GenerationRecord, mark: Mark) => Promise<boolean>,
-    { bills = false } = {},
-  ): Promise<Generation> {
-    const mark = { decision: randomUUID() };
-    let firstRev: number | null = null;
-    const found = await settle(
-      hub,
-      generationId,
-      async (record) => {
-        if (record.decision === mark.decision) return { settled: true };
-        firstRev ??= record.rev;
-        if (bills && record.rev !== firstRev) {
-          throw new StateConflictError(
-            `Generation ${generationId} moved on meanwhile: it is ${record.state}. Look, and decide again.`,
-          );
-        }
-        return (await decide(record, mark)) ? { settled: true } : 'again';
-      },
-      false,
-    );
-    if (!found) throw new NotFoundError(generationId);
-    return toGeneration(await mustGet(generationId));
-  }
-
-  /** Back to the queue for another paid POST; the task of before stays in view, since it was billed or may be. */
-  async function resubmit(record: GenerationRecord, mark: Mark): Promise<boolean> {
-    const { id, taskId, otherTaskIds } = record;
-    const moved = await advance(hub, record, 'queued', {
-      set: {
-        ...mark,
-        taskId: null,
-        ...(taskId === null ? {} : { otherTaskIds: JSON.stringify([...otherTaskIds, taskId]) }),
-        submitNonce: null,
-        submitFailures: null,
-        acceptedAt: null,
-        unconfirmedAt: null,
-        visibleAt: null,
-        withoutUrlSince: null,
-        progress: null,
-        deadlineAt: null,
-        urls: null,
-      },
-      expect: sameTaskIds(record),
-      count: ['resubmits'],
-    });
-    if (moved) await queues.hasten('submit', id, record.priority);
-    return moved;
-  }
-
-  async function redrive(record: GenerationRecord, allowRebill: boolean, mark: Mark): Promise<boolean> {
-    const { id, state, failure, charge, taskId } = record;
-    if (state === 'expired') return repoll(record, mark);
-    if (state !== 'failed' || !failure) {
-      throw new StateConflictError(`Only a failed or expired generation can be retried; ${id} is ${state}.`);
-    }
-    if (failure.stage === 'archive') {
-      const set = { ...mark, archiveFailures: null, linkRefreshed: null };
-      const moved = await advance(hub, record, 'archiving', { set });
-      if (moved) await queues.hasten('archive', id);
-      return moved;
-    }
-    const mayBillAgain = taskId !== null || failure.code === 'submission_unconfirmed' || charge !== 'none';
-    if (failure.stage === 'poll' && !(allowRebill && failure.code === 'task_failed'))
-      return repoll(record, mark);
-    if (mayBillAgain && !allowRebill) throw new RebillNotAllowedError(id);
-    if (mayBillAgain) return resubmit(record, mark);
-    const moved = await advance(hub, record, 'queued', {
-      set: { ...mark, submitFailures: null, deadlineAt: null },
-    });
-    if (moved) await queues.hasten('submit', id, record.priority);
-    return moved;
-  }
-
-  async function repoll(record: GenerationRecord, mark: Mark): Promise<boolean> {
-    const deadlineAt = now() + config.GENERATION_DEADLINE_MS;
-    const set = { ...mark, withoutUrlSince: null, deadlineAt };
-    const moved = await advance(hub, record, 'generating', { set });
-    if (moved) await queues.hasten('poll', record.id);
-    return moved;
-  }
-
-  /** A task that a callback named while the answer was still awaited is noted: it exists, and is billed. */
-  async function stop(record: GenerationRecord, mark: Mark): Promise<boolean> {
-    const { id, state, hintedTaskId } = record;
-    const hinted =
-      hintedTaskId === null ? {} : { taskId: hintedTaskId, hintedTaskId: null, charge: 'charged' };
-    const moved = await advance(hub, record, 'canceled', {
-      set: { ...mark, ...hinted },
-      expect: { hintedTaskId: hintedTaskId ?? '' },
-    });
-    const stage = stageOf(state);
-    if (moved && stage !== null) await queues.forget(stage, id);
-    return moved;
-  }
-
   return {
-    async enqueue(request, options) {
-      const { generation, reminder } = await create(readOrder(request, options));
-      if (reminder) await remind([reminder]);
-      return generation;
-    },
+    enqueue: async (request, options) => (await enqueue(hub, request, options)).generation,
 
-    async enqueueMany(items) {
-      const results: EnqueueResult[] = [];
-      for (let i = 0; i < items.length; i += ENQUEUE_CHUNK) {
-        results.push(...(await enqueueChunk(items.slice(i, i + ENQUEUE_CHUNK))));
-      }
-      return results;
-    },
+    enqueueMany: (items) => enqueueMany(hub, items),
 
-    get: async (generationId) => toGeneration(await mustGet(generationId)),
+    get: async (generationId) => toGeneration(await mustGet(hub, generationId)),
 
     async list({ limit = 50, cursor, ...where } = {}) {
       const size = Math.min(Math.max(1, limit), MAX_PAGE);
@@ -434,7 +156,7 @@ export function createReelhaulOn(
     },
 
     async answers(generationId) {
-      await mustGet(generationId);
+      await mustGet(hub, generationId);
       return store.answers(generationId);
     },
 
@@ -446,7 +168,7 @@ export function createReelhaulOn(
         const deadline = timeoutMs === undefined ? null : now() + timeoutMs;
         let shown = '';
         for (;;) {
-          const record = await mustGet(generationId);
+          const record = await mustGet(hub, generationId);
           const { state, progress } = record;
           if (onProgress && shown !== `${state} ${progress}`) {
             shown = `${state} ${progress}`;
@@ -472,7 +194,7 @@ export function createReelhaulOn(
     },
 
     async getAssetUrl(generationId, name, { expiresInSeconds = DEFAULT_LINK_SECONDS } = {}) {
-      const { assets } = await mustGet(generationId);
+      const { assets } = await mustGet(hub, generationId);
       const asset = assets?.[name];
       if (!asset) throw new StateConflictError(`Generation ${generationId} has no ${name} in storage.`);
       const link = await (await openedStorage()).urlFor?.(asset.key, { expiresInSeconds });
@@ -484,54 +206,14 @@ export function createReelhaulOn(
       return link;
     },
 
-    async cancel(generationId) {
-      const generation = await change(generationId, (record, mark) => {
-        if (record.state === 'canceled') return Promise.resolve(true);
-        if (isTerminal(record.state) && record.state !== 'expired') {
-          throw new StateConflictError(`Generation ${generationId} is over already: ${record.state}.`);
-        }
-        return stop(record, mark);
-      });
-      return { generation, mayBeBilled: generation.charge === 'possible' || generation.charge === 'charged' };
-    },
+    cancel: (generationId) => cancel(hub, generationId),
 
-    retry: (generationId, { allowRebill = false } = {}) =>
-      change(generationId, (record, mark) => redrive(record, allowRebill, mark), { bills: true }),
+    retry: (generationId, { allowRebill = false } = {}) => retry(hub, generationId, allowRebill),
 
-    async decide(generationId, decision) {
-      if ('adopt' in decision) {
-        const { state } = await mustGet(generationId);
-        if (state !== 'unconfirmed' && state !== 'failed') {
-          throw new StateConflictError(
-            `Only an unconfirmed generation can adopt a task; ${generationId} is ${state}.`,
-          );
-        }
-        await adoptTask(hub, generationId, decision.adopt, { source: 'operator' });
-        return toGeneration(await mustGet(generationId));
-      }
-      const bills = 'resubmit' in decision;
-      const settleIt = async (record: GenerationRecord, mark: Mark) => {
-        if (record.state !== 'unconfirmed') {
-          throw new StateConflictError(
-            `Only an unconfirmed generation is to be decided; ${generationId} is ${record.state}.`,
-          );
-        }
-        if (bills) return resubmit(record, mark);
-        const message = 'An operator gave it up: it is not known whether the provider accepted the request.';
-        const failure = {
-          code: 'submission_unconfirmed',
-          message,
-          stage: 'submit',
-          retryable: true,
-          charge: 'possible',
-        } as const;
-        return fail(hub, record, failure, { set: mark });
-      };
-      return change(generationId, settleIt, { bills });
-    },
+    decide: (generationId, decision) => decide(hub, generationId, decision),
 
     async notifications(generationId) {
-      await mustGet(generationId);
+      await mustGet(hub, generationId);
       const [dead, due] = await Promise.all([outbox.dead(generationId), outbox.due(generationId)]);
       return [...dead, ...due.map(withoutContent)];
     },
@@ -547,7 +229,7 @@ export function createReelhaulOn(
     },
 
     async retryNotification(generationId) {
-      await mustGet(generationId);
+      await mustGet(hub, generationId);
       const moved = await outbox.redrive(generationId);
       if (moved > 0) await hastenNotification(hub, generationId);
       return moved;

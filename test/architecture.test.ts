@@ -18,7 +18,7 @@ const files = [...filesBelow(join(root, 'src')), ...filesBelow(join(root, 'worke
 
 const words =
   /^src\/(errors|generation\/(states|schedule|request|options|record|keys)|provider\/outcomes)\.ts$/;
-const hub = /^src\/(reelhaul|producer|pipeline|recall|runner|context|hub)\.ts$/;
+const hub = /^src\/(reelhaul|enqueue|decisions|producer|pipeline|recall|runner|context|hub)\.ts$/;
 const doors = /^(workers\/|src\/(http|demo)\/|src\/(cli|index)\.ts$)/;
 
 function layerOf(file: string): number {
@@ -66,7 +66,7 @@ test.each([
   ['bullmq', /^src\/(queues|runner)\.ts$/],
   [
     'ioredis',
-    /^src\/(redis|queues|runner|standing|hub|reelhaul|producer|demo\/redis-server|generation\/\w+)\.ts$/,
+    /^src\/(redis|queues|runner|standing|hub|reelhaul|enqueue|decisions|producer|demo\/redis-server|generation\/\w+)\.ts$/,
   ],
   ['@aws-sdk/', /^src\/storage\/s3[\w-]*\.ts$/],
   ['hono', /^src\/http\//],

@@ -1,7 +1,7 @@
 /** Bodies of requests: bounded, JSON only, and read before anything is done. */
 import type { Context } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
-import { z } from 'zod';
+import type { z } from 'zod';
 import { InvalidInputError } from '../errors.js';
 import { HttpError } from './problems.js';
 

@@ -1,0 +1,163 @@
+/**
+ * Enqueue: checks an order, writes its record, adds its submit job. It promises that an item is stored whole or not at
+ * all, and that nothing which is stored is told as an error: it would be ordered again, and be billed twice.
+ */
+import { createHash } from 'node:crypto';
+import { v7 as uuidv7 } from 'uuid';
+import { IdempotencyConflictError, RedisUnusableError, ReelhaulError } from './errors.js';
+import { readOrder, type EnqueueOptionsInput, type Order } from './generation/options.js';
+import { readRecord, toGeneration, type FieldPatch, type Generation } from './generation/record.js';
+import { requestWarnings, type GenerationRequestInput } from './generation/request.js';
+import type { Hub } from './hub.js';
+import { mustGet } from './pipeline.js';
+import type { Reminder } from './queues.js';
+
+/** So many records are written before their jobs are added. */
+const ENQUEUE_CHUNK = 500;
+
+/** One of many: a request with its options beside it. */
+export type EnqueueItem = EnqueueOptionsInput & { readonly request: GenerationRequestInput };
+
+/** What became of one item; `replayed` when its idempotency key was known. */
+export type EnqueueResult =
+  | { readonly ok: true; readonly generation: Generation; readonly replayed: boolean }
+  | { readonly ok: false; readonly error: ReelhaulError };
+
+interface Created {
+  readonly generation: Generation;
+  readonly replayed: boolean;
+  /** The job it needs; null when it has moved on already. */
+  readonly reminder: Reminder | null;
+}
+
+/** Redis failed in the middle of an enqueue: nobody can know whether it was written. */
+function unknownOutcome(error: unknown): RedisUnusableError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new RedisUnusableError(
+    `Redis failed (${reason}), and it is not known whether the generation was stored. Enqueue it again with an idempotencyKey.`,
+    { cause: error },
+  );
+}
+
+/** Fields as a hash would give them back. */
+function storedForm(fields: FieldPatch): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(fields).flatMap(([name, value]) => (value === null ? [] : [[name, String(value)]])),
+  );
+}
+
+/** The same request gives the same digest whatever the order of its keys. */
+function digestOf(request: unknown): string {
+  const canonical = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(canonical);
+    if (value === null || typeof value !== 'object') return value;
+    return Object.fromEntries(
+      Object.entries(value)
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([key, inner]) => [key, canonical(inner)]),
+    );
+  };
+  return createHash('sha256')
+    .update(JSON.stringify(canonical(request)))
+    .digest('base64url');
+}
+
+/** Writes the record; the job is the caller's to add. A known idempotency key gives the generation of then. */
+async function create(hub: Hub, { request, options }: Order): Promise<Created> {
+  const id = uuidv7();
+  const createdAt = hub.now();
+  const { idempotencyKey, tenant, delayMs, runAt, deadlineMs, metadata, onUnconfirmed, priority } = options;
+  const { notifyUrl, notifyOn } = options;
+  const startAt = runAt ?? (delayMs === undefined ? null : createdAt + delayMs);
+  const warnings = requestWarnings(request);
+  const digest = idempotencyKey === undefined ? '' : digestOf(request);
+  const fields: FieldPatch = {
+    request: JSON.stringify(request),
+    idempotencyKey: idempotencyKey ?? null,
+    requestDigest: digest === '' ? null : digest,
+    metadata: Object.keys(metadata).length > 0 ? JSON.stringify(metadata) : null,
+    warnings: warnings.length > 0 ? JSON.stringify(warnings) : null,
+    onUnconfirmed: onUnconfirmed ?? null,
+    priority: priority ?? null,
+    runAt: startAt,
+    notifyUrl: notifyUrl ?? null,
+    notifyOn: notifyOn ?? null,
+    deadlineAt: deadlineMs === undefined ? null : createdAt + deadlineMs,
+  };
+  const idempotency = idempotencyKey === undefined ? null : { key: idempotencyKey, digest };
+  const result = await hub.store
+    .create({ id, tenant, createdAt, idempotency, fields })
+    .catch((error: unknown) => {
+      throw unknownOutcome(error);
+    });
+  if (result.created) {
+    const generation = toGeneration(
+      readRecord(id, storedForm({ ...fields, state: 'queued', tenant, createdAt, updatedAt: createdAt })),
+    );
+    const wait = startAt === null ? 0 : Math.max(0, startAt - createdAt);
+    const reminder = { generationId: id, delayMs: wait, ...(priority ? { priority } : {}) };
+    return { generation, replayed: false, reminder };
+  }
+  if (result.digest !== digest) throw new IdempotencyConflictError(idempotencyKey ?? '', result.generationId);
+  const known = await mustGet(hub, result.generationId);
+  // Whoever created it may have died before its job was written; the sweep would only come later.
+  const reminder =
+    known.state === 'queued' && known.runAt === null
+      ? { generationId: known.id, priority: known.priority }
+      : null;
+  return { generation: toGeneration(known), replayed: true, reminder };
+}
+
+/**
+ * The generations are stored by now and will be billed: that their jobs could not be added is no failure of the
+ * enqueue, and the sweep adds them.
+ */
+async function remind(hub: Hub, reminders: readonly Reminder[]): Promise<void> {
+  try {
+    await hub.queues.remindMany('submit', reminders);
+  } catch (error) {
+    hub.log.warn({ err: error, generations: reminders.length }, 'jobs could not be added; the sweep will');
+  }
+}
+
+/** So many records are written before their jobs are added: a crash in between leaves them to the sweep. */
+async function enqueueChunk(hub: Hub, items: readonly EnqueueItem[]): Promise<EnqueueResult[]> {
+  const created = await Promise.all(
+    items.map(async ({ request, ...options }): Promise<Created | ReelhaulError> => {
+      try {
+        return await create(hub, readOrder(request, options));
+      } catch (error) {
+        return error instanceof ReelhaulError ? error : unknownOutcome(error);
+      }
+    }),
+  );
+  const reminders = created.flatMap((one) =>
+    one instanceof ReelhaulError || one.reminder === null ? [] : [one.reminder],
+  );
+  if (reminders.length > 0) await remind(hub, reminders);
+  return created.map((one) =>
+    one instanceof ReelhaulError
+      ? { ok: false, error: one }
+      : { ok: true, generation: one.generation, replayed: one.replayed },
+  );
+}
+
+/** @throws InvalidInputError, IdempotencyConflictError: nothing is stored. RedisUnusableError: nobody can know. */
+export async function enqueue(
+  hub: Hub,
+  request: GenerationRequestInput,
+  options?: EnqueueOptionsInput,
+): Promise<{ generation: Generation; replayed: boolean }> {
+  const { generation, replayed, reminder } = await create(hub, readOrder(request, options));
+  if (reminder) await remind(hub, [reminder]);
+  return { generation, replayed };
+}
+
+/** Each item has its own result, in order. */
+export async function enqueueMany(hub: Hub, items: readonly EnqueueItem[]): Promise<EnqueueResult[]> {
+  const results: EnqueueResult[] = [];
+  for (let i = 0; i < items.length; i += ENQUEUE_CHUNK) {
+    results.push(...(await enqueueChunk(hub, items.slice(i, i + ENQUEUE_CHUNK))));
+  }
+  return results;
+}
