@@ -361,31 +361,31 @@ program
   .command('worker')
   .description('run the stages until SIGTERM; any number of these share the work')
   .option('--stages <names>', `some of ${STAGES.join(',')}; default all`, stageList)
-  .option('--serve', 'also receive the callbacks of the provider on PORT')
+  .option('--serve', 'also answer the HTTP API and the callbacks of the provider on PORT')
   .action(async ({ stages, serve }: { stages?: Stage[]; serve?: boolean }) => {
     const config = readConfig(process.env);
     const log = loggerFor(config);
     const stopped = askedToStop();
     const { startWorkers } = await import('../workers/main.js');
     const workers = await startWorkers({ config, log, ...(stages ? { stages } : {}) });
-    const server = serve ? await serveCallbacks(config, log) : null;
+    const server = serve ? await serveHttp(config, log) : null;
     log.info({ signal: await stopped }, 'stopping');
     await Promise.all([workers.close(), server?.close()]);
   });
 
 program
   .command('serve')
-  .description('receive the callbacks of the provider on PORT until SIGTERM')
+  .description('answer the HTTP API and the callbacks of the provider on PORT until SIGTERM')
   .action(async () => {
     const config = readConfig(process.env);
     const log = loggerFor(config);
     const stopped = askedToStop();
-    const server = await serveCallbacks(config, log);
+    const server = await serveHttp(config, log);
     log.info({ signal: await stopped }, 'stopping');
     await server.close();
   });
 
-async function serveCallbacks(config: Config, log: Logger): Promise<{ close(): Promise<void> }> {
+async function serveHttp(config: Config, log: Logger): Promise<{ close(): Promise<void> }> {
   const [{ createHub }, { connectRedis, checkRedis }, { startServer }] = await Promise.all([
     import('./hub.js'),
     import('./redis.js'),

@@ -72,6 +72,8 @@ test.each([
   ['hono', /^src\/http\//],
   ['@hono/', /^src\/http\//],
   ['commander', /^src\/cli\.ts$/],
+  ['standardwebhooks', /^src\/notification\//],
+  ['request-filtering-agent', /^src\/provider\/guarded-agent\.ts$/],
   ['pino-pretty', /^src\/telemetry\//],
   ['js-redis-server', /^src\/demo\//],
 ])('%s has one home', (library, home) => {

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { launchRedis } from '../src/demo/redis-server.js';
 import { cliFile, createTestbed, image, realRedis, type Testbed } from './support/testbed.js';
+import { SECRET, startReceiver } from './support/receiver.js';
 import { until } from './support/until.js';
 
 interface Result {
@@ -304,5 +305,30 @@ describe('a worker', () => {
     expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
     worker.child.kill('SIGTERM');
     expect(await worker.exited).toBe(0);
+  });
+});
+
+describe('notifications', () => {
+  test('that were given up are listed, and sent again', async () => {
+    await bed.close();
+    const receiver = await startReceiver();
+    bed = await createTestbed({
+      environment: { NOTIFY_SECRET: SECRET, NOTIFY_ALLOW_HOSTS: '127.0.0.1', NOTIFY_ATTEMPTS: '1' },
+    });
+    receiver.answer({ status: 500 });
+    await bed.work();
+    const { id } = await bed.enqueue('unheard', { notifyUrl: receiver.url });
+    await until(
+      async () => (await bed.reelhaul.deadNotifications()).generations === 1,
+      'a dead notification',
+    );
+    expect((await reelhaul('notifications')).out).toMatch(/generation\.succeeded {2}dead after 1 tries/);
+    expect(JSON.parse((await reelhaul('notifications', id, '--json')).out)).toMatchObject({
+      generationId: id,
+    });
+    expect(await reelhaul('retryNotification', id)).toMatchObject({ code: 0, out: '1 will be sent again\n' });
+    await until(() => receiver.received.length === 2, 'it to be sent again');
+    expect((await reelhaul('retryNotification', id)).code).toBe(1);
+    await receiver.close();
   });
 });

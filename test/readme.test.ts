@@ -6,6 +6,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { SECRET } from './support/receiver.js';
 import { cliFile, createTestbed, type Testbed } from './support/testbed.js';
 import { until } from './support/until.js';
 
@@ -55,6 +56,34 @@ test('the library’s ten lines end with a stored video', async () => {
   await rm(folder, { recursive: true });
   expect(out).toMatch(/^succeeded .*video\.mp4/);
   expect(code).toBe(0);
+});
+
+test('the curl of the README enqueues, and its notification is read as shown', async () => {
+  const TOKEN = 'token-of-the-readme-test';
+  const server = bed.spawnWorker({ PORT: '0', LOG_LEVEL: 'info', API_TOKENS: TOKEN }, [cliFile, 'serve']);
+  const port = await until(() => /"port":(\d+)/.exec(server.output())?.[1], 'the server’s port');
+  const command = blocks('sh').find((text) => text.startsWith('curl'))!;
+  const script = `TOKEN=${TOKEN}; ${command.replace('127.0.0.1:3000', `127.0.0.1:${port}`)}`;
+  const { out } = await run('sh', ['-c', script]);
+  const { id } = JSON.parse(out) as { id: string };
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+  server.child.kill('SIGTERM');
+  expect(await server.exited).toBe(0);
+
+  const snippet = blocks('js')[1]!;
+  const folder = join(root, 'dist', 'readme-notification');
+  await mkdir(folder, { recursive: true });
+  const call = `
+    const body = JSON.stringify({ type: 'generation.succeeded', data: { id: '${id}' } });
+    const now = new Date();
+    const headers = { 'webhook-id': 'x', 'webhook-timestamp': String(Math.floor(now / 1000)) };
+    headers['webhook-signature'] = new Webhook(process.env.NOTIFY_SECRET).sign('x', now, body);
+    process.stdout.write(readNotification(headers, body).generation.id);
+    try { readNotification(headers, body + ' '); } catch { process.stdout.write(' refused'); }`;
+  await writeFile(join(folder, 'snippet.mjs'), `process.env.NOTIFY_SECRET = '${SECRET}';\n${snippet}${call}`);
+  const read = await run(process.execPath, [join(folder, 'snippet.mjs')]);
+  await rm(folder, { recursive: true });
+  expect(read.out).toBe(`${id} refused`);
 });
 
 test('require works as the README says', async () => {

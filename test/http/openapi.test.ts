@@ -1,7 +1,7 @@
 /** The OpenAPI document is right, and whatever is sent after it, only documented answers come back. */
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createConfig, lintFromString } from '@redocly/openapi-core';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { createOpenApiDocument, type Operation } from '../../src/http/openapi.js';
 import { startApi, type Answer, type TestApi } from '../support/api.js';
 import { createTestbed, image, type Testbed } from '../support/testbed.js';
@@ -137,7 +137,7 @@ function requestsOf(template: string, { parameters, requestBody }: Operation): f
         .replace(
           '{name}',
           encodeURIComponent(Buffer.from(name).toString()),
-        )}?${new URLSearchParams(query as Record<string, string>)}`,
+        )}?${new URLSearchParams(query as Record<string, string>).toString()}`,
       headers: Object.fromEntries(
         Object.entries(headers).filter(([, value]) => headerSafe.test(value!)),
       ) as Record<string, string>,

@@ -1,0 +1,70 @@
+"""Orders a film over HTTP and is told when it is ready; nothing but Python's standard library.
+
+    REELHAUL=http://127.0.0.1:3000 TOKEN=... NOTIFY_SECRET=whsec_... python3 film.py "a paper boat" https://example.com/boat.png
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+REELHAUL, TOKEN, SECRET = os.environ["REELHAUL"], os.environ["TOKEN"], os.environ["NOTIFY_SECRET"]
+TOLERANCE_SECONDS = 300
+
+
+def verified(headers, body):
+    """What was told, or None for a message that is not reelhaul's, or an old one that somebody sends again."""
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
+    if not timestamp.isdigit() or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:
+        return None
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    wanted = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
+    for entry in headers.get("webhook-signature", "").split():
+        version, _, signature = entry.partition(",")
+        if version == "v1" and hmac.compare_digest(signature, wanted):
+            return json.loads(body)
+    return None
+
+
+class Hook(BaseHTTPRequestHandler):
+    told = None
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        Hook.told = verified(self.headers, body)
+        self.send_response(401 if Hook.told is None else 204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+hook = HTTPServer(("127.0.0.1", 0), Hook)
+order = {
+    "request": {"prompt": sys.argv[1], "image": sys.argv[2]},
+    "notifyUrl": f"http://127.0.0.1:{hook.server_port}/",
+}
+request = urllib.request.Request(
+    f"{REELHAUL}/v1/generations",
+    data=json.dumps(order).encode(),
+    headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
+)
+try:
+    with urllib.request.urlopen(request) as answer:
+        generation = json.load(answer)
+except urllib.error.HTTPError as error:
+    for problem in json.load(error).get("problems", []):
+        print(f"{problem['path']}: {problem['message']}")
+    sys.exit(1)
+
+print("generation", generation["id"], flush=True)
+while Hook.told is None:
+    hook.handle_request()
+print(Hook.told["type"], Hook.told["data"]["id"])
