@@ -6,6 +6,7 @@ import { createHmac, timingSafeEqual } from 'node:crypto';
 import { keepAnswer, type AnswerContext } from './answer.js';
 import { parseJson } from './json.js';
 import type { RawAnswer } from './outcomes.js';
+import { isGoingOn } from './classify-poll.js';
 import { readTask } from './wire.js';
 
 function mac(secret: string, generationId: string): Buffer {
@@ -49,6 +50,8 @@ export interface Callback {
   readonly taskId: string | null;
   /** The state word, upper case, for logs. Never a verdict: the poll is. */
   readonly word: string | null;
+  /** It says that the task is still going on: no reason to look. Unknown words are one. */
+  readonly goingOn: boolean;
 }
 
 /** Reads what was posted, bare or wrapped. Never throws, whatever the bytes. */
@@ -59,6 +62,7 @@ export function readCallback(body: string | Buffer): Callback {
   return {
     taskId: task?.taskId ?? null,
     word: word?.toUpperCase().slice(0, 64) ?? null,
+    goingOn: word !== null && task?.videoUrl === null && isGoingOn(word.toUpperCase()),
   };
 }
 

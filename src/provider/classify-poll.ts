@@ -12,7 +12,7 @@ import {
   type Exchange,
 } from './answer.js';
 import { parseJson } from './json.js';
-import type { PollOutcome } from './outcomes.js';
+import type { PollOutcome, Timing } from './outcomes.js';
 import { isSuccessCode, readEnvelope, readTask, type TaskView } from './wire.js';
 
 export interface PollContext extends AnswerContext {
@@ -32,6 +32,21 @@ const WORDS: ReadonlyMap<string, WordClass> = new Map([
     (word) => [word, 'failed'] as const,
   ),
 ]);
+
+/** Of the pending words, those that surely say "not begun". */
+const QUEUED = new Set(['0', 'NOT_START', 'SUBMITTED', 'QUEUED', 'QUEUEING', 'PENDING', 'THROTTLED']);
+
+/** Does this state word surely say that the task is still going on? Upper case. */
+export function isGoingOn(word: string): boolean {
+  return QUEUED.has(word) || classOf(word) === 'running';
+}
+
+/** By the provider's clock alone; what contradicts itself is not believed. */
+function timingOf({ submittedAt, startedAt, finishedAt, updatedAt }: TaskView, over: boolean): Timing {
+  const since = (at: number | null) =>
+    submittedAt === null || at === null || at < submittedAt ? null : at - submittedAt;
+  return { startedAfterMs: since(startedAt), endedAfterMs: over ? since(finishedAt ?? updatedAt) : null };
+}
 
 function classOf(word: string): WordClass {
   return WORDS.get(word) ?? 'pending';
@@ -135,15 +150,17 @@ export function classifyPoll(exchange: Exchange, context: PollContext): PollOutc
   }
 
   const billing = { point: task.point, refund: task.refund };
+  const timing = timingOf(task, state === 'succeeded' || state === 'failed');
   switch (state) {
     case 'succeeded':
-      if (task.videoUrl === null) return { kind: 'succeededWithoutUrl', billing, answer };
+      if (task.videoUrl === null) return { kind: 'succeededWithoutUrl', billing, timing, answer };
       return {
         kind: 'succeeded',
         videoUrl: task.videoUrl,
         posterUrl: task.posterUrl,
         lastFrameUrl: task.lastFrameUrl,
         billing,
+        timing,
         answer,
       };
     case 'failed':
@@ -153,6 +170,7 @@ export function classifyPoll(exchange: Exchange, context: PollContext): PollOutc
         message: task.failureText === null ? null : say(task.failureText),
         mayResubmit: mayResubmit(task.failureCode),
         billing,
+        timing,
         answer,
       };
     case 'pending':
@@ -162,6 +180,8 @@ export function classifyPoll(exchange: Exchange, context: PollContext): PollOutc
         running: state === 'running',
         progress: task.progress,
         word: say(word),
+        queued: QUEUED.has(word),
+        timing,
         answer,
       };
   }

@@ -23,6 +23,15 @@ export interface Billing {
   readonly refund: number | null;
 }
 
+/**
+ * When things happened to a task, in ms after the provider took it, by its own clock alone: differences do not care
+ * whether that clock agrees with ours. Null where it says nothing.
+ */
+export interface Timing {
+  readonly startedAfterMs: number | null;
+  readonly endedAfterMs: number | null;
+}
+
 export type SubmitOutcome =
   /** A task exists. `warning` is set when the answer carried a task id beside a code that is not a success. */
   | {
@@ -71,6 +80,9 @@ export type PollOutcome =
       readonly running: boolean;
       readonly progress: number | null;
       readonly word: string;
+      /** The word says that its work has not begun; an unknown word says nothing. */
+      readonly queued: boolean;
+      readonly timing: Timing;
       readonly answer: RawAnswer;
     }
   | {
@@ -79,9 +91,15 @@ export type PollOutcome =
       readonly posterUrl: string | null;
       readonly lastFrameUrl: string | null;
       readonly billing: Billing;
+      readonly timing: Timing;
       readonly answer: RawAnswer;
     }
-  | { readonly kind: 'succeededWithoutUrl'; readonly billing: Billing; readonly answer: RawAnswer }
+  | {
+      readonly kind: 'succeededWithoutUrl';
+      readonly billing: Billing;
+      readonly timing: Timing;
+      readonly answer: RawAnswer;
+    }
   /** The provider's verdict. `mayResubmit` follows Runway's failure codes; every resubmit is a new charge. */
   | {
       readonly kind: 'failed';
@@ -89,6 +107,7 @@ export type PollOutcome =
       readonly message: string | null;
       readonly mayResubmit: 'never' | 'once' | 'later';
       readonly billing: Billing;
+      readonly timing: Timing;
       readonly answer: RawAnswer;
     }
   /** Ask again later; says nothing about the task. */

@@ -4,6 +4,10 @@
  */
 import { z } from 'zod';
 
+/** 2020 to 2100: what is outside is no instant of a task. */
+const EARLIEST_INSTANT = 1_577_836_800_000;
+const LATEST_INSTANT = 4_102_444_800_000;
+
 type Fields = Readonly<Record<string, unknown>>;
 
 function isObject(value: unknown): value is Fields {
@@ -70,6 +74,21 @@ const progress = z
 const amount = text.transform((value) =>
   value !== null && /^-?\d+(\.\d+)?$/.test(value) ? Number(value) : null,
 );
+
+/**
+ * An instant in epoch ms, from seconds, milliseconds or ISO text; 0, absent and absurd ones are null. Without a zone
+ * a text cannot be placed.
+ */
+const instant = z
+  .union([z.string(), z.number()])
+  .transform((value) => {
+    const written = String(value).trim();
+    const number = /^\d+(\.\d+)?$/.test(written) ? Number(written) : null;
+    const zoned = /^\d{4}-\d\d-\d\dT.*(Z|[+-]\d\d:?\d\d)$/.test(written);
+    const at = number === null ? (zoned ? Date.parse(written) : NaN) : number < 1e11 ? number * 1000 : number;
+    return at > EARLIEST_INSTANT && at < LATEST_INSTANT ? Math.round(at) : null;
+  })
+  .catch(null);
 
 const fields = z.custom<Fields>(isObject).nullable().catch(null);
 
@@ -158,6 +177,11 @@ const taskShape = z.object({
   failureCode: text,
   point: amount,
   refund: amount,
+  submit_time: instant,
+  start_time: instant,
+  finish_time: instant,
+  create_time: instant,
+  update_time: instant,
   data: upstreamShape.nullable().catch(null),
 });
 
@@ -189,6 +213,11 @@ export interface TaskView {
   readonly failureCode: string | null;
   readonly point: number | null;
   readonly refund: number | null;
+  /** Epoch ms of the provider's clock. `updatedAt` of a task that is over is when it ended. */
+  readonly submittedAt: number | null;
+  readonly startedAt: number | null;
+  readonly finishedAt: number | null;
+  readonly updatedAt: number | null;
 }
 
 const TASK_MARKS = ['task_id', 'id', 'status', 'state'];
@@ -242,5 +271,9 @@ export function readTask(value: unknown): TaskView | null {
     failureCode: task.failureCode ?? upstream?.failureCode ?? null,
     point: task.point,
     refund: task.refund,
+    submittedAt: task.submit_time ?? task.create_time,
+    startedAt: task.start_time,
+    finishedAt: task.finish_time,
+    updatedAt: task.update_time,
   };
 }

@@ -66,8 +66,20 @@ describe('reading what was posted', () => {
     ['nothing', '', null, null],
     ['a list', '[{"task_id":"t"}]', null, null],
   ])('%s', (_name, body, taskId, word) => {
-    expect(readCallback(body)).toEqual({ taskId, word });
-    expect(readCallback(Buffer.from(body))).toEqual({ taskId, word });
+    expect(readCallback(body)).toEqual({ taskId, word, goingOn: false });
+    expect(readCallback(Buffer.from(body))).toEqual({ taskId, word, goingOn: false });
+  });
+
+  test.each([
+    ['{"task_id":"t","status":"1"}', true],
+    ['{"task_id":"t","status":"queued"}', true],
+    ['{"task_id":"t","status":"2"}', false],
+    ['{"task_id":"t","status":"3"}', false],
+    ['{"task_id":"t","status":"SOMETHING_NEW"}', false],
+    ['{"task_id":"t","status":"1","video_url":"https://example.com/v.mp4"}', false],
+    ['{"task_id":"t"}', false],
+  ])('only a word that surely says so means that the task is going on: %s', (body, goingOn) => {
+    expect(readCallback(body).goingOn).toBe(goingOn);
   });
 
   test('never throws, whatever the bytes', () => {
