@@ -6,8 +6,12 @@
 import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import type { Config } from './config.js';
+import { createArrivals } from './generation/arrivals.js';
+import { createDurations, type Durations } from './generation/durations.js';
+import { createFollowing, type Following } from './generation/following.js';
 import { createOutbox, type Outbox } from './generation/outbox.js';
 import { createStore, type Store } from './generation/store.js';
+import { createPacing, type Pacing } from './pacing.js';
 import { createQueues, type Queues } from './queues.js';
 import { createStanding, type Standing } from './standing.js';
 
@@ -32,6 +36,9 @@ export interface Hub extends Clock {
   readonly redis: Redis;
   readonly store: Store;
   readonly outbox: Outbox;
+  readonly following: Following;
+  readonly durations: Durations;
+  readonly pacing: Pacing;
   readonly queues: Queues;
   readonly standing: Standing;
   readonly checkpoint: (point: Checkpoint, generationId: string) => void;
@@ -49,6 +56,11 @@ export interface HubDeps {
 export function createHub({ config, log, redis, clock = systemClock, checkpoint = () => {} }: HubDeps): Hub {
   const prefix = config.REDIS_PREFIX;
   const store = createStore({ redis, prefix, idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS, now: clock.now });
+  const { keys } = store;
+  const onError = (error: unknown) =>
+    log.warn({ err: error }, 'what the schedule has learnt could not be read');
+  const durations = createDurations({ redis, keys, now: clock.now, onError });
+  const arrivals = createArrivals({ redis, keys, now: clock.now, onError });
   return {
     ...clock,
     config,
@@ -56,7 +68,10 @@ export function createHub({ config, log, redis, clock = systemClock, checkpoint 
     redis,
     checkpoint,
     store,
-    outbox: createOutbox({ redis, keys: store.keys, now: clock.now }),
+    outbox: createOutbox({ redis, keys, now: clock.now }),
+    following: createFollowing({ redis, keys, now: clock.now }),
+    durations,
+    pacing: createPacing({ config, durations, arrivals, dice: clock.dice, log }),
     queues: createQueues(redis, prefix, (error) => log.warn({ err: error }, 'a queue reported an error')),
     standing: createStanding({ redis, prefix, probeMs: config.REFUSED_PROBE_MS, dice: clock.dice }),
   };

@@ -5,6 +5,9 @@
  */
 import { NotFoundError } from './errors.js';
 import type { Hub } from './hub.js';
+import { kindOf } from './generation/durations.js';
+import { NOT_FOLLOWED_YET } from './generation/following.js';
+import { lessonOfGivingUp } from './generation/lesson.js';
 import type { Charge, FailureCode, GenerationRecord } from './generation/record.js';
 import { isTerminal, stageOf, type Stage, type State } from './generation/states.js';
 import { announced, type Change } from './generation/store.js';
@@ -14,7 +17,8 @@ import type { RawAnswer } from './provider/outcomes.js';
 const MAX_TRIES = 50;
 
 /**
- * Moves a generation on and adds the job of the stage that follows, in `delayMs`.
+ * Moves a generation on and adds the job of the stage that follows, in `delayMs`; what that is may be asked for, once
+ * the generation has moved: nothing comes before its transition.
  * @returns false when the generation is no longer where this was decided: read again.
  */
 export async function advance(
@@ -22,7 +26,7 @@ export async function advance(
   record: GenerationRecord,
   to: State,
   change: Change = {},
-  { delayMs = 0 } = {},
+  { delayMs = 0 }: { readonly delayMs?: number | (() => Promise<number>) } = {},
 ): Promise<boolean> {
   const stage = stageOf(to);
   const finishedAt = isTerminal(to) ? hub.now() : null;
@@ -38,17 +42,25 @@ export async function advance(
     { generationId, from, to, taskId: change.set?.['taskId'] ?? record.taskId },
     'generation moved',
   );
+  if (to === 'canceled') await learnDuration(hub, record);
   if (to === 'generating') hub.checkpoint('saved', generationId);
   if (stage && stage !== stageOf(from)) {
     await hub.queues.remind(stage, {
       generationId,
-      delayMs,
+      delayMs: typeof delayMs === 'number' ? delayMs : await delayMs(),
       ...(stage === 'submit' ? { priority: record.priority } : {}),
     });
   }
   if (to === 'generating') hub.checkpoint('handed-over', generationId);
   if (announced(record, to, whole) !== null) await hastenNotification(hub, generationId);
   return true;
+}
+
+/** A task that is followed no more took at least so long: without it only the quick ones would count. */
+async function learnDuration(hub: Hub, { state, acceptedAt, request }: GenerationRecord): Promise<void> {
+  if (state !== 'generating' || acceptedAt === null) return;
+  const lesson = lessonOfGivingUp({ ageMs: hub.now() - acceptedAt, startedAgeMs: null });
+  await hub.pacing.learn(kindOf(request), lesson, null);
 }
 
 /** What is owed to the app is in the outbox already: without this job the sweep would send it a little later. */
@@ -182,6 +194,8 @@ async function takeTask(
 ): Promise<Adoption | 'again'> {
   const { hintedTaskId, otherTaskIds } = record;
   const now = hub.now();
+  const kind = kindOf(record.request);
+  const deadlineAt = record.deadlineAt ?? now + hub.config.GENERATION_DEADLINE_MS;
   // A callback may have hinted at another task meanwhile: then there are two.
   const hinted = hintedTaskId !== null && hintedTaskId !== taskId ? hintedTaskId : null;
   const others = [
@@ -195,8 +209,10 @@ async function takeTask(
     {
       set: {
         taskId,
+        ...NOT_FOLLOWED_YET,
+        kind,
         acceptedAt: now,
-        deadlineAt: record.deadlineAt ?? now + hub.config.GENERATION_DEADLINE_MS,
+        deadlineAt,
         charge: 'charged',
         hintedTaskId: null,
         unconfirmedAt: null,
@@ -207,10 +223,22 @@ async function takeTask(
       answer,
       ...(hinted === null ? {} : { event: secondTask(hinted) }),
     },
-    { delayMs: source === 'submit' ? hub.config.POLL_FIRST_DELAY_MS : 0 },
+    { delayMs: source === 'submit' ? () => firstDelayMs(hub, kind, deadlineAt - now) : 0 },
   );
+  if (adopted && source === 'submit') await followHint(hub, record.id);
   if (adopted && hinted !== null) alarmSecondTask(hub, record.id, hinted);
   return adopted ? 'adopted' : 'again';
+}
+
+/** From acceptance to the first poll, which is at the latest at the deadline. */
+async function firstDelayMs(hub: Hub, kind: string, untilDeadlineMs: number): Promise<number> {
+  return Math.min(await hub.pacing.firstDelayMs(kind), Math.max(1, untilDeadlineMs));
+}
+
+/** A callback may have said that the task is over before there was a job to bring forward. */
+async function followHint(hub: Hub, generationId: string): Promise<void> {
+  if (hub.config.PUBLIC_URL === '') return;
+  if ((await hub.following.hints(generationId)) > 0) await hub.queues.hasten('poll', generationId);
 }
 
 async function rememberTask(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Adoption | 'again'> {

@@ -43,6 +43,8 @@ export interface Queues {
   remindMany(stage: Stage, reminders: readonly Reminder[]): Promise<void>;
   /** As `remind` without delay, and brings a delayed one forward. */
   hasten(stage: Stage, generationId: string, priority?: number): Promise<void>;
+  /** The same, to so long from now. */
+  hastenTo(stage: Stage, generationId: string, delayMs: number): Promise<void>;
   /** Takes a waiting or delayed job away; one that runs stays. */
   forget(stage: Stage, generationId: string): Promise<void>;
   /** Which of these generations have no job in that queue, or one that no list holds. */
@@ -84,6 +86,19 @@ export function createQueues(redis: Redis, prefix: string, onError: (error: Erro
     await of(stage).add(stage, {}, optionsOf(reminder));
   }
 
+  async function hasten(stage: Stage, reminder: Reminder) {
+    const { generationId, delayMs = 0 } = reminder;
+    await remind(stage, reminder);
+    const job = await of(stage).getJob(generationId);
+    if (!job || !(await job.isDelayed())) return;
+    try {
+      await (delayMs > 0 ? job.changeDelay(delayMs) : job.promote());
+    } catch (error) {
+      // It left the delayed set in between: it is about to run, which is all that was wanted.
+      if (await job.isDelayed()) throw error;
+    }
+  }
+
   async function forget(stage: Stage, generationId: string) {
     // BullMQ answers 0 for a job that a worker holds; that one ends by itself.
     await of(stage).remove(generationId);
@@ -99,17 +114,8 @@ export function createQueues(redis: Redis, prefix: string, onError: (error: Erro
       );
     },
 
-    async hasten(stage, generationId, priority = 0) {
-      await remind(stage, { generationId, priority });
-      const job = await of(stage).getJob(generationId);
-      if (!job || !(await job.isDelayed())) return;
-      try {
-        await job.promote();
-      } catch (error) {
-        // It left the delayed set in between: it is about to run, which is all that was wanted.
-        if (await job.isDelayed()) throw error;
-      }
-    },
+    hasten: (stage, generationId, priority = 0) => hasten(stage, { generationId, priority }),
+    hastenTo: (stage, generationId, delayMs) => hasten(stage, { generationId, delayMs }),
 
     async missing(stage, generationIds) {
       const queue = of(stage);

@@ -13,13 +13,21 @@ import { backoffAfterError } from './queues.js';
 import { isEchoOfOutage, refusalOf } from './redis.js';
 
 /** What a stage says comes next. It throws only when something failed that it did not foresee. */
-export type Outcome = { readonly kind: 'done' } | { readonly kind: 'snooze'; readonly delayMs: number };
+export type Outcome =
+  | { readonly kind: 'done' }
+  | {
+      readonly kind: 'snooze';
+      readonly delayMs: number;
+      /** Asked once the job is put off: a shorter wait, should something have come in between; null for none. */
+      readonly unless: (() => Promise<number | null>) | null;
+    };
 
 export const done: Outcome = { kind: 'done' };
 /** Run me again in so many milliseconds. Waiting is not failing. */
-export const snooze = (delayMs: number): Outcome => ({
+export const snooze = (delayMs: number, unless: (() => Promise<number | null>) | null = null): Outcome => ({
   kind: 'snooze',
   delayMs: Math.max(0, Math.round(delayMs)),
+  unless,
 });
 
 /** The work of one stage for one generation. It must be safe to run twice, also at the same time. */
@@ -83,7 +91,23 @@ export function startRunner({
     }
     if (outcome.kind === 'done') return;
     await job.moveToDelayed(Date.now() + outcome.delayMs, token);
+    if (outcome.unless) await reconsider(job, outcome.unless);
     throw new DelayedError();
+  }
+
+  /**
+   * Whoever wants a running job to run again leaves a mark, and then brings its job forward. The mark is read here only
+   * when the job can be brought forward: so one of the two sees the other, whatever the order.
+   */
+  async function reconsider(job: Job, unless: () => Promise<number | null>): Promise<void> {
+    try {
+      const sooner = await unless();
+      if (sooner === null || !(await job.isDelayed())) return;
+      await (sooner > 0 ? job.changeDelay(sooner) : job.promote());
+    } catch (error) {
+      // It is delayed already, so it does run again; only later than it could.
+      log.warn({ stage: name, generationId: job.id, err: error }, 'a job could not be brought forward');
+    }
   }
 
   const worker = new Worker(name, process, {

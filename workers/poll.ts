@@ -3,45 +3,78 @@
  *
  * - nothing that goes wrong with a poll ever fails a paid task; only the provider's own word does;
  * - a deadline ends our patience, not the task: after it a slow late check goes on, and a late success is adopted;
- * - waiting holds no worker slot and costs no attempt.
+ * - waiting holds no worker slot and costs no attempt;
+ * - a poll that finds nothing new costs one round trip to Redis beside the queue's own;
+ * - a callback's hint is never lost: not while a poll runs, and not before there was one.
  */
 import type { Context } from '../src/context.js';
+import { courseOf, readNews, type News } from '../src/generation/course.js';
+import type { Followed } from '../src/generation/following.js';
+import { lessonOfEnd, lessonOfGivingUp } from '../src/generation/lesson.js';
 import type { Charge, GenerationRecord } from '../src/generation/record.js';
-import { nextPollDelayMs, notVisibleDelayMs, type ScheduleSettings } from '../src/generation/schedule.js';
+import { easingDelayMs, notVisibleDelayMs, soonestPollMs } from '../src/generation/schedule.js';
 import { announced, type Change } from '../src/generation/store.js';
 import { advance, fail, hastenNotification, withWarning } from '../src/pipeline.js';
-import type { Billing, PollOutcome } from '../src/provider/outcomes.js';
+import type { Billing, PollOutcome, Timing } from '../src/provider/outcomes.js';
 import { done, snooze, type Outcome } from '../src/runner.js';
 
 export async function poll(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
-  const record = await context.store.get(generationId);
-  if (record?.state === 'generating' || (record?.state === 'expired' && record.taskId !== null)) {
-    return ask(context, record, signal);
+  const followed = await context.following.begin(generationId);
+  if (followed?.state === 'generating' || (followed?.state === 'expired' && followed.taskId !== null)) {
+    return ask(context, followed, signal);
   }
-  if (record?.state === 'archiving') await context.queues.remind('archive', { generationId });
+  if (followed?.state === 'archiving') await context.queues.remind('archive', { generationId });
   return done;
 }
 
-async function ask(context: Context, record: GenerationRecord, signal: AbortSignal): Promise<Outcome> {
+async function ask(context: Context, followed: Followed, signal: AbortSignal): Promise<Outcome> {
   const { provider, log } = context;
-  const { id: generationId, taskId } = record;
+  const { id: generationId, taskId } = followed;
   const outcome = await provider.poll(taskId ?? '', { signal });
   // Stopped by ourselves: that says nothing about the task, not even about its deadline.
   if (signal.aborted && outcome.kind === 'unavailable') return snooze(0);
   log.debug({ generationId, taskId, outcome: outcome.kind, httpStatus: outcome.answer.httpStatus }, 'polled');
   switch (outcome.kind) {
     case 'succeeded':
-      return haul(context, record, outcome);
+      return withRecord(context, followed, (record) => haul(context, followed, record, outcome));
     case 'failed':
-      return acceptFailure(context, record, outcome);
+      return withRecord(context, followed, (record) => acceptFailure(context, followed, record, outcome));
     case 'succeededWithoutUrl':
-      return awaitUrl(context, record, outcome);
+      return withRecord(context, followed, (record) => awaitUrl(context, followed, record, outcome));
     case 'notVisible':
     case 'pending':
     case 'unavailable':
     case 'misconfigured':
-      return awaitTask(context, record, outcome);
+      return awaitTask(context, followed, outcome);
   }
+}
+
+/** The whole record, for what needs it: read only when a poll brought something to write down. */
+async function withRecord(
+  { store }: Context,
+  { id, rev, taskId }: Followed,
+  act: (record: GenerationRecord) => Promise<Outcome>,
+): Promise<Outcome> {
+  const record = await store.get(id);
+  if (!record) return done;
+  // It moved on while the provider was asked: decide anew from where it is.
+  return record.rev === rev && record.taskId === taskId ? act(record) : snooze(0);
+}
+
+/** What the end of a task teaches; each task teaches once. A late one was counted when it was given up. */
+async function learnEnd({ pacing, now }: Context, followed: Followed, timing: Timing): Promise<void> {
+  if (followed.state === 'expired' || followed.withoutUrlSince !== null) return;
+  const lesson = lessonOfEnd(courseOf(followed, timing, now()));
+  await pacing.learn(followed.kind, lesson, followed.hints > 0);
+}
+
+/** A snooze that a hint cuts short, also one that came while this poll was under way. */
+function snoozeUnlessHinted(context: Context, { id, hints }: Followed, delayMs: number): Outcome {
+  if (context.config.PUBLIC_URL === '') return snooze(delayMs);
+  const begunAt = context.now();
+  return snooze(delayMs, async () =>
+    (await context.following.hints(id)) > hints ? soonestPollMs(begunAt, context.now()) : null,
+  );
 }
 
 /** The provider's last word on the bill of this task; an earlier one of the same generation may be billed besides. */
@@ -57,8 +90,9 @@ function chargeAfterFailure(
 
 async function haul(
   context: Context,
+  followed: Followed,
   record: GenerationRecord,
-  { videoUrl, posterUrl, lastFrameUrl, answer }: Extract<PollOutcome, { kind: 'succeeded' }>,
+  { videoUrl, posterUrl, lastFrameUrl, timing, answer }: Extract<PollOutcome, { kind: 'succeeded' }>,
 ): Promise<Outcome> {
   const moved = await advance(context, record, 'archiving', {
     set: {
@@ -68,16 +102,18 @@ async function haul(
       visibleAt: record.visibleAt ?? context.now(),
       ...(record.state === 'expired' ? { late: 1 } : {}),
     },
-    count: ['pollAttempts'],
     answer,
   });
-  return moved ? done : snooze(0);
+  if (!moved) return snooze(0);
+  await learnEnd(context, followed, timing);
+  return done;
 }
 
 async function acceptFailure(
   context: Context,
+  followed: Followed,
   record: GenerationRecord,
-  { code, message, mayResubmit, billing, answer }: Extract<PollOutcome, { kind: 'failed' }>,
+  { code, message, mayResubmit, billing, timing, answer }: Extract<PollOutcome, { kind: 'failed' }>,
 ): Promise<Outcome> {
   const said = message ?? 'The provider gave no reason; usually that is its content filter.';
   const failed = await fail(
@@ -90,29 +126,30 @@ async function acceptFailure(
       retryable: mayResubmit !== 'never',
       charge: chargeAfterFailure(record, billing),
     },
-    { answer, count: ['pollAttempts'] },
+    { answer },
   );
-  return failed ? done : snooze(0);
+  if (!failed) return snooze(0);
+  await learnEnd(context, followed, timing);
+  return done;
 }
 
 /** The provider says that it succeeded, and not where: a short grace, then a failure of its own, never a resubmit. */
 async function awaitUrl(
   context: Context,
+  followed: Followed,
   record: GenerationRecord,
-  { answer }: Extract<PollOutcome, { kind: 'succeededWithoutUrl' }>,
+  { timing, answer }: Extract<PollOutcome, { kind: 'succeededWithoutUrl' }>,
 ): Promise<Outcome> {
-  const { config, now, store, dice } = context;
+  const { config, now, store, dice, pacing } = context;
   const since = record.withoutUrlSince ?? now();
-  const schedule = scheduleOf(context);
   if (now() - since < config.NO_URL_GRACE_MS) {
-    const first = record.withoutUrlSince === null;
-    const change: Change = {
-      count: ['pollAttempts'],
-      ...(first ? { set: { withoutUrlSince: since }, answer } : {}),
-    };
-    // Somebody decided otherwise while the provider was asked: look at the record again.
-    if (!(await store.amend(record, change))) return snooze(0);
-    return snooze(nextPollDelayMs(now() - since, schedule, dice()));
+    if (record.withoutUrlSince === null) {
+      // Somebody decided otherwise while the provider was asked: look at the record again.
+      if (!(await store.amend(record, { set: { withoutUrlSince: since }, answer }))) return snooze(0);
+      await learnEnd(context, followed, timing);
+    }
+    const waitMs = easingDelayMs(now() - since, pacing.settings, dice());
+    return snoozeUnlessHinted(context, followed, waitMs);
   }
   const failed = await fail(
     context,
@@ -124,16 +161,16 @@ async function awaitUrl(
       retryable: true,
       charge: 'charged',
     },
-    { answer, count: ['pollAttempts'] },
+    { answer },
   );
   return failed ? done : snooze(0);
 }
 
 type Unfinished = Extract<PollOutcome, { kind: 'notVisible' | 'pending' | 'unavailable' | 'misconfigured' }>;
 
-async function awaitTask(context: Context, record: GenerationRecord, outcome: Unfinished): Promise<Outcome> {
-  const { store, now, log } = context;
-  const { id: generationId, taskId } = record;
+async function awaitTask(context: Context, followed: Followed, outcome: Unfinished): Promise<Outcome> {
+  const { now, log } = context;
+  const { id: generationId, taskId, state, deadlineAt } = followed;
   if (outcome.kind === 'misconfigured') {
     const reason = outcome.message;
     log.error(
@@ -141,66 +178,66 @@ async function awaitTask(context: Context, record: GenerationRecord, outcome: Un
       'polls are answered as if key or address were wrong',
     );
   }
-  const visible = outcome.kind === 'pending';
-  const seen = visible && record.visibleAt === null ? { visibleAt: now() } : {};
-  const progressed =
-    visible && outcome.progress !== null && outcome.progress !== record.progress
-      ? { progress: outcome.progress }
-      : {};
-  const current = { ...record, visibleAt: record.visibleAt ?? (visible ? now() : null) };
-
-  if (record.state === 'generating' && record.deadlineAt !== null && now() >= record.deadlineAt) {
-    return expire(context, current, outcome, { ...seen, ...progressed });
+  const news = readNews(followed, outcome, now());
+  if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt) {
+    return withRecord(context, followed, (record) => expire(context, followed, record, news, outcome));
   }
-  const change = { set: { ...seen, ...progressed }, count: ['pollAttempts'] };
-  if (!(await store.amend(record, change))) return snooze(0);
-  if (announced(record, record.state, change) !== null) await hastenNotification(context, generationId);
-  if (record.state === 'expired' && lateCheckIsOver(context, record)) return endLateCheck(context, record);
-  return snooze(await delayAfter(context, current, outcome));
+  if (Object.keys(news.set).length > 0 && !(await writeDown(context, followed, news))) return snooze(0);
+  if (state === 'expired' && lateCheckIsOver(context, followed)) {
+    return withRecord(context, followed, (record) => endLateCheck(context, record));
+  }
+  return snoozeUnlessHinted(context, followed, await delayAfter(context, followed, news, outcome));
 }
 
-function scheduleOf({ config }: Context): ScheduleSettings {
-  return {
-    firstDelayMs: config.POLL_FIRST_DELAY_MS,
-    minIntervalMs: config.POLL_MIN_INTERVAL_MS,
-    maxIntervalMs: config.POLL_MAX_INTERVAL_MS,
-  };
+/** Only what changed. False when the generation moved on while the provider was asked. */
+async function writeDown(context: Context, { id, rev, state }: Followed, { set }: News): Promise<boolean> {
+  const { store } = context;
+  const record = await store.get(id);
+  const change: Change = { set };
+  if (record?.rev !== rev || !(await store.amend(record, change))) return false;
+  if (announced(record, state, change) !== null) await hastenNotification(context, id);
+  return true;
 }
 
-async function delayAfter(context: Context, record: GenerationRecord, outcome: Unfinished): Promise<number> {
-  const { config, now, dice, standing, queues } = context;
-  if (record.state === 'expired') return config.LATE_CHECK_INTERVAL_MS;
-  const schedule = scheduleOf(context);
-  const ageMs = now() - (record.acceptedAt ?? record.createdAt);
-  const usualMs = nextPollDelayMs(ageMs, schedule, dice());
-  const untilDeadline = (record.deadlineAt ?? Infinity) - now();
+async function delayAfter(
+  context: Context,
+  { state, kind, visibleAt, deadlineAt }: Followed,
+  { seen }: News,
+  outcome: Unfinished,
+): Promise<number> {
+  const { config, now, dice, standing, queues, pacing } = context;
+  if (state === 'expired') return config.LATE_CHECK_INTERVAL_MS;
+  // One poll right at the deadline, rather than a whole interval after it.
+  const untilDeadline = Math.max(1, (deadlineAt ?? Infinity) - now());
+  const usualMs = await pacing.nextDelayMs(kind, seen);
   switch (outcome.kind) {
     case 'misconfigured':
-      return config.POLL_MAX_INTERVAL_MS;
+      return Math.min(config.POLL_MAX_INTERVAL_MS, untilDeadline);
     case 'unavailable': {
-      if (outcome.answer.httpStatus !== 429) return Math.max(usualMs, outcome.retryAfterMs ?? 0);
+      if (outcome.answer.httpStatus !== 429)
+        return Math.max(Math.min(usualMs, untilDeadline), outcome.retryAfterMs ?? 0);
       const holdMs = await standing.slowDown('poll', outcome.retryAfterMs);
       await queues.pauseFor('poll', holdMs);
       return Math.max(usualMs, holdMs);
     }
     case 'notVisible': {
-      const inGrace = record.visibleAt === null && ageMs < config.NOT_VISIBLE_GRACE_MS;
-      return Math.min(
-        inGrace ? notVisibleDelayMs(ageMs, schedule, dice()) : config.POLL_MAX_INTERVAL_MS,
-        untilDeadline,
-      );
+      const inGrace = visibleAt === null && seen.ageMs < config.NOT_VISIBLE_GRACE_MS;
+      const waitMs = inGrace
+        ? notVisibleDelayMs(seen.ageMs, pacing.settings, dice())
+        : config.POLL_MAX_INTERVAL_MS;
+      return Math.min(waitMs, untilDeadline);
     }
     case 'pending':
-      // One poll right at the deadline, rather than a whole interval after it.
-      return Math.min(usualMs, Math.max(untilDeadline, 1));
+      return Math.min(usualMs, untilDeadline);
   }
 }
 
 async function expire(
   context: Context,
+  followed: Followed,
   record: GenerationRecord,
+  { set, seen }: News,
   { kind, answer }: Unfinished,
-  set: Record<string, number>,
 ): Promise<Outcome> {
   // Only the provider's own word says that it does not know the task; one that did not answer said nothing.
   const neverSeen = record.visibleAt === null && kind === 'notVisible';
@@ -213,13 +250,14 @@ async function expire(
     retryable: true,
     charge: record.charge,
   };
-  const change = { set: { ...set, failure: JSON.stringify(failure) }, count: ['pollAttempts'], answer };
+  const change = { set: { ...set, failure: JSON.stringify(failure) }, answer };
   if (!(await advance(context, record, 'expired', change))) return snooze(0);
-  return snooze(context.config.LATE_CHECK_INTERVAL_MS);
+  if (!neverSeen) await context.pacing.learn(followed.kind, lessonOfGivingUp(seen), null);
+  return snoozeUnlessHinted(context, followed, context.config.LATE_CHECK_INTERVAL_MS);
 }
 
 /** After the deadline a task is looked at now and then, until `LATE_CHECK_FOR_MS` have passed. */
-function lateCheckIsOver({ config, now }: Context, { finishedAt }: GenerationRecord): boolean {
+function lateCheckIsOver({ config, now }: Context, { finishedAt }: Followed): boolean {
   return now() - (finishedAt ?? now()) >= config.LATE_CHECK_FOR_MS;
 }
 

@@ -8,6 +8,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Context } from '../src/context.js';
+import { NOT_HINTED_YET } from '../src/generation/following.js';
 import type { Charge, GenerationRecord } from '../src/generation/record.js';
 import { backoffMs } from '../src/generation/schedule.js';
 import { stageOf } from '../src/generation/states.js';
@@ -87,7 +88,7 @@ async function beginSubmit(
   const nonce = randomUUID();
   const written = await store.transition(record, 'submitting', {
     live: true,
-    set: { submitNonce: nonce, submittedAt: now(), charge: 'possible' },
+    set: { ...NOT_HINTED_YET, submitNonce: nonce, submittedAt: now(), charge: 'possible' },
     count: ['submitAttempts'],
   });
   if (!written && !(await isMine(context, id, nonce))) return snooze(0);

@@ -6,6 +6,7 @@
  * Writing one again is always safe, since every stage decides from the record.
  */
 import type { Context } from '../src/context.js';
+import { bucketOf } from '../src/generation/sketch.js';
 import { stageOf, TERMINAL_STATES, type FlowStage } from '../src/generation/states.js';
 import type { Whereabouts } from '../src/generation/store.js';
 
@@ -14,6 +15,8 @@ const PAGE = 500;
 const PRUNE_PER_STATE = 1000;
 /** A generation that moved just now may be between its transition and its next job. */
 const SETTLING_MS = 2000;
+/** The count of running tasks is good for so many sweeps. */
+const RUNNING_KEPT_FOR = 3;
 /** What an upload left behind when its process was killed, and may be removed. */
 const ABANDONED_AFTER_FACTOR = 2;
 
@@ -28,13 +31,18 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
   const { store, config, now, storage, log } = context;
   let looked = 0;
   let restored = 0;
+  const running = new Map<string, Map<number, number>>();
   for (let after: string | null = null; !signal.aborted;) {
     const ids = await store.live(after, PAGE);
     if (ids.length === 0) break;
     looked += ids.length;
-    restored += await restoreJobs(context, ids);
+    const records = await store.whereabouts(ids);
+    restored += await restoreJobs(context, records);
+    countRunning(running, records, now());
     after = ids.at(-1) ?? null;
   }
+  if (!signal.aborted)
+    await context.durations.setRunning(running, RUNNING_KEPT_FOR * config.SWEEP_INTERVAL_MS);
   restored += await restoreNotifications(context, signal);
   let pruned = 0;
   for (const state of TERMINAL_STATES) {
@@ -48,10 +56,10 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
   return report;
 }
 
-async function restoreJobs(context: Context, ids: readonly string[]): Promise<number> {
-  const { store, queues, now, log } = context;
+async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]): Promise<number> {
+  const { queues, now, log } = context;
   const byStage = new Map<FlowStage, Whereabouts[]>();
-  for (const record of await store.whereabouts(ids)) {
+  for (const record of whereabouts) {
     const stage = stageOf(record.state);
     if (stage === null || now() - record.updatedAt < SETTLING_MS) continue;
     byStage.set(stage, [...(byStage.get(stage) ?? []), record]);
@@ -72,6 +80,20 @@ async function restoreJobs(context: Context, ids: readonly string[]): Promise<nu
     }
   }
   return restored;
+}
+
+/** Tasks that are still running say how long tasks take at least; only whoever looks at all of them can count them. */
+function countRunning(
+  running: Map<string, Map<number, number>>,
+  records: readonly Whereabouts[],
+  at: number,
+): void {
+  for (const { state, kind, acceptedAt } of records) {
+    if (state !== 'generating' || kind === null || acceptedAt === null) continue;
+    const ages = running.get(kind) ?? new Map<number, number>();
+    const bucket = bucketOf(at - acceptedAt);
+    running.set(kind, ages.set(bucket, (ages.get(bucket) ?? 0) + 1));
+  }
 }
 
 /** What is owed to apps and has no job: the crash came between the end of a generation and the job that tells it. */

@@ -105,6 +105,7 @@ function workerEnvironment(
     // The simulator is quick and asks for no patience; the defaults are made for the real provider.
     POLL_FIRST_DELAY_MS: '500',
     POLL_MIN_INTERVAL_MS: '500',
+    POLL_MAX_INTERVAL_MS: '1000',
   };
 }
 

@@ -13,6 +13,10 @@
  *   <prefix>:notifications-dead:<id>    hash    what was given up of it
  *   <prefix>:notifications-owed         zset    ids with something owed: what the sweep looks at
  *   <prefix>:notifications-dead         zset    ids with something given up
+ *   <prefix>:durations:<kind>           hash    how long tasks of that kind took lately (durations.ts)
+ *   <prefix>:durations                  zset    those kinds by their last task, bounded
+ *   <prefix>:running                    hash    kind → ages of the tasks still running, as of the last sweep
+ *   <prefix>:arrivals                   hash    whether callbacks arrive (arrivals.ts)
  *   <prefix>:forbidden                  set     generations that met a 403 in a row
  */
 import type { State } from './states.js';
@@ -28,6 +32,10 @@ export interface Keys {
   deadNotifications(id: string): string;
   readonly notificationsOwed: string;
   readonly notificationsDead: string;
+  durations(kind: string): string;
+  readonly durationKinds: string;
+  readonly running: string;
+  readonly arrivals: string;
   readonly live: string;
   readonly events: string;
   readonly forbidden: string;
@@ -47,6 +55,10 @@ export function createKeys(prefix: string): Keys {
     deadNotifications: (id) => `${prefix}:notifications-dead:${id}`,
     notificationsOwed: `${prefix}:notifications-owed`,
     notificationsDead: `${prefix}:notifications-dead`,
+    durations: (kind) => `${prefix}:durations:${kind}`,
+    durationKinds: `${prefix}:durations`,
+    running: `${prefix}:running`,
+    arrivals: `${prefix}:arrivals`,
     live: `${prefix}:live`,
     events: `${prefix}:events`,
     forbidden: `${prefix}:forbidden`,

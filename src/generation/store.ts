@@ -154,6 +154,8 @@ export interface Whereabouts {
   readonly updatedAt: number;
   readonly runAt: number | null;
   readonly priority: number;
+  readonly acceptedAt: number | null;
+  readonly kind: string | null;
 }
 
 export interface Store {
@@ -312,9 +314,11 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
 
     async whereabouts(ids) {
       const rows = await Promise.all(
-        ids.map((id) => redis.hmget(keys.record(id), 'state', 'updatedAt', 'runAt', 'priority')),
+        ids.map((id) =>
+          redis.hmget(keys.record(id), 'state', 'updatedAt', 'runAt', 'priority', 'acceptedAt', 'kind'),
+        ),
       );
-      return rows.flatMap(([state, updatedAt, runAt, priority], i) =>
+      return rows.flatMap(([state, updatedAt, runAt, priority, acceptedAt, kind], i) =>
         state
           ? [
               {
@@ -323,6 +327,8 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
                 updatedAt: Number(updatedAt),
                 runAt: runAt ? Number(runAt) : null,
                 priority: Number(priority ?? 0),
+                acceptedAt: acceptedAt ? Number(acceptedAt) : null,
+                kind: kind ?? null,
               },
             ]
           : [],

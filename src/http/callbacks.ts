@@ -8,12 +8,12 @@
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { Hub } from '../hub.js';
-import { adoptTask } from '../pipeline.js';
+import type { Hinted } from '../generation/following.js';
+import { soonestPollMs } from '../generation/schedule.js';
+import { adoptTask, type Adoption } from '../pipeline.js';
 import { callbackTokenMatches, keepCallback, readCallback } from '../provider/callback.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
-/** Callbacks of one generation that come closer together than this bring forward one poll. */
-const HASTEN_AT_MOST_EVERY_MS = 1000;
 
 const GENERATION_ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
@@ -48,21 +48,24 @@ export function createCallbackRoutes(hub: Hub): Hono {
 }
 
 async function receive(hub: Hub, generationId: string, body: string): Promise<void> {
-  const { taskId } = readCallback(body);
-  hub.log.info({ generationId, taskId }, 'callback received');
-  if (taskId === null) {
-    await hasten(hub, generationId);
-    return;
+  const { taskId, goingOn } = readCallback(body);
+  hub.log.info({ generationId, taskId, goingOn }, 'callback received');
+  // The hint is written down first: whatever happens next to the generation, its next step finds it.
+  const hinted = goingOn ? null : await hub.following.hint(generationId);
+  let adoption: Adoption | null = null;
+  if (taskId !== null) {
+    const answer = keepCallback(body, { at: hub.now(), apiKey: hub.config.COMETAPI_KEY });
+    adoption = await adoptTask(hub, generationId, taskId, { source: 'callback', answer });
   }
-  const answer = keepCallback(body, { at: hub.now(), apiKey: hub.config.COMETAPI_KEY });
-  const adoption = await adoptTask(hub, generationId, taskId, { source: 'callback', answer });
-  if (adoption === 'known') await hasten(hub, generationId);
+  if (hinted !== null && (adoption === null || adoption === 'known')) await follow(hub, generationId, hinted);
 }
 
-async function hasten(hub: Hub, generationId: string): Promise<void> {
-  const record = await hub.store.get(generationId);
-  if (record?.state !== 'generating' && record?.state !== 'expired') return;
-  const key = `${hub.config.REDIS_PREFIX}:hastened:${generationId}`;
-  const first = await hub.redis.set(key, '1', 'PX', HASTEN_AT_MOST_EVERY_MS, 'NX');
-  if (first === 'OK') await hub.queues.hasten('poll', generationId);
+/** Brings the poll forward. A generation that is not followed yet finds the hint when it is. */
+async function follow(hub: Hub, generationId: string, { state, first, polledAt }: Hinted): Promise<void> {
+  if (state === 'generating' || state === 'expired') {
+    const delayMs = soonestPollMs(polledAt, hub.now());
+    await hub.queues.hastenTo('poll', generationId, delayMs);
+  } else if (first && (state === 'archiving' || state === 'succeeded' || state === 'failed')) {
+    await hub.pacing.learnArrival();
+  }
 }
