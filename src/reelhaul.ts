@@ -17,6 +17,7 @@ import type { Hub } from './hub.js';
 import { hastenNotification, mustGet } from './pipeline.js';
 import type { RawAnswer } from './provider/outcomes.js';
 import type { AssetName } from './storage/keys.js';
+import { createSignedLink } from './storage/signed-link.js';
 import type { Storage } from './storage/storage.js';
 
 export type { CancelResult, Decision } from './decisions.js';
@@ -198,12 +199,15 @@ export function createReelhaulOn(
       const asset = assets?.[name];
       if (!asset) throw new StateConflictError(`Generation ${generationId} has no ${name} in storage.`);
       const link = await (await openedStorage()).urlFor?.(asset.key, { expiresInSeconds });
-      if (link === undefined) {
+      if (link !== undefined) return link;
+      const { PUBLIC_URL, CALLBACK_SECRET } = config;
+      if (PUBLIC_URL === '') {
         throw new StateConflictError(
-          'Files on a local disk have no links of their own: the HTTP API serves them.',
+          'A file on a local disk is linked to only with PUBLIC_URL and CALLBACK_SECRET: the HTTP server serves it.',
         );
       }
-      return link;
+      const expiresAt = now() + expiresInSeconds * 1000;
+      return createSignedLink(PUBLIC_URL, CALLBACK_SECRET, { generationId, name, expiresAt });
     },
 
     cancel: (generationId) => cancel(hub, generationId),

@@ -5,7 +5,7 @@ import type { Reelhaul } from '../reelhaul.js';
 import { openStorage } from '../storage/open.js';
 import type { Storage } from '../storage/storage.js';
 import { requireAccess, type ApiEnv } from './access.js';
-import { createAssetRoutes } from './assets.js';
+import { createAssetRoutes, createLinkRoutes } from './assets.js';
 import { PAGE_POLICY, renderDocs } from './docs-page.js';
 import { createEventRoutes } from './events.js';
 import { createGenerationRoutes } from './generations.js';
@@ -63,6 +63,7 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
   app.use('/v1/*', limitTime);
   app.route('/v1', createGenerationRoutes(reelhaul));
   app.route('/v1', createAssetRoutes(reelhaul, openedStorage));
+  app.route('/', createLinkRoutes(hub, openedStorage));
   app.route('/v1', events.routes);
   app.route('/v1', createNotificationRoutes(reelhaul));
 

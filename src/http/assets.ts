@@ -3,9 +3,12 @@
  * are served from here, whole or in one range (RFC 9110, 14), with the digest as their strong validator.
  */
 import { Readable } from 'node:stream';
-import { Hono } from 'hono';
+import { Hono, type Context } from 'hono';
 import { NotFoundError } from '../errors.js';
+import type { Asset, Assets } from '../generation/record.js';
+import type { Hub } from '../hub.js';
 import type { Reelhaul } from '../reelhaul.js';
+import { isSignedLink } from '../storage/signed-link.js';
 import type { Storage } from '../storage/storage.js';
 import type { ApiEnv } from './access.js';
 import { seen } from './generations.js';
@@ -33,49 +36,70 @@ export function readRange(header: string | undefined, sizeBytes: number): Range 
   return start >= sizeBytes ? 'unsatisfiable' : { start, end };
 }
 
+/** The file itself, whole or in one range. */
+async function serveFile(c: Context<ApiEnv>, storage: Storage, asset: Asset): Promise<Response> {
+  const stored = await storage.stat(asset.key);
+  if (!stored) throw new HttpError(404, 'asset_missing', 'The file is no longer in storage.');
+  const { sizeBytes } = stored;
+  const etag = `"${asset.sha256}"`;
+  const headers: Record<string, string> = {
+    etag,
+    'accept-ranges': 'bytes',
+    'content-type': asset.contentType,
+    'cache-control': 'private, max-age=31536000, immutable',
+    'x-content-type-options': 'nosniff',
+  };
+  if (c.req.header('if-none-match') === etag) return c.body(null, 304, headers);
+  const condition = c.req.header('if-range');
+  const unchanged = condition === undefined || condition === etag;
+  const range = unchanged ? readRange(c.req.header('range'), sizeBytes) : null;
+  if (range === 'unsatisfiable') {
+    throw new HttpError(416, 'range_not_satisfiable', `The file has ${sizeBytes} bytes.`, {
+      'content-range': `bytes */${sizeBytes}`,
+    });
+  }
+  const length = range ? range.end - range.start + 1 : sizeBytes;
+  if (range) headers['content-range'] = `bytes ${range.start}-${range.end}/${sizeBytes}`;
+  headers['content-length'] = String(length);
+  const status = range ? 206 : 200;
+  if (c.req.method === 'HEAD') return c.body(null, status, headers);
+  const file = await storage.read(asset.key, range ?? undefined);
+  return c.body(Readable.toWeb(file) as ReadableStream, status, headers);
+}
+
 /** @param openedStorage opens the storage when it is first needed. */
 export function createAssetRoutes(reelhaul: Reelhaul, openedStorage: () => Promise<Storage>): Hono<ApiEnv> {
   const routes = new Hono<ApiEnv>();
-
   routes.get('/generations/:id/assets/:name', async (c) => {
     const { assets, id } = await seen(reelhaul, c.var.caller, c.req.param('id'));
-    const name = ASSET_NAMES.find((known) => known === c.req.param('name'));
-    const asset = name === undefined ? null : assets?.[name];
-    if (!asset) throw new NotFoundError(`${id} with such an asset in storage`);
+    const asset = findAsset(assets, id, c.req.param('name'));
     const storage = await openedStorage();
-    if (storage.urlFor) {
-      const link = await storage.urlFor(asset.key, { expiresInSeconds: LINK_SECONDS });
-      return c.body(null, 302, { location: link, 'cache-control': 'no-store' });
-    }
-
-    const stored = await storage.stat(asset.key);
-    if (!stored) throw new HttpError(404, 'asset_missing', 'The file is no longer in storage.');
-    const { sizeBytes } = stored;
-    const etag = `"${asset.sha256}"`;
-    const headers: Record<string, string> = {
-      etag,
-      'accept-ranges': 'bytes',
-      'content-type': asset.contentType,
-      'cache-control': 'private, max-age=31536000, immutable',
-      'x-content-type-options': 'nosniff',
-    };
-    if (c.req.header('if-none-match') === etag) return c.body(null, 304, headers);
-    const condition = c.req.header('if-range');
-    const unchanged = condition === undefined || condition === etag;
-    const range = unchanged ? readRange(c.req.header('range'), sizeBytes) : null;
-    if (range === 'unsatisfiable') {
-      throw new HttpError(416, 'range_not_satisfiable', `The file has ${sizeBytes} bytes.`, {
-        'content-range': `bytes */${sizeBytes}`,
-      });
-    }
-    const length = range ? range.end - range.start + 1 : sizeBytes;
-    if (range) headers['content-range'] = `bytes ${range.start}-${range.end}/${sizeBytes}`;
-    headers['content-length'] = String(length);
-    const status = range ? 206 : 200;
-    if (c.req.method === 'HEAD') return c.body(null, status, headers);
-    const file = await storage.read(asset.key, range ?? undefined);
-    return c.body(Readable.toWeb(file) as ReadableStream, status, headers);
+    if (!storage.urlFor) return serveFile(c, storage, asset);
+    const link = await storage.urlFor(asset.key, { expiresInSeconds: LINK_SECONDS });
+    return c.body(null, 302, { location: link, 'cache-control': 'no-store' });
   });
-
   return routes;
+}
+
+/** `GET /files/:id/:name?expires=…&signature=…`: what `getAssetUrl` links to. No token; the signature is the proof. */
+export function createLinkRoutes(hub: Hub, openedStorage: () => Promise<Storage>): Hono<ApiEnv> {
+  const routes = new Hono<ApiEnv>();
+  routes.get('/files/:id/:name', async (c) => {
+    const { id: generationId, name } = c.req.param();
+    const target = { generationId, name, expiresAt: Number(c.req.query('expires')) };
+    const signature = c.req.query('signature') ?? '';
+    if (!isSignedLink(hub.config.CALLBACK_SECRET, target, signature, hub.now())) {
+      throw new HttpError(403, 'link_expired', 'This link is not good, or not any more.');
+    }
+    const record = await hub.store.get(generationId);
+    return serveFile(c, await openedStorage(), findAsset(record?.assets ?? null, generationId, name));
+  });
+  return routes;
+}
+
+function findAsset(assets: Assets | null, generationId: string, wanted: string): Asset {
+  const name = ASSET_NAMES.find((known) => known === wanted);
+  const asset = name === undefined ? null : assets?.[name];
+  if (!asset) throw new NotFoundError(`${generationId} with such an asset in storage`);
+  return asset;
 }

@@ -152,3 +152,17 @@ test('a generation that was never submitted takes no task id', async () => {
   await until(async () => (await bed.reelhaul.get(id)).state === 'queued', 'the generation to stay queued');
   expect((await bed.reelhaul.get(id)).taskId).toBeNull();
 });
+
+test('a link to a stored file works without credentials, until it expires or is changed', async () => {
+  await bed.work();
+  const { id } = await bed.enqueue('linked');
+  const { assets } = await bed.reelhaul.waitFor(id);
+  const link = await bed.reelhaul.getAssetUrl(id, 'video');
+  const response = await fetch(link, { headers: { range: 'bytes=0-99' } });
+  expect([response.status, (await response.arrayBuffer()).byteLength]).toEqual([206, 100]);
+  expect((await fetch(link)).headers.get('content-length')).toBe(String(assets!.video.sizeBytes));
+  const later = link.replace(/expires=(\d+)/, (_, at: string) => `expires=${Number(at) + 1}`);
+  const poster = link.replace('/video?', '/poster?');
+  const old = await bed.reelhaul.getAssetUrl(id, 'video', { expiresInSeconds: -1 });
+  for (const bad of [later, poster, old, link.slice(0, -2), link.split('?')[0]!]) expect((await fetch(bad)).status).toBe(403);
+});
