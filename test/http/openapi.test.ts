@@ -196,7 +196,7 @@ describe('whatever is sent', () => {
         const { id } = answer as { id: string };
         expect(await bed.redis.exists(`${bed.prefix}:submit:${id}`)).toBe(1);
       }),
-      { numRuns: 150, endOnFailure: true },
+      { numRuns: 150, endOnFailure: true, examples: [[{ prompt: 'a paper boat' }]] },
     );
     expect(created).toBeGreaterThan(0);
     const after = await listAll();
