@@ -10,7 +10,8 @@ const program = fileURLToPath(new URL('../dist/test/chaos/main.js', import.meta.
 async function chaos(...flags: string[]): Promise<{ code: number; out: string }> {
   const child = spawn(process.execPath, [program, ...flags]);
   let out = '';
-  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => (out += chunk.toString()));
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (chunk: Buffer) => (out += chunk.toString()));
   const [code] = (await once(child, 'close')) as [number];
   return { code, out };
 }
@@ -20,7 +21,16 @@ const onRealRedis = realRedis ? test : test.skip;
 onRealRedis(
   'workers and Redis killed at random: one bill each, nothing lost, every byte as the provider sent it',
   async () => {
-    const { code, out } = await chaos('--generations', '60', '--seed', '7', '--kills', '12', '--redis-restarts', '1');
+    const { code, out } = await chaos(
+      '--generations',
+      '60',
+      '--seed',
+      '7',
+      '--kills',
+      '12',
+      '--redis-restarts',
+      '1',
+    );
     expect(out).toContain('kept: one bill each, nothing lost');
     expect(code).toBe(0);
   },
@@ -30,7 +40,16 @@ onRealRedis(
 onRealRedis.each(['before-send', 'sent', 'answered', 'saved', 'handed-over'])(
   'killed at %s: one bill each, nothing lost',
   async (point) => {
-    const { code, out } = await chaos('--generations', '12', '--kills', '3', '--redis-restarts', '0', '--point', point);
+    const { code, out } = await chaos(
+      '--generations',
+      '12',
+      '--kills',
+      '3',
+      '--redis-restarts',
+      '0',
+      '--point',
+      point,
+    );
     expect(out).toContain('kept: one bill each, nothing lost');
     expect(out).toMatch(/0 from outside, [1-9]\d* at/);
     expect(code).toBe(0);

@@ -47,10 +47,16 @@ async function haul(size: string): Promise<Round> {
     LOG_LEVEL: 'silent',
     POLL_FIRST_DELAY_MS: '150',
   };
-  const worker = spawn(process.execPath, [cliFile, 'worker'], { env: { PATH, HOME, ...environment }, stdio: 'inherit' });
+  const worker = spawn(process.execPath, [cliFile, 'worker'], {
+    env: { PATH, HOME, ...environment },
+    stdio: 'inherit',
+  });
   const reelhaul = await createReelhaul({ config: readConfig(environment) });
   try {
-    const { id } = await reelhaul.enqueue({ prompt: `big [sim: size=${size}]`, image: 'https://example.com/still.png' });
+    const { id } = await reelhaul.enqueue({
+      prompt: `big [sim: size=${size}]`,
+      image: 'https://example.com/still.png',
+    });
     let beganAt = 0;
     const { state, failure, assets, finishedAt } = await reelhaul.waitFor(id, {
       onProgress: (generation) => {

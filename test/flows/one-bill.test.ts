@@ -254,6 +254,10 @@ test('a request that is refused leaves nothing in Redis', async () => {
       expect.objectContaining({ path: 'options.priority' }),
     ]),
   });
-  const records = await bed.redis.exists(`${bed.prefix}:state:queued`, `${bed.prefix}:live`, `${bed.prefix}:events`);
+  const records = await bed.redis.exists(
+    `${bed.prefix}:state:queued`,
+    `${bed.prefix}:live`,
+    `${bed.prefix}:events`,
+  );
   expect(records).toBe(0);
 });

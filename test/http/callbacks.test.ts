@@ -164,5 +164,6 @@ test('a link to a stored file works without credentials, until it expires or is 
   const later = link.replace(/expires=(\d+)/, (_, at: string) => `expires=${Number(at) + 1}`);
   const poster = link.replace('/video?', '/poster?');
   const old = await bed.reelhaul.getAssetUrl(id, 'video', { expiresInSeconds: -1 });
-  for (const bad of [later, poster, old, link.slice(0, -2), link.split('?')[0]!]) expect((await fetch(bad)).status).toBe(403);
+  for (const bad of [later, poster, old, link.slice(0, -2), link.split('?')[0]!])
+    expect((await fetch(bad)).status).toBe(403);
 });

@@ -28,7 +28,10 @@ test('an asset on a private host that is not allowed ends as asset_forbidden', a
   bed = await createTestbed({ environment: { ARCHIVE_ALLOW_HOSTS: '' } });
   await bed.work();
   const { id } = await bed.enqueue('private');
-  expect((await bed.reelhaul.waitFor(id)).failure).toMatchObject({ code: 'asset_forbidden', charge: 'charged' });
+  expect((await bed.reelhaul.waitFor(id)).failure).toMatchObject({
+    code: 'asset_forbidden',
+    charge: 'charged',
+  });
   expect(bed.simulator.ledger().totals.assetRequests).toBe(0);
 });
 
