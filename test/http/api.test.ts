@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import type { Generation } from '../../src/generation/record.js';
 import { generationIn, startApi, type Answer, type TestApi } from '../support/api.js';
+import { BUCKET, CREDENTIALS, startS3Server } from '../storage/s3-server.js';
 import { createTestbed, image, type Testbed } from '../support/testbed.js';
 
 const ALL = 'token-of-all-tenants';
@@ -305,6 +306,35 @@ describe('the other verbs', () => {
     refused(answer, 405, 'method_not_allowed');
     expect(answer.headers.get('allow')).toBe('POST, GET');
   });
+});
+
+test('while Redis is away the answer is 503, and says nothing of our insides', async () => {
+  api.redis.disconnect();
+  refused(await enqueue(order('lost')), 503, 'unavailable');
+  refused(await api.ask('GET', '/v1/events', { token: ALL }), 503, 'unavailable');
+  expect((await bed.reelhaul.list()).generations).toEqual([]);
+});
+
+test('a file in S3 is redirected to, with a link that works without our token', async () => {
+  const s3 = await startS3Server();
+  const before = { ...process.env };
+  process.env['AWS_ACCESS_KEY_ID'] = CREDENTIALS.accessKeyId;
+  process.env['AWS_SECRET_ACCESS_KEY'] = CREDENTIALS.secretAccessKey;
+  await api.close();
+  await bed.close();
+  const STORAGE_URL = `s3://${BUCKET}?endpoint=${encodeURIComponent(s3.endpoint)}&forcePathStyle=true`;
+  bed = await createTestbed({ environment: { STORAGE_URL } });
+  api = await startApi(bed, { API_TOKENS: TOKENS });
+  const workers = await bed.work();
+  const { id } = await bed.enqueue('in a bucket');
+  const { assets } = await bed.reelhaul.waitFor(id);
+  const answer = await api.ask('GET', `/v1/generations/${id}/assets/video`, { token: ALL });
+  expect(answer.status).toBe(302);
+  const file = Buffer.from(await (await fetch(answer.headers.get('location')!)).arrayBuffer());
+  expect(createHash('sha256').update(file).digest('hex')).toBe(assets!.video.sha256);
+  await workers.close();
+  await s3.close();
+  process.env = before;
 });
 
 describe('a stored file', () => {

@@ -99,7 +99,20 @@ const order = fc.record(
   },
   { requiredKeys: ['request'] },
 );
+/** Right in every field, so that a good part of what is sent gets as far as being stored. */
+const rightOrder = fc.record(
+  {
+    request: fc.record({ prompt: fc.string().map((words) => `a film ${words}`), image: fc.constant(image) }),
+    idempotencyKey: fc.constantFrom('one', 'two'),
+    metadata: fc.dictionary(fc.string(), junk, { maxKeys: 3 }),
+    delayMs: fc.nat({ max: 1000 }),
+    notifyUrl: fc.webUrl(),
+  },
+  { requiredKeys: ['request'] },
+);
 const bodies: fc.Arbitrary<unknown> = fc.oneof(
+  rightOrder,
+  rightOrder.map(({ request: bare }) => bare),
   order,
   request,
   fc.record({ items: maybe(fc.array(maybe(order), { maxLength: 4 })) }),

@@ -25,6 +25,8 @@ export interface AskOptions {
 
 export interface TestApi {
   readonly url: string;
+  /** The server's own connection, to take it away. */
+  readonly redis: Redis;
   fetch(method: string, path: string, options?: AskOptions): Promise<Response>;
   ask(method: string, path: string, options?: AskOptions): Promise<Answer>;
   close(): Promise<void>;
@@ -55,6 +57,7 @@ export async function startApi(bed: Testbed, environment: Record<string, string>
 
   return {
     url,
+    redis,
     fetch: ask,
     async ask(method, path, options) {
       const response = await ask(method, path, options);
@@ -70,7 +73,7 @@ export async function startApi(bed: Testbed, environment: Record<string, string>
     async close() {
       await server.close();
       await hub.queues.close();
-      await redis.quit();
+      redis.disconnect();
     },
   };
 }
