@@ -19,6 +19,12 @@ import { createReelhaul } from './producer.js';
 import type { Reelhaul } from './reelhaul.js';
 import { createLogger } from './telemetry/logger.js';
 
+// The reader of a pipe went away (`| head`): there is nobody to tell anything any more.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
 const print = (text: string) => void process.stdout.write(`${text}\n`);
 const complain = (text: string) => void process.stderr.write(`${text}\n`);
 
@@ -72,11 +78,11 @@ async function withLibrary(work: (reelhaul: Reelhaul) => Promise<void>): Promise
   }
 }
 
-/** Resolves at the first SIGINT or SIGTERM; a second one ends the process at once. */
+/** Resolves at the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once. */
 function askedToStop(): Promise<NodeJS.Signals> {
   return new Promise((resolve) => {
     let asked = false;
-    for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
       process.on(name, () => {
         if (asked) process.exit(1);
         asked = true;
@@ -86,20 +92,26 @@ function askedToStop(): Promise<NodeJS.Signals> {
   });
 }
 
+/** Texts of apps and of the provider may hold anything: nothing of it may steer a terminal. */
+function plain(text: string, maxCharacters = 1000): string {
+  const line = text.replaceAll(/\s+/g, ' ').replaceAll(/[\p{Cc}\p{Cf}\p{Cs}]/gu, '\ufffd');
+  return Array.from(line).slice(0, maxCharacters).join('');
+}
+
 function show(generation: Generation, json: boolean): void {
   if (json) return print(JSON.stringify(generation));
   const { id, state, failure, assets, taskId, charge, warnings } = generation;
   print(`${id}  ${state}${taskId === null ? '' : `  task ${taskId}`}  charge: ${charge}`);
-  if (failure) print(`  failed in ${failure.stage}: ${failure.message} [${failure.code}]`);
+  if (failure) print(`  failed in ${failure.stage}: ${plain(failure.message)} [${failure.code}]`);
   if (assets)
     print(`  video  ${assets.video.key}  ${assets.video.sizeBytes} bytes  sha256 ${assets.video.sha256}`);
-  for (const warning of warnings) print(`  warning: ${warning.message} [${warning.code}]`);
+  for (const warning of warnings) print(`  warning: ${plain(warning.message)} [${warning.code}]`);
 }
 
 function showList(generations: readonly Generation[]): void {
   if (generations.length === 0) return print('none');
   for (const { id, state, createdAt, attempts, request } of generations) {
-    const prompt = request.prompt.replaceAll(/\s+/g, ' ').slice(0, 50);
+    const prompt = plain(request.prompt, 50);
     print(
       `${id}  ${state.padEnd(11)}  ${new Date(createdAt).toISOString()}  ${attempts.poll} polls  ${prompt}`,
     );
@@ -367,10 +379,15 @@ program
     const log = loggerFor(config);
     const stopped = askedToStop();
     const { startWorkers } = await import('../workers/main.js');
-    const workers = await startWorkers({ config, log, ...(stages ? { stages } : {}) });
+    // Listening first: a port that is taken is found before any job is.
     const server = serve ? await serveHttp(config, log) : null;
-    log.info({ signal: await stopped }, 'stopping');
-    await Promise.all([workers.close(), server?.close()]);
+    try {
+      const workers = await startWorkers({ config, log, ...(stages ? { stages } : {}) });
+      log.info({ signal: await stopped }, 'stopping');
+      await workers.close();
+    } finally {
+      await server?.close();
+    }
   });
 
 program
@@ -509,6 +526,8 @@ async function billAccepted(yes: boolean): Promise<boolean> {
 /** What went wrong, for people: a stack only for what nobody foresaw. */
 function explain(error: unknown): string {
   if (error instanceof ReelhaulError) return error.message;
+  if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE')
+    return `${error.message}. Choose another port (PORT, or --port).`;
   if (error instanceof Error && 'code' in error && typeof error.code === 'string')
     return `${error.message} [${error.code}]`;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);

@@ -44,6 +44,25 @@ function url(protocols: readonly string[], { secret = false } = {}) {
       });
   });
 }
+/** Never repeated in a message, since it may hold a password. */
+const redisUrl = url(['redis:', 'rediss:'], { secret: true }).superRefine((text, issue) => {
+  if (!URL.canParse(text)) return;
+  const { pathname, username, password } = new URL(text);
+  if (!/^\/?\d{0,4}$/.test(pathname)) {
+    issue.addIssue({
+      code: 'custom',
+      message: 'expected nothing but the number of a database after the host, such as /0',
+    });
+  }
+  try {
+    decodeURIComponent(username + password);
+  } catch {
+    issue.addIssue({
+      code: 'custom',
+      message: 'expected user and password percent-encoded (% as %25, / as %2F, @ as %40)',
+    });
+  }
+});
 const httpUrl = () => url(['https:', 'http:']).transform((text) => text.replace(/\/+$/, ''));
 
 const headerSafe = z
@@ -144,7 +163,7 @@ const shape = {
   COMETAPI_KEY: headerSafe.default(''),
   COMETAPI_BASE_URL: httpUrl().default('https://api.cometapi.com'),
   RUNWAY_VERSION: headerSafe.default('2024-11-06'),
-  REDIS_URL: url(['redis:', 'rediss:'], { secret: true }).default('redis://127.0.0.1:6379'),
+  REDIS_URL: redisUrl.default('redis://127.0.0.1:6379'),
   REDIS_SENTINELS: sentinelList.default([]),
   REDIS_SENTINEL_NAME: headerSafe.default('mymaster'),
   REDIS_SENTINEL_PASSWORD: z.string().default(''),

@@ -8,13 +8,13 @@ import { createReelhaulOn, type Reelhaul } from './reelhaul.js';
 
 export interface CreateReelhaulOptions {
   /** A URL, or an ioredis instance that stays the app's own. Default: `REDIS_URL`. */
-  readonly redis?: string | Redis;
+  readonly redis?: string | Redis | undefined;
   /** Key prefix with one hash tag. Default: `REDIS_PREFIX`, `{reelhaul}`. */
-  readonly prefix?: string;
+  readonly prefix?: string | undefined;
   /** Where log lines go. Default: nowhere. */
-  readonly log?: Logger;
+  readonly log?: Logger | undefined;
   /** A configuration that was read already; overrides the environment. */
-  readonly config?: Config;
+  readonly config?: Config | undefined;
 }
 
 /**

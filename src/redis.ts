@@ -125,17 +125,39 @@ export async function connectRedis(
     await redis.connect();
   } catch (error) {
     redis.disconnect();
-    const cause = lastError ?? error;
-    throw new RedisUnusableError(
-      `${describeRedis(settings)} cannot be reached: ${cause instanceof Error ? cause.message || cause.name : String(cause)}. ` +
-        (behindSentinel
-          ? 'Check REDIS_SENTINELS and REDIS_SENTINEL_NAME, and that one of them knows a master.'
-          : 'Start one (apt install redis-server, brew install redis, or docker compose up redis) or set REDIS_URL.'),
-      { cause: error },
-    );
+    throw unreachable(settings, lastError ?? error);
   }
   connected = true;
+  await checkDatabase(redis, settings);
   return redis;
+}
+
+/** What to do depends on what was met: no server, one that does not know us, or something else altogether. */
+function unreachable(settings: RedisSettings, cause: unknown): RedisUnusableError {
+  const said = cause instanceof Error ? cause.message || cause.name : String(cause);
+  let advice =
+    'Start one (apt install redis-server, brew install redis, or docker compose up redis) or set REDIS_URL.';
+  if (/^(NOAUTH|WRONGPASS|NOPERM)/.test(said)) advice = 'Check user and password in REDIS_URL.';
+  else if (/RESP type/.test(said)) advice = 'What answers there is not a Redis. Check REDIS_URL.';
+  else if (settings.REDIS_SENTINELS.length > 0) {
+    advice = 'Check REDIS_SENTINELS and REDIS_SENTINEL_NAME, and that one of them knows a master.';
+  }
+  const message = `${describeRedis(settings)} cannot be used: ${said.replace(/\.+$/, '')}. ${advice}`;
+  return new RedisUnusableError(message, { cause });
+}
+
+/** A database that the server does not have leaves the connection in database 0, without a word. */
+async function checkDatabase(redis: Redis, settings: RedisSettings): Promise<void> {
+  const wanted = Number(new URL(settings.REDIS_URL).pathname.slice(1) || 0);
+  if (wanted === 0) return;
+  const got = await redis.client('INFO').then(
+    (info) => /\bdb=(\d+)/.exec(info)?.[1],
+    // Older than the command, which is said by the check of the version.
+    () => undefined,
+  );
+  if (got === undefined || Number(got) === wanted) return;
+  redis.disconnect();
+  throw new RedisUnusableError(`${describeRedis(settings)} has no database ${wanted}. Check REDIS_URL.`);
 }
 
 /**

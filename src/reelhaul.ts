@@ -121,6 +121,21 @@ export interface Reelhaul {
   close(): Promise<void>;
 }
 
+/** @throws InvalidInputError */
+function checkPage(limit: number, cursor: string | undefined): void {
+  const problems = [];
+  if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) {
+    problems.push({ path: 'limit', message: `expected a whole number from 1 to ${MAX_PAGE}, got ${limit}` });
+  }
+  if (cursor !== undefined && !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(cursor)) {
+    problems.push({
+      path: 'cursor',
+      message: `expected the cursor of a page, got ${JSON.stringify(cursor.slice(0, 80))}`,
+    });
+  }
+  if (problems.length > 0) throw new InvalidInputError('The generations cannot be listed', problems);
+}
+
 /**
  * The library over a hub.
  * @param openReader opens a connection of its own for `waitFor`, once and only when it is first needed.
@@ -147,8 +162,8 @@ export function createReelhaulOn(
     get: async (generationId) => toGeneration(await mustGet(hub, generationId)),
 
     async list({ limit = 50, cursor, ...where } = {}) {
-      const size = Math.min(Math.max(1, limit), MAX_PAGE);
-      const page = await store.list({ ...where, limit: size, ...(cursor ? { before: cursor } : {}) });
+      checkPage(limit, cursor);
+      const page = await store.list({ ...where, limit, ...(cursor ? { before: cursor } : {}) });
       const records = await Promise.all(page.ids.map((id) => store.get(id)));
       return {
         generations: records.flatMap((record) => (record ? [toGeneration(record)] : [])),

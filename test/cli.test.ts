@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
@@ -73,9 +74,43 @@ describe('what is wrong is said in one message, without a stack', () => {
     for (const command of [['worker'], ['list'], ['serve']]) {
       refused(
         await run(command, { ...bed.environment, REDIS_URL: 'redis://me:secret99@127.0.0.1:9' }),
-        /127\.0\.0\.1:9 cannot be reached/,
+        /127\.0\.0\.1:9 cannot be used/,
       );
     }
+  });
+
+  test('a port that is taken, before any job is', async () => {
+    const taken = createServer().listen(0, '127.0.0.1');
+    await once(taken, 'listening');
+    const { port } = taken.address() as AddressInfo;
+    const { id } = await bed.enqueue('untouched');
+    for (const command of [['serve'], ['worker', '--serve']]) {
+      refused(await run(command, { ...bed.environment, PORT: String(port) }), 'Choose another port');
+    }
+    expect((await bed.reelhaul.get(id)).state).toBe('queued');
+    taken.close();
+  });
+
+  test.each([
+    ['redis://127.0.0.1/abc', 'number of a database'],
+    ['redis://:%zz@127.0.0.1', 'percent-encoded'],
+  ])('%s', async (url, words) => {
+    refused(await run(['list'], { ...bed.environment, REDIS_URL: url }), words);
+  });
+
+  (realRedis ? test : test.skip)('a database that the server does not have', async () => {
+    refused(
+      await run(['list'], { ...bed.environment, REDIS_URL: `${bed.environment['REDIS_URL']}/99` }),
+      'no database 99',
+    );
+  });
+
+  test('a page that cannot be', async () => {
+    refused(
+      await reelhaul('list', '--limit', '0', '--cursor', 'garbage'),
+      'limit: expected',
+      'cursor: expected',
+    );
   });
 
   test('a folder that cannot be written', async () => {
@@ -122,6 +157,13 @@ describe('what is wrong is said in one message, without a stack', () => {
       await redis.stop();
     }
   });
+});
+
+test('nothing in a prompt steers the terminal', async () => {
+  await bed.enqueue('red \u001b[31m and \u202eback');
+  const { out } = await reelhaul('list');
+  expect(out).toContain('red ');
+  for (const steering of ['\u001b', '\u202e']) expect(out).not.toContain(steering);
 });
 
 describe('doctor', () => {

@@ -122,6 +122,10 @@ async function startWorker(
     stdio: ['ignore', log, log],
     detached: true,
   });
+  // However this process ends, a worker that was meant for the demo must not go on; with --live it spends money.
+  const leaveNothing = () => void child.kill('SIGKILL');
+  process.on('exit', leaveNothing);
+  child.once('exit', () => process.off('exit', leaveNothing));
   await Promise.race([once(child, 'spawn', { signal }), once(child, 'error', { signal })]);
   return child;
 }

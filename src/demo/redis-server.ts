@@ -4,6 +4,7 @@
  */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { rmSync } from 'node:fs';
 import { access, constants, mkdtemp, rm } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { createServer, type AddressInfo } from 'node:net';
@@ -131,6 +132,13 @@ export async function launchRedis(extraArguments: readonly string[] = []): Promi
     }
   }
 
+  // However this process ends, nothing of it stays behind: not after a second Ctrl-C, nor a reader that went away.
+  const leaveNothing = () => {
+    child.kill('SIGKILL');
+    rmSync(directory, { recursive: true, force: true });
+  };
+  process.on('exit', leaveNothing);
+
   async function end(signal: NodeJS.Signals): Promise<void> {
     if (child.exitCode !== null || child.signalCode !== null) return;
     // While it is waited for it must keep this process alive, or the process would end first.
@@ -156,6 +164,7 @@ export async function launchRedis(extraArguments: readonly string[] = []): Promi
     kill: () => end('SIGKILL'),
     async stop() {
       await end('SIGTERM');
+      process.off('exit', leaveNothing);
       await rm(directory, { recursive: true, force: true });
     },
   };

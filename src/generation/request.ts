@@ -44,8 +44,8 @@ const motionVector = z.strictObject({
 /** The request of one generation. Unknown keys of `options` pass through; unknown keys beside it are errors. */
 export const requestSchema = z.strictObject({
   prompt: z
-    .string()
-    .max(MAX_PROMPT_LENGTH)
+    .string({ error: 'expected a text' })
+    .max(MAX_PROMPT_LENGTH, { message: `expected at most ${MAX_PROMPT_LENGTH} characters` })
     .refine((text) => text.trim() !== '', { message: 'expected a text that is not empty' }),
   model: z.string().trim().min(1).max(64).default('gen4'),
   image: inputUrl.optional(),

@@ -31,8 +31,7 @@ const FOLLOWERS: Readonly<Record<State, readonly State[]>> = {
   // queued: an accepted second bill, or the late news that the submit surely was not accepted.
   unconfirmed: ['generating', 'queued', 'failed', 'canceled'],
   generating: ['archiving', 'failed', 'expired', 'canceled'],
-  // generating: redrive of a dead link asks the provider for a fresh one.
-  archiving: ['succeeded', 'failed', 'generating', 'canceled'],
+  archiving: ['succeeded', 'failed', 'canceled'],
   succeeded: [],
   // generating: a late callback revives `submission_unconfirmed`, or a redrive of the poll stage.
   failed: ['queued', 'generating', 'archiving'],

@@ -227,7 +227,7 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
     const { port } = await own();
     const environment = { ...bed.config, REDIS_SENTINELS: [{ host: '127.0.0.1', port }] };
     await expect(createReelhaul({ config: environment })).rejects.toThrow(
-      new RegExp(`master mymaster of the Sentinels 127.0.0.1:${port} cannot be reached`),
+      new RegExp(`master mymaster of the Sentinels 127.0.0.1:${port} cannot be used`),
     );
   });
 });
