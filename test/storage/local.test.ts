@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { StorageConflictError, StorageError } from '../../src/errors.js';
@@ -123,6 +123,7 @@ describe('the local disk', () => {
     await expect(storage.read('k')).rejects.toThrow(StorageError);
     expect(await storage.stat('k')).toBeNull();
     expect(await readFile(outside, 'utf8')).toBe('secret');
+    await rm(dirname(outside), { recursive: true });
   });
 
   test('works in an archive that is itself reached by a symbolic link', async () => {
