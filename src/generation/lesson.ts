@@ -43,8 +43,8 @@ export function lessonOfEnd(course: Course): Lesson {
   const { ageMs, lastPollAgeMs, toldEndAgeMs: told, startedAgeMs, mark } = course;
   const believed =
     told !== null && told > lastPollAgeMs - BELIEVED_WITHIN_MS && told < ageMs + BELIEVED_WITHIN_MS;
-  const to = believed ? Math.min(told, ageMs) : ageMs;
-  const from = believed ? Math.max(to - TOLD_RESOLUTION_MS, lastPollAgeMs) : lastPollAgeMs;
+  const to = believed ? Math.max(0, Math.min(told, ageMs)) : ageMs;
+  const from = believed ? Math.max(0, to - TOLD_RESOLUTION_MS) : lastPollAgeMs;
 
   if (to - from > Math.max(UNSEEN_WITHIN_MS, to / 2)) return lessonOfGivingUp({ ageMs: from, startedAgeMs });
 
@@ -55,7 +55,7 @@ export function lessonOfEnd(course: Course): Lesson {
   const asPromised = (atMs: number, by: ProgressMark) =>
     (Math.max(0, atMs - by.ageMs) * PROGRESS_UNIT_MS) / expectedRestMs(by);
   const progress = mark === null ? [] : spread(asPromised(from, mark), asPromised(to, mark));
-  return { finished: true, total: spread(Math.min(from, to), to), run, progress };
+  return { finished: true, total: spread(from, to), run, progress };
 }
 
 /** What a task teaches that is no longer followed: it takes longer than this. */

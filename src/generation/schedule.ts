@@ -134,8 +134,8 @@ export interface Sighting {
   readonly hintedAgoMs: number | null;
 }
 
-/** Where looking is dense, waits are this much longer than the floor, by the dice: 5 to 6.25 s instead of 5 s. */
-const DENSE_SPREAD = 0.25;
+/** Where looking is dense, waits are this much longer than the floor, by the dice: 5 to 6 s instead of 5 s. */
+const DENSE_SPREAD = 0.2;
 /** Past everything known: an eighth of the age, so that a finish is noticed within 12 % of it. */
 const FRACTION_OF_AGE = 1 / 8;
 /** A curve that so few of its own tasks outlived says nothing about this one. */

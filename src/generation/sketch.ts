@@ -66,7 +66,7 @@ export interface Curve {
  * Share of the finishes that is left to the sparse stretches. Of all schedules that see the rest densely, those are the
  * cheapest that leave out the lowest hazards: a second of looking costs what is still running, and finds the hazard.
  */
-const LEFT_OUT = 0.038;
+const LEFT_OUT = 0.04;
 /** Hazards are compared over so many buckets to both sides, or else the noise of a small sample is compared. */
 const SMOOTHED = 3;
 

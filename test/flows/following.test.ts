@@ -1,0 +1,260 @@
+/** Following a task: what a poll costs, hints that are not lost, deadlines that are no verdicts. */
+import { afterEach, expect, test } from '@jest/globals';
+import { Redis } from 'ioredis';
+import { pino } from 'pino';
+import { createContext } from '../../src/context.js';
+import { freePort } from '../../src/demo/redis-server.js';
+import { createHub } from '../../src/hub.js';
+import { startServer, type RunningServer } from '../../src/http/server.js';
+import { callbackUrl } from '../../src/provider/callback.js';
+import { poll } from '../../workers/poll.js';
+import { SECRET, startReceiver, type Receiver } from '../support/receiver.js';
+import { createTestbed, redisUrl, type Testbed, type TestbedOptions } from '../support/testbed.js';
+import { until } from '../support/until.js';
+
+const CALLBACK_SECRET = 'a secret for the tests';
+let bed: Testbed;
+let closing: (() => Promise<unknown>)[] = [];
+
+afterEach(async () => {
+  for (const close of closing.toReversed()) await close();
+  closing = [];
+  await bed.close();
+});
+
+async function setUp(options: TestbedOptions = {}): Promise<void> {
+  bed = await createTestbed(options);
+}
+
+/** With a callback server that the simulator reaches. */
+async function setUpWithCallbacks(
+  environment: Record<string, string> = {},
+  simulator: TestbedOptions['simulator'] = {},
+): Promise<void> {
+  const port = await freePort();
+  const publicUrl = `http://127.0.0.1:${port}`;
+  await setUp({
+    simulator,
+    environment: { PUBLIC_URL: publicUrl, CALLBACK_SECRET, PORT: String(port), ...environment },
+  });
+  const redis = new Redis(redisUrl());
+  const server: RunningServer = await startServer(
+    createHub({ config: bed.config, log: pino({ level: 'silent' }), redis }),
+  );
+  closing.push(
+    () => redis.quit(),
+    () => server.close(),
+  );
+}
+
+/** What a worker stands on, without one. */
+async function stage() {
+  const redis = new Redis(redisUrl());
+  const hub = createHub({ config: bed.config, log: pino({ level: 'silent' }), redis });
+  const context = await createContext(hub);
+  closing.push(async () => {
+    context.provider.close();
+    await context.storage.close();
+    await hub.queues.close();
+    await redis.quit();
+  });
+  return { context, redis };
+}
+
+const callBack = (id: string, body: object) =>
+  fetch(
+    callbackUrl(
+      { publicUrl: bed.config.PUBLIC_URL, placeholderUrl: 'https://example.com', secret: CALLBACK_SECRET },
+      id,
+    ),
+    { method: 'POST', body: JSON.stringify(body) },
+  );
+const pollsOf = (taskId: string | null) =>
+  bed.simulator.ledger().tasks.find((task) => task.taskId === taskId)?.polls ?? 0;
+
+test('a poll that finds nothing new is one round trip to Redis, and writes one field twice', async () => {
+  await setUp({ environment: { POLL_FIRST_DELAY_MS: '3600000' } });
+  const worker = await bed.work();
+  const { id } = await bed.enqueue('patience [sim: duration=1h, progress=none]');
+  await bed.reaches(id, 'generating');
+  await worker.close();
+  const { context, redis } = await stage();
+  const signal = new AbortController().signal;
+  // The first poll tells that the task is visible and queued; from the second on nothing is new.
+  await poll(context, id, signal);
+
+  const before = await bed.redis.hgetall(`${bed.prefix}:g:${id}`);
+  const monitor = await bed.redis.monitor();
+  const seen: string[] = [];
+  monitor.on('monitor', (_time: string, args: string[], source: string) => {
+    if (args.some((arg) => arg.includes(id)))
+      seen.push(`${source === 'lua' ? 'script: ' : ''}${args[0]!.toLowerCase()}`);
+  });
+  await poll(context, id, signal);
+  await redis.get(`${bed.prefix}:${id}:over`);
+  await until(() => seen.includes('get'), 'the monitor to have seen it all');
+  monitor.disconnect();
+
+  expect(seen.filter((command) => command !== 'get')).toEqual(['evalsha', 'script: hmget', 'script: hset']);
+  const after = await bed.redis.hgetall(`${bed.prefix}:g:${id}`);
+  expect(after).toEqual({ ...before, polledAt: after['polledAt'], pollAttempts: '2' });
+});
+
+test('progress is written when it changed, and not when it did not', async () => {
+  let now = Date.now();
+  await setUp({ simulator: { now: () => now }, environment: { POLL_FIRST_DELAY_MS: '3600000' } });
+  const worker = await bed.work();
+  const { id } = await bed.enqueue('slow progress [sim: duration=1000s]');
+  await bed.reaches(id, 'generating');
+  await worker.close();
+  const { context } = await stage();
+  const signal = new AbortController().signal;
+  now += 500_000;
+  await poll(context, id, signal);
+  const half = await bed.reelhaul.get(id);
+  expect(half.progress).toBe(50);
+  await poll(context, id, signal);
+  expect((await bed.reelhaul.get(id)).updatedAt).toBe(half.updatedAt);
+  now += 100_000;
+  await poll(context, id, signal);
+  expect((await bed.reelhaul.get(id)).progress).toBe(60);
+});
+
+test('a finished task teaches how long it took', async () => {
+  await setUp();
+  await bed.work();
+  const { id } = await bed.enqueue('a lesson [sim: duration=300ms]');
+  await bed.reelhaul.waitFor(id);
+  const { context } = await stage();
+  const { total } = await until(async () => {
+    const learnt = await context.durations.experience('gen4::1280:720');
+    return learnt.total.finished.size > 0 && learnt;
+  }, 'something learnt');
+  expect([...total.finished.values()].reduce((sum, weight) => sum + weight, 0)).toBeCloseTo(1, 3);
+});
+
+test('a canceled task counts as lasting longer, not as finished', async () => {
+  await setUp();
+  await bed.work();
+  const { id } = await bed.enqueue('not any more [sim: duration=1h]');
+  await bed.reaches(id, 'generating');
+  await bed.reelhaul.cancel(id);
+  const { context } = await stage();
+  const { total } = await context.durations.experience('gen4::1280:720');
+  expect([total.finished.size, total.censored.size]).toEqual([0, 1]);
+});
+
+test('the sweep counts what is still running', async () => {
+  await setUp();
+  await bed.work();
+  const { id } = await bed.enqueue('running [sim: duration=1h]');
+  await bed.reaches(id, 'generating');
+  const { context } = await stage();
+  await until(
+    async () => (await context.durations.experience('gen4::1280:720')).total.censored.size > 0,
+    'the sweep to have counted it',
+  );
+});
+
+test('with callbacks, a generation is polled once', async () => {
+  await setUpWithCallbacks({ POLL_MAX_INTERVAL_MS: '60000' });
+  await bed.work();
+  const { id } = await bed.enqueue('told [sim: duration=300ms]');
+  expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded', attempts: { poll: 1 } });
+});
+
+test('a provider that posts every change does not cost a poll each', async () => {
+  await setUpWithCallbacks({ POLL_MAX_INTERVAL_MS: '60000' });
+  await bed.work();
+  const { id } = await bed.enqueue('chatty [sim: duration=500ms, callback=every+double]');
+  const { attempts } = await bed.reelhaul.waitFor(id);
+  expect(attempts.poll).toBeLessThanOrEqual(2);
+});
+
+test('a callback that comes before the submit is answered is not lost', async () => {
+  await setUpWithCallbacks({ POLL_MAX_INTERVAL_MS: '3600000' });
+  await bed.work();
+  // The task is over, and told so, while our submit still waits for its answer.
+  const { id } = await bed.enqueue('quick [sim: duration=0, submit-delay=700ms]');
+  expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded', attempts: { poll: 1 } });
+});
+
+test('a callback that comes while a poll is running is not lost', async () => {
+  await setUpWithCallbacks({ POLL_MAX_INTERVAL_MS: '3600000', POLL_TIMEOUT_MS: '1000' });
+  await bed.work();
+  // The first poll hangs until it times out; what the callbacks say meanwhile has to bring another one.
+  const { id } = await bed.enqueue('hanging [sim: duration=0, poll=hang, callback=lost]');
+  const { taskId } = await bed.reaches(id, 'generating');
+  await callBack(id, { task_id: taskId, status: '3' });
+  await until(() => pollsOf(taskId) === 1, 'the first poll to have begun');
+  await callBack(id, { task_id: taskId, status: '3' });
+  expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded', attempts: { poll: 2 } });
+});
+
+test('a hint that the feed does not confirm yet is followed up at once, not at the next safety poll', async () => {
+  await setUpWithCallbacks({ POLL_MAX_INTERVAL_MS: '3600000' });
+  await bed.work();
+  const { id } = await bed.enqueue('the feed lags [sim: duration=600ms, callback=lost]');
+  const { taskId } = await bed.reaches(id, 'generating');
+  await callBack(id, { task_id: taskId, status: '3' });
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+});
+
+test('a lost callback costs time, not the video', async () => {
+  await setUpWithCallbacks();
+  await bed.work();
+  const { id } = await bed.enqueue('unheard [sim: duration=100ms, callback=lost]');
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+});
+
+test('when callbacks never arrive, polling goes on as if there were none; when they come, it relaxes again', async () => {
+  await setUpWithCallbacks({}, { script: 'callback=lost' });
+  await bed.work();
+  for (let i = 0; i < 4; i++) {
+    const { id } = await bed.enqueue(`unheard ${i}`);
+    await bed.reelhaul.waitFor(id);
+  }
+  const { context } = await stage();
+  const firstDelay = () => context.pacing.firstDelayMs(null);
+  await until(async () => (await firstDelay()) <= 30, 'the first poll to come as without callbacks');
+
+  bed.simulator.setScript('callback=once');
+  for (let i = 0; i < 12; i++) {
+    const { id } = await bed.enqueue(`heard ${i}`);
+    await bed.reelhaul.waitFor(id);
+  }
+  const { context: fresh } = await stage();
+  await until(async () => (await fresh.pacing.firstDelayMs(null)) > 1000, 'only a safety poll to be planned');
+});
+
+test('a late success ends succeeded and late, and the app is told of it once', async () => {
+  const receiver: Receiver = await startReceiver();
+  closing.push(() => receiver.close());
+  await setUp({
+    environment: {
+      LATE_CHECK_INTERVAL_MS: '100',
+      NOTIFY_SECRET: SECRET,
+      NOTIFY_ALLOW_HOSTS: '127.0.0.1',
+    },
+  });
+  await bed.work();
+  const { id } = await bed.enqueue('late [sim: duration=1500ms]', {
+    deadlineMs: 300,
+    notifyUrl: receiver.url,
+  });
+  await bed.reaches(id, 'expired');
+  expect(await bed.reaches(id, 'succeeded')).toMatchObject({ late: true, failure: null });
+  await until(async () => (await bed.reelhaul.notifications(id)).length === 0, 'everything to be told');
+  const told = receiver.received.map(({ body }) => body.type);
+  expect(told.filter((type) => type === 'generation.succeeded')).toHaveLength(1);
+});
+
+test('the deadline of one generation counts from enqueue, and does not wait for the first poll', async () => {
+  await setUp({ environment: { POLL_FIRST_DELAY_MS: '3600000', POLL_MAX_INTERVAL_MS: '3600000' } });
+  await bed.work();
+  const { id, createdAt } = await bed.enqueue('impatient [sim: duration=1h]', { deadlineMs: 400 });
+  expect(await bed.reaches(id, 'expired')).toMatchObject({
+    deadlineAt: createdAt + 400,
+    failure: { code: 'deadline_exceeded' },
+  });
+});
