@@ -3,20 +3,22 @@
  * The command line: the same words as the library, and the processes that run for long. People get tables and plain
  * messages, programs `--json`. Exit codes: 0 done, 1 not done (the message says why), 2 the command line was wrong.
  */
-import { readFileSync } from 'node:fs';
+import { createReadStream, readFileSync } from 'node:fs';
+import { createInterface as createLines } from 'node:readline';
 import { createInterface } from 'node:readline/promises';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { Logger } from 'pino';
 import { readConfig, type Config } from './config.js';
 import { InvalidInputError, ReelhaulError } from './errors.js';
+import type { GenerationEvent } from './generation/events.js';
 import type { EnqueueOptionsInput } from './generation/options.js';
 import type { Notification } from './generation/outbox.js';
 import type { Generation } from './generation/record.js';
 import type { GenerationRequestInput } from './generation/request.js';
-import { STAGES, STATES, type Stage, type State } from './generation/states.js';
+import { isTerminal, STAGES, STATES, type Stage, type State } from './generation/states.js';
 import { createReelhaul } from './producer.js';
-import type { Reelhaul } from './reelhaul.js';
+import type { EnqueueItem, Reelhaul } from './reelhaul.js';
 import { createLogger } from './telemetry/logger.js';
 
 // The reader of a pipe went away (`| head`): there is nobody to tell anything any more.
@@ -118,6 +120,12 @@ function showList(generations: readonly Generation[]): void {
   }
 }
 
+function showEvent(event: GenerationEvent, json: boolean): void {
+  if (json) return print(JSON.stringify(event));
+  const { at, generationId, to, type, text } = event;
+  print(`${new Date(at).toISOString()}  ${generationId}  ${to ?? `${type} ${plain(text ?? '')}`}`);
+}
+
 function showNotifications(notifications: readonly Notification[]): void {
   if (notifications.length === 0) return print('none');
   for (const { id, type, attempts, dead, lastError, url } of notifications) {
@@ -146,6 +154,7 @@ interface EnqueueFlags {
   notifyOn?: string;
   wait?: boolean;
   json?: boolean;
+  file?: string;
 }
 
 const withoutUndefined = (object: Record<string, unknown>) =>
@@ -180,6 +189,54 @@ function orderFrom(flags: EnqueueFlags): { request: GenerationRequestInput; opti
   };
 }
 
+/** So many lines are read before they are stored; the progress moves by as much. */
+const FILE_CHUNK = 500;
+
+function itemFrom(line: string): EnqueueItem {
+  const value = jsonObject(line);
+  // Checked in full by `enqueueMany`; here only the two forms are told apart.
+  return ('request' in value ? value : { request: value }) as EnqueueItem;
+}
+
+/** Each line has its own result: one that is refused is named with its number and does not hinder the others. */
+async function enqueueFile(reelhaul: Reelhaul, path: string, json: boolean): Promise<void> {
+  const input = path === '-' ? process.stdin : createReadStream(path);
+  let chunk: { number: number; item: EnqueueItem }[] = [];
+  const counts = { stored: 0, known: 0, refused: 0 };
+  const refuse = (number: number, reason: string) => {
+    counts.refused += 1;
+    complain(`line ${number}: ${reason}`);
+  };
+  const store = async () => {
+    const results = await reelhaul.enqueueMany(chunk.map(({ item }) => item));
+    for (const [i, result] of results.entries()) {
+      if (!result.ok) refuse(chunk[i]!.number, result.error.message);
+      else {
+        counts[result.replayed ? 'known' : 'stored'] += 1;
+        if (json) print(JSON.stringify(result.generation));
+      }
+    }
+    chunk = [];
+    if (process.stderr.isTTY)
+      process.stderr.write(`\r${counts.stored} stored, ${counts.known} known, ${counts.refused} refused`);
+  };
+  let number = 0;
+  for await (const line of createLines({ input, crlfDelay: Infinity })) {
+    number += 1;
+    if (line.trim() === '') continue;
+    try {
+      chunk.push({ number, item: itemFrom(line) });
+    } catch (error) {
+      refuse(number, error instanceof Error ? error.message : String(error));
+    }
+    if (chunk.length >= FILE_CHUNK) await store();
+  }
+  await store();
+  if (process.stderr.isTTY) process.stderr.write('\n');
+  if (!json) print(`${counts.stored} stored, ${counts.known} known already, ${counts.refused} refused`);
+  if (counts.refused > 0) process.exitCode = 1;
+}
+
 const program = new Command('reelhaul')
   .description(
     'Hauls AI video generations home: submitted once, followed, saved in your own storage, verified.',
@@ -199,6 +256,10 @@ program
   .option('--style <name>', 'such as cinematic')
   .option('--seconds <5|10>', 'length of the video', wholeNumber)
   .option('--request <json>', 'the whole request as JSON; the flags above override its fields', jsonObject)
+  .option(
+    '--file <path>',
+    'many at once: a line of JSON each, { request, …options } or a bare request; - for stdin',
+  )
   .option('--key <text>', 'idempotency key')
   .option('--tenant <name>', 'default "default"')
   .option('--priority <n>', '1 is first', wholeNumber)
@@ -216,6 +277,7 @@ program
   )
   .action((flags: EnqueueFlags) =>
     withLibrary(async (reelhaul) => {
+      if (flags.file !== undefined) return enqueueFile(reelhaul, flags.file, flags.json === true);
       const { request, options } = orderFrom(flags);
       let generation = await reelhaul.enqueue(request, options);
       if (flags.wait) generation = await reelhaul.waitFor(generation.id);
@@ -268,6 +330,36 @@ program
       const generation = await reelhaul.waitFor(id, timeoutMs === undefined ? {} : { timeoutMs });
       show(generation, json === true);
       if (generation.state !== 'succeeded') process.exitCode = 1;
+    }),
+  );
+
+program
+  .command('watch [id]')
+  .description(
+    'what happens, as it happens, to one generation or to all; until Ctrl-C, or the end of that one',
+  )
+  .option('--tenant <name>', 'only of this tenant')
+  .option('--cursor <cursor>', 'begin behind this event')
+  .option('--json', 'an event per line')
+  .action((id: string | undefined, flags: { tenant?: string; cursor?: string; json?: boolean }) =>
+    withLibrary(async (reelhaul) => {
+      const stop = new AbortController();
+      void askedToStop().then(() => stop.abort());
+      const { json, ...from } = flags;
+      const filter = { ...from, ...(id === undefined ? {} : { generationId: id }), signal: stop.signal };
+      const events = reelhaul.events(filter)[Symbol.asyncIterator]();
+      // Listening begins before the look, so that no end falls between the two.
+      let next = events.next();
+      if (id !== undefined) {
+        const generation = await reelhaul.get(id);
+        if (!json) show(generation, false);
+        if (isTerminal(generation.state)) stop.abort();
+      }
+      for (let event = await next; !event.done; event = await next) {
+        showEvent(event.value, json === true);
+        if (id !== undefined && event.value.to !== null && isTerminal(event.value.to)) stop.abort();
+        next = events.next();
+      }
     }),
   );
 

@@ -262,6 +262,39 @@ describe('from enqueue to the end', () => {
     expect(await worker.exited).toBe(0);
   });
 
+  test('many at once from a file, each line with its own result', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'reelhaul-test-'));
+    const file = join(folder, 'orders.jsonl');
+    const lines = [
+      ...[
+        '{"prompt":"bare"}',
+        '{"request":{"prompt":"full"},"tenant":"a","idempotencyKey":"k"}',
+        'not json',
+        '',
+      ],
+      ...['{"prompt":""}', '{"request":{"prompt":"full"},"tenant":"a","idempotencyKey":"k"}'],
+    ];
+    await writeFile(file, lines.join('\n'));
+    const { code, out, err } = await reelhaul('enqueue', '--file', file);
+    await rm(folder, { recursive: true });
+    expect(out).toBe('2 stored, 1 known already, 2 refused\n');
+    expect(err).toMatch(/^line 3: .*JSON/m);
+    expect(err).toMatch(/^line 5: [\s\S]*request.prompt/m);
+    expect(code).toBe(1);
+    expect((await bed.reelhaul.list()).generations).toHaveLength(2);
+  });
+
+  test('watch tells what happens until the end of the one that is watched', async () => {
+    const { id } = await bed.enqueue('watched');
+    const watching = bed.spawnWorker({}, [cliFile, 'watch', id]);
+    await until(() => watching.output().includes('queued'), 'the watch to begin');
+    await bed.work();
+    expect(await watching.exited).toBe(0);
+    expect(watching.output()).toMatch(/succeeded\n$/);
+    const after = await reelhaul('watch', id);
+    expect([after.code, after.out.includes('succeeded')]).toEqual([0, true]);
+  });
+
   test('a generation that fails gives exit code 1 and says why', async () => {
     bed.spawnWorker();
     const { code, out } = await reelhaul(
