@@ -1,5 +1,5 @@
 /** Callbacks are hints for polls, and bring the task id of a submit whose answer was lost. */
-import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { afterEach, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { pino } from 'pino';
 import { readConfig } from '../../src/config.js';
@@ -34,7 +34,6 @@ async function setUp(environment: Record<string, string> = {}): Promise<void> {
   );
 }
 
-beforeEach(() => setUp());
 afterEach(async () => {
   await server.close();
   await redis.quit().catch(() => {});
@@ -47,6 +46,7 @@ const call = (url: string, body: unknown) =>
   fetch(url, { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body) });
 
 test('brings the task id of a submit whose answer was lost', async () => {
+  await setUp();
   await bed.work();
   const { id } = await bed.enqueue('lost answer [sim: submit=reset-after, callback-delay=200ms]');
   const generation = await bed.reelhaul.waitFor(id);
@@ -55,6 +55,7 @@ test('brings the task id of a submit whose answer was lost', async () => {
 });
 
 test('one that comes before the submit’s answer is remembered, and used when that answer is lost', async () => {
+  await setUp();
   await bed.work();
   const { id } = await bed.enqueue('early [sim: submit=502-after, submit-delay=500ms, callback=early]');
   expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded', otherTaskIds: [] });
@@ -62,9 +63,6 @@ test('one that comes before the submit’s answer is remembered, and used when t
 });
 
 test('one that comes after the policy fail revives the generation', async () => {
-  await bed.close();
-  await server.close();
-  await redis.quit();
   await setUp({ UNCONFIRMED_WAIT_MS: '0', UNCONFIRMED_POLICY: 'fail' });
   await bed.work();
   const { id } = await bed.enqueue('given up [sim: submit=502-after, callback=lost]');
@@ -75,6 +73,7 @@ test('one that comes after the policy fail revives the generation', async () => 
 });
 
 test('one that comes after an operator chose to resubmit saves the second bill', async () => {
+  await setUp();
   const worker = await bed.work();
   const { id } = await bed.enqueue('in time [sim: submit=502-after, callback=lost]');
   await bed.reaches(id, 'unconfirmed');
@@ -88,6 +87,7 @@ test('one that comes after an operator chose to resubmit saves the second bill',
 });
 
 test('a second task id is kept beside the first and raises an alarm', async () => {
+  await setUp();
   await bed.work();
   const { id } = await bed.enqueue('doubled');
   const { taskId } = await bed.reelhaul.waitFor(id);
@@ -102,9 +102,6 @@ test('a second task id is kept beside the first and raises an alarm', async () =
 });
 
 test('one brings the next poll forward', async () => {
-  await bed.close();
-  await server.close();
-  await redis.quit();
   await setUp({ POLL_FIRST_DELAY_MS: '3600000' });
   await bed.work();
   const { id } = await bed.enqueue('hurry');
@@ -112,6 +109,7 @@ test('one brings the next poll forward', async () => {
 });
 
 test('a wrong token is refused before Redis is asked, and changes nothing', async () => {
+  await setUp();
   const { id } = await bed.enqueue('guarded');
   const other = await bed.enqueue('other');
   // With Redis out of reach, whatever asks it ends as 503.
@@ -133,12 +131,14 @@ test.each([
   ['no task id', '{"status":"3"}'],
   ['an absurd task id', JSON.stringify({ task_id: { a: 1 } })],
 ])('%s in the body does no harm', async (_, body) => {
+  await setUp();
   const { id } = await bed.enqueue('robust');
   expect((await call(urlOf(id), body)).status).toBe(204);
   expect(await bed.reelhaul.get(id)).toMatchObject({ state: 'queued', taskId: null });
 });
 
 test('a huge body is refused, an unknown generation is harmless', async () => {
+  await setUp();
   const { id } = await bed.enqueue('bounded');
   expect((await call(urlOf(id), 'x'.repeat(100_000))).status).toBe(413);
   const unknown = '01a20a20-0c17-742b-9fa6-1cb249bfb6b9';
@@ -147,6 +147,7 @@ test('a huge body is refused, an unknown generation is harmless', async () => {
 });
 
 test('a generation that was never submitted takes no task id', async () => {
+  await setUp();
   const { id } = await bed.enqueue('not yet', { delayMs: 3_600_000 });
   await call(urlOf(id), { task_id: 'made-up' });
   await until(async () => (await bed.reelhaul.get(id)).state === 'queued', 'the generation to stay queued');
@@ -154,6 +155,7 @@ test('a generation that was never submitted takes no task id', async () => {
 });
 
 test('a link to a stored file works without credentials, until it expires or is changed', async () => {
+  await setUp();
   await bed.work();
   const { id } = await bed.enqueue('linked');
   const { assets } = await bed.reelhaul.waitFor(id);
