@@ -10,6 +10,7 @@ const FORBIDDEN_IN_A_ROW = 3;
 const FORBIDDEN_MEMORY_MS = 24 * 3_600_000;
 const SLOW_BASE_MS = 1000;
 const SLOW_MAX_MS = 60_000;
+const IN_A_ROW_MS = 2000;
 
 export interface Standing {
   /** How long submits have to wait, in milliseconds; 0: go. While refused, 0 is said once per probe interval. */
@@ -37,6 +38,7 @@ export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): 
   const probeKey = `${prefix}:standing:probe`;
   const forbiddenKey = `${prefix}:standing:forbidden`;
 
+  const streakKeyOf = (call: 'submit' | 'poll') => `${prefix}:standing:streak:${call}`;
   const holdKeyOf = (call: 'submit' | 'poll') => `${prefix}:standing:hold:${call}`;
 
   async function refused(): Promise<boolean> {
@@ -66,12 +68,12 @@ export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): 
     },
 
     async accepted() {
-      await redis.unlink(refusedKey, probeKey, forbiddenKey);
+      await redis.unlink(refusedKey, probeKey, forbiddenKey, streakKeyOf('submit'));
     },
 
     async slowDown(call, retryAfterMs) {
       const holdKey = holdKeyOf(call);
-      const streakKey = `${prefix}:standing:streak:${call}`;
+      const streakKey = streakKeyOf(call);
       const streak = Number((await redis.get(streakKey)) ?? 0) + 1;
       const holdMs = Math.max(
         1,
@@ -79,7 +81,8 @@ export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): 
       );
       // Calls that were under way together count as one: only who starts the hold raises the streak.
       if ((await redis.set(holdKey, '1', 'PX', holdMs, 'NX')) === 'OK') {
-        await redis.set(streakKey, streak, 'PX', 2 * Math.max(holdMs, SLOW_MAX_MS));
+        // In a row means: soon after everybody was let go again. One now and then must not add up to long holds.
+        await redis.set(streakKey, streak, 'PX', 3 * holdMs + IN_A_ROW_MS);
         return holdMs;
       }
       return Math.max(1, await redis.pttl(holdKey));
