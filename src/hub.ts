@@ -9,6 +9,7 @@ import type { Config } from './config.js';
 import { createArrivals } from './generation/arrivals.js';
 import { createDurations, type Durations } from './generation/durations.js';
 import { createFollowing, type Following } from './generation/following.js';
+import { createMoves, type Moves } from './generation/moves.js';
 import { createOutbox, type Outbox } from './generation/outbox.js';
 import { createStore, type Store } from './generation/store.js';
 import { createPacing, type Pacing } from './pacing.js';
@@ -41,6 +42,8 @@ export interface Hub extends Clock {
   readonly pacing: Pacing;
   readonly queues: Queues;
   readonly standing: Standing;
+  /** Hears of every transition that this process makes. */
+  readonly moves: Moves;
   readonly checkpoint: (point: Checkpoint, generationId: string) => void;
 }
 
@@ -67,6 +70,7 @@ export function createHub({ config, log, redis, clock = systemClock, checkpoint 
     log,
     redis,
     checkpoint,
+    moves: createMoves((error) => log.error({ err: error }, 'a listener of transitions threw')),
     store,
     outbox: createOutbox({ redis, keys, now: clock.now }),
     following: createFollowing({ redis, keys, now: clock.now }),

@@ -29,7 +29,8 @@ export async function advance(
   { delayMs = 0 }: { readonly delayMs?: number | (() => Promise<number>) } = {},
 ): Promise<boolean> {
   const stage = stageOf(to);
-  const finishedAt = isTerminal(to) ? hub.now() : null;
+  const at = hub.now();
+  const finishedAt = isTerminal(to) ? at : null;
   const whole = {
     live: stage !== null,
     ...change,
@@ -42,6 +43,7 @@ export async function advance(
     { generationId, from, to, taskId: change.set?.['taskId'] ?? record.taskId },
     'generation moved',
   );
+  hub.moves.tell({ record, from, to, at, change: whole });
   if (to === 'canceled') await learnDuration(hub, record);
   if (to === 'generating') hub.checkpoint('saved', generationId);
   if (stage && stage !== stageOf(from)) {
