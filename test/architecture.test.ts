@@ -17,7 +17,7 @@ function filesBelow(folder: string): string[] {
 const files = [...filesBelow(join(root, 'src')), ...filesBelow(join(root, 'workers'))];
 
 const words =
-  /^src\/(errors|generation\/(states|schedule|sketch|lesson|request|options|record|keys)|provider\/outcomes)\.ts$/;
+  /^src\/(errors|generation\/(states|schedule|sketch|lesson|request|options|record|keys|trail)|provider\/outcomes)\.ts$/;
 const hub = /^src\/(reelhaul|enqueue|decisions|producer|pipeline|recall|runner|context|hub)\.ts$/;
 const doors = /^(workers\/|src\/(http|demo)\/|src\/(cli|index)\.ts$)/;
 

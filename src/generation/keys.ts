@@ -7,6 +7,7 @@
  *   <prefix>:state:<state>              zset    ids in that state, score 0: a UUIDv7 sorts by its creation
  *   <prefix>:tenant:<tenant>:<state>    zset    the same of one tenant
  *   <prefix>:live                       zset    ids that need a job: all the sweep ever looks at
+ *   <prefix>:tasks                      hash    task id → the generation it belongs to
  *   <prefix>:idem:<tenant>:<key>        string  <generation id> <digest of its request>
  *   <prefix>:events                     stream  one entry per transition, bounded
  *   <prefix>:notifications:<id>         hash    what is owed to the app of that generation
@@ -36,6 +37,7 @@ export interface Keys {
   readonly durationKinds: string;
   readonly running: string;
   readonly arrivals: string;
+  readonly tasks: string;
   readonly live: string;
   readonly events: string;
   readonly forbidden: string;
@@ -59,6 +61,7 @@ export function createKeys(prefix: string): Keys {
     durationKinds: `${prefix}:durations`,
     running: `${prefix}:running`,
     arrivals: `${prefix}:arrivals`,
+    tasks: `${prefix}:tasks`,
     live: `${prefix}:live`,
     events: `${prefix}:events`,
     forbidden: `${prefix}:forbidden`,

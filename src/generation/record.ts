@@ -116,6 +116,13 @@ export interface GenerationRecord extends Generation {
   /** Where the app wants to be told; null: nowhere. */
   readonly notifyUrl: string | null;
   readonly notifyOn: NotifyOn;
+  /** Which state it came to when (trail.ts). */
+  readonly trail: string;
+  /** When the last poll began. */
+  readonly polledAt: number | null;
+  /** How many callbacks of the provider named it, and when the last of them came. */
+  readonly hints: number;
+  readonly hintedAt: number | null;
 }
 
 /** Fields as they stand in the hash. `null` removes a field. */
@@ -171,6 +178,10 @@ export function readRecord(id: string, hash: Readonly<Record<string, string>>): 
     priority: Number(hash['priority'] ?? 0),
     notifyUrl: hash['notifyUrl'] ?? null,
     notifyOn: (hash['notifyOn'] as NotifyOn | undefined) ?? 'end',
+    trail: hash['trail'] ?? '',
+    polledAt: number(hash['polledAt']),
+    hints: Number(hash['hints'] ?? 0),
+    hintedAt: number(hash['hintedAt']),
   };
 }
 
@@ -195,6 +206,10 @@ export function toGeneration(record: GenerationRecord): Generation {
     priority: _priority,
     notifyUrl: _notifyUrl,
     notifyOn: _notifyOn,
+    trail: _trail,
+    polledAt: _polledAt,
+    hints: _hints,
+    hintedAt: _hintedAt,
     ...generation
   } = record;
   return generation;

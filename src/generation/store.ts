@@ -11,6 +11,7 @@ import { createKeys, type Keys } from './keys.js';
 import { firstIdAt, listPage, type Listing, type ListPage } from './listing.js';
 import { readRecord, RECORD_VERSION, type FieldPatch, type GenerationRecord } from './record.js';
 import { isTerminal, mayFollow, type State } from './states.js';
+import { withStep } from './trail.js';
 
 const MAX_ANSWERS = 12;
 const MAX_EVENTS = 10_000;
@@ -42,12 +43,12 @@ return false
  * CHANGE. The compare-and-set behind every change of a record.
  * KEYS 1 record · 2 index of the old state · 3 of the new one · 4 the tenant's index of the old state · 5 of the new one
  *      6 live · 7 events · 8 answers · 9 idempotency key · 10 notifications of the generation · 11 ids with owed ones
- *      (where one is not needed, the record's key stands in)
+ *      12 tasks (where one is not needed, the record's key stands in)
  * ARGV 1 id · 2 now · 3 state it must be in · 4 new state · 5 live: '' | 'add' | 'remove' · 6 answer or ''
  *      7 ttl of the idempotency key in ms: '' leave, '0' keep for good · 8 type of an event of its own or '' · 9 its text
  *      10 MAXLEN of the events · 11 MAXLEN of the answers · 12 number of expected fields · 13 of set · 14 of removed
- *      15 of counted · 16 tenant · 17 type of a notification or '' · 18 '1' when it is one of progress
- *      then: expected field, value … · set field, value … · removed fields · counted fields
+ *      15 of counted · 16 tenant · 17 type of a notification or '' · 18 '1' when it is one of progress · 19 number of tasks
+ *      then: task ids · expected field, value … · set field, value … · removed fields · counted fields
  * The key is touched only while it is this generation's own: after it expired another one may hold it.
  * A notification holds a copy of the record as it is now. Of progress only the newest is kept, and none after an end.
  * Returns 1 when done, 0 when state or an expected field differ, -1 when there is no such record.
@@ -56,7 +57,7 @@ const CHANGE = `
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return -1 end
 if state ~= ARGV[3] then return 0 end
-local at = 19
+local at = 20 + tonumber(ARGV[19])
 for i = 1, tonumber(ARGV[12]) do
   local value = redis.call('HGET', KEYS[1], ARGV[at]) or ''
   if value ~= ARGV[at + 1] then return 0 end
@@ -69,6 +70,7 @@ local removed = tonumber(ARGV[14])
 if removed > 0 then redis.call('HDEL', KEYS[1], unpack(ARGV, at, at + removed - 1)) end
 at = at + removed
 for i = at, at + tonumber(ARGV[15]) - 1 do redis.call('HINCRBY', KEYS[1], ARGV[i], 1) end
+for i = 20, 19 + tonumber(ARGV[19]) do redis.call('HSET', KEYS[12], ARGV[i], ARGV[1]) end
 if ARGV[3] ~= ARGV[4] then
   redis.call('HSET', KEYS[1], 'state', ARGV[4])
   redis.call('HINCRBY', KEYS[1], 'rev', 1)
@@ -107,15 +109,18 @@ return 1
 
 /**
  * PRUNE. Forgets a finished generation, if it is still in the state it was chosen in and nothing is due for it.
- * KEYS 1 record · 2 answers · 3 owed notifications · 4 dead ones · 5 live · 6… indexes that hold its id
- * ARGV 1 id · 2 state
+ * KEYS 1 record · 2 answers · 3 owed notifications · 4 dead ones · 5 live · 6 tasks · 7… indexes that hold its id
+ * ARGV 1 id · 2 state · 3… its task ids
  * Returns 1 when it was forgotten.
  */
 const PRUNE = `
 if redis.call('HGET', KEYS[1], 'state') ~= ARGV[2] then return 0 end
 if redis.call('ZSCORE', KEYS[5], ARGV[1]) then return 0 end
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
-for i = 6, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+for i = 7, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+for i = 3, #ARGV do
+  if redis.call('HGET', KEYS[6], ARGV[i]) == ARGV[1] then redis.call('HDEL', KEYS[6], ARGV[i]) end
+end
 return 1
 `;
 
@@ -168,6 +173,10 @@ export interface Store {
   transition(record: GenerationRecord, to: State, change: Change & { live: boolean }): Promise<boolean>;
   /** Changes fields without leaving the state. False as above. */
   amend(record: GenerationRecord, change: Change): Promise<boolean>;
+  /** The generation that a task of the provider belongs to or may belong to; null for an unknown one. */
+  idOfTask(taskId: string): Promise<string | null>;
+  /** The generation that this tenant's idempotency key stands for; null when the key is free. */
+  idOfKey(tenant: string, idempotencyKey: string): Promise<string | null>;
   /** What the provider said that decided something, oldest first. */
   answers(id: string): Promise<RawAnswer[]>;
   /** Ids, newest first. */
@@ -193,6 +202,8 @@ interface Scripts {
 }
 
 const PROGRESS = 'generation.progress';
+/** What says whether a generation may be forgotten, and where it is to be forgotten. */
+const PRUNED_BY = ['finishedAt', 'tenant', 'taskId', 'hintedTaskId', 'otherTaskIds'] as const;
 
 /** The type of the notification that this change owes to the app; null when none. Every end is told, progress if asked. */
 export function announced(
@@ -211,12 +222,19 @@ export function announced(
 const present = (fields: FieldPatch) =>
   Object.entries(fields).filter((entry): entry is [string, string | number] => entry[1] !== null);
 
+/** Every task id that such fields name. */
+function taskIdsIn(fields: Readonly<Record<string, string | number | null | undefined>>): string[] {
+  const { taskId, hintedTaskId, otherTaskIds } = fields;
+  const others = typeof otherTaskIds === 'string' ? (JSON.parse(otherTaskIds) as string[]) : [];
+  return [taskId, hintedTaskId, ...others].filter((id) => typeof id === 'string');
+}
+
 export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps): Store {
   const keys = createKeys(prefix);
   // Each store defines its scripts on its connection; ioredis sends them as EVALSHA and falls back to EVAL.
   redis.defineCommand('reelhaulCreate', { lua: CREATE, numberOfKeys: 6 });
-  redis.defineCommand('reelhaulChange', { lua: CHANGE, numberOfKeys: 11 });
-  redis.defineCommand('reelhaulPrune', { lua: PRUNE, numberOfKeys: 9 });
+  redis.defineCommand('reelhaulChange', { lua: CHANGE, numberOfKeys: 12 });
+  redis.defineCommand('reelhaulPrune', { lua: PRUNE, numberOfKeys: 10 });
   const scripts = redis as unknown as Scripts;
 
   async function change(record: GenerationRecord, to: State, change: Change): Promise<boolean> {
@@ -227,7 +245,9 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       ['rev', record.rev === 0 ? '' : String(record.rev)],
       ...Object.entries(change.expect ?? {}),
     ];
-    const fields: FieldPatch = { ...change.set, updatedAt: at };
+    const step = to === from ? {} : { trail: withStep(record.trail, record.createdAt, { state: to, at }) };
+    const fields: FieldPatch = { ...change.set, ...step, updatedAt: at };
+    const taskIds = taskIdsIn(fields);
     const set = present(fields);
     const removed = Object.keys(fields).filter((field) => fields[field] === null);
     const counted = change.count ?? [];
@@ -249,6 +269,7 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       idempotencyKey === null ? keys.record(id) : keys.idempotency(tenant, idempotencyKey),
       keys.notifications(id),
       keys.notificationsOwed,
+      keys.tasks,
       id,
       at,
       from,
@@ -267,6 +288,8 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       tenant,
       notification ?? '',
       notification === PROGRESS ? '1' : '',
+      taskIds.length,
+      ...taskIds,
       ...expected.flat(),
       ...set.flat(),
       ...removed,
@@ -342,6 +365,12 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
 
     amend: (record, wanted) => change(record, record.state, wanted),
 
+    idOfTask: (taskId) => redis.hget(keys.tasks, taskId),
+
+    async idOfKey(tenant, idempotencyKey) {
+      return (await redis.get(keys.idempotency(tenant, idempotencyKey)))?.split(' ')[0] ?? null;
+    },
+
     async answers(id) {
       return (await redis.lrange(keys.answers(id), 0, -1)).map((text) => JSON.parse(text) as RawAnswer);
     },
@@ -360,10 +389,10 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       // Created before the cutoff is what the index can tell; whether it also ended before it, the record says.
       const index = keys.state(state);
       const ids = await redis.zrange(index, '-', `(${firstIdAt(cutoffAt)}`, 'BYLEX', 'LIMIT', 0, limit);
-      const rows = await Promise.all(ids.map((id) => redis.hmget(keys.record(id), 'finishedAt', 'tenant')));
+      const rows = await Promise.all(ids.map((id) => redis.hmget(keys.record(id), ...PRUNED_BY)));
       const pruned = await Promise.all(
         ids.map(async (id, i) => {
-          const [finishedAt, tenant] = rows[i] ?? [];
+          const [finishedAt, tenant, taskId, hintedTaskId, otherTaskIds] = rows[i] ?? [];
           if (Number(finishedAt ?? 0) >= cutoffAt) return 0;
           const parts = [
             keys.record(id),
@@ -373,12 +402,19 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
           ];
           const indexes = [
             keys.live,
+            keys.tasks,
             index,
             keys.tenantState(tenant ?? '', state),
             keys.notificationsOwed,
             keys.notificationsDead,
           ];
-          return scripts.reelhaulPrune(...parts, ...indexes, id, state);
+          return scripts.reelhaulPrune(
+            ...parts,
+            ...indexes,
+            id,
+            state,
+            ...taskIdsIn({ taskId, hintedTaskId, otherTaskIds }),
+          );
         }),
       );
       return pruned.filter((done) => done === 1).length;

@@ -1,0 +1,50 @@
+/**
+ * The trail of a generation: which state it came to when, kept in its record beside what it is now, so that its whole
+ * way can be told long after the event stream has forgotten it. One short word per step: the letter of the state and
+ * the milliseconds since the generation was created. Bounded: of a very long way the first steps are forgotten.
+ */
+import type { State } from './states.js';
+
+const MAX_LENGTH = 600;
+
+const LETTERS: Readonly<Record<State, string>> = {
+  queued: 'q',
+  submitting: 's',
+  unconfirmed: 'u',
+  generating: 'g',
+  archiving: 'a',
+  succeeded: 'd',
+  failed: 'f',
+  expired: 'x',
+  canceled: 'c',
+};
+const STATE_OF = new Map(Object.entries(LETTERS).map(([state, letter]) => [letter, state as State]));
+
+/** A generation came to this state; the first step, `queued` at its creation, is never written. */
+export interface Step {
+  readonly state: State;
+  /** Epoch milliseconds. */
+  readonly at: number;
+}
+
+/** The trail with one more step. */
+export function withStep(trail: string, createdAt: number, { state, at }: Step): string {
+  const longer = `${trail}${trail === '' ? '' : ' '}${LETTERS[state]}${Math.max(0, Math.round(at - createdAt))}`;
+  return longer.length <= MAX_LENGTH
+    ? longer
+    : longer.slice(longer.indexOf(' ', longer.length - MAX_LENGTH) + 1);
+}
+
+/** The steps that are still known, oldest first. What is not a step is skipped. */
+export function readTrail(trail: string, createdAt: number): Step[] {
+  return trail.split(' ').flatMap((word): Step[] => {
+    const state = STATE_OF.get(word.slice(0, 1));
+    const afterMs = Number(word.slice(1));
+    return state === undefined || !/^\d+$/.test(word.slice(1)) ? [] : [{ state, at: createdAt + afterMs }];
+  });
+}
+
+/** When it came to where it is now: its last step, or its creation. */
+export function since(trail: string, createdAt: number): number {
+  return readTrail(trail, createdAt).at(-1)?.at ?? createdAt;
+}
