@@ -32,5 +32,30 @@ export async function createContext(hub: Hub): Promise<Context> {
     { redis: hub.redis, keys: hub.store.keys, settings: config, now },
     (posts) => bringBack(hub, posts),
   );
-  return { ...hub, provider, storage, ledger };
+  return { ...hub, provider: told(provider, hub), storage, ledger };
+}
+
+/** The provider, with every call told. */
+function told(provider: Provider, { work, now }: Hub): Provider {
+  const tell = async <T extends { kind: string; answer: { httpStatus: number | null } }>(
+    call: 'submit' | 'poll',
+    calling: Promise<T>,
+  ): Promise<T> => {
+    const calledAt = now();
+    const outcome = await calling;
+    const { kind, answer } = outcome;
+    work.tell({
+      kind: 'called',
+      call,
+      outcome: kind,
+      httpStatus: answer.httpStatus,
+      durationMs: now() - calledAt,
+    });
+    return outcome;
+  };
+  return {
+    ...provider,
+    submit: (request, options) => tell('submit', provider.submit(request, options)),
+    poll: (taskId, options) => tell('poll', provider.poll(taskId, options)),
+  };
 }

@@ -91,6 +91,8 @@ async function create(hub: Hub, { request, options }: Order): Promise<Created> {
       throw unknownOutcome(error);
     });
   if (result.created) {
+    hub.log.info({ generationId: id, tenant, to: 'queued' }, 'generation enqueued');
+    hub.work.tell({ kind: 'created', generationId: id, at: createdAt });
     const generation = toGeneration(
       readRecord(id, storedForm({ ...fields, state: 'queued', tenant, createdAt, updatedAt: createdAt })),
     );

@@ -15,6 +15,7 @@ import { createStore, type Store } from './generation/store.js';
 import { createPacing, type Pacing } from './pacing.js';
 import { createQueues, type Queues } from './queues.js';
 import { createStanding, type Standing } from './standing.js';
+import { createWorkLog, type WorkLog } from './work.js';
 
 /**
  * Named points of the submit path, in their order. Nothing happens there; the chaos run stops a process at them.
@@ -44,6 +45,8 @@ export interface Hub extends Clock {
   readonly standing: Standing;
   /** Hears of every transition that this process makes. */
   readonly moves: Moves;
+  /** Hears of what else this process does. */
+  readonly work: WorkLog;
   readonly checkpoint: (point: Checkpoint, generationId: string) => void;
 }
 
@@ -58,7 +61,19 @@ export interface HubDeps {
 
 export function createHub({ config, log, redis, clock = systemClock, checkpoint = () => {} }: HubDeps): Hub {
   const prefix = config.REDIS_PREFIX;
-  const store = createStore({ redis, prefix, idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS, now: clock.now });
+  const onListenerError = (error: unknown) => log.error({ err: error }, 'a listener threw');
+  const moves = createMoves(onListenerError);
+  moves.listen(({ record, from, to, change }) => {
+    const taskId = change.set?.['taskId'] ?? record.taskId;
+    log.info({ generationId: record.id, from, to, taskId, tenant: record.tenant }, 'generation moved');
+  });
+  const store = createStore({
+    redis,
+    prefix,
+    idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS,
+    now: clock.now,
+    onMove: (move) => moves.tell(move),
+  });
   const { keys } = store;
   const onError = (error: unknown) =>
     log.warn({ err: error }, 'what the schedule has learnt could not be read');
@@ -70,7 +85,8 @@ export function createHub({ config, log, redis, clock = systemClock, checkpoint 
     log,
     redis,
     checkpoint,
-    moves: createMoves((error) => log.error({ err: error }, 'a listener of transitions threw')),
+    moves,
+    work: createWorkLog(onListenerError),
     store,
     outbox: createOutbox({ redis, keys, now: clock.now }),
     following: createFollowing({ redis, keys, now: clock.now }),

@@ -29,8 +29,7 @@ export async function advance(
   { delayMs = 0 }: { readonly delayMs?: number | (() => Promise<number>) } = {},
 ): Promise<boolean> {
   const stage = stageOf(to);
-  const at = hub.now();
-  const finishedAt = isTerminal(to) ? at : null;
+  const finishedAt = isTerminal(to) ? hub.now() : null;
   const whole = {
     live: stage !== null,
     ...change,
@@ -39,11 +38,6 @@ export async function advance(
   const moved = await hub.store.transition(record, to, whole);
   if (!moved) return false;
   const { id: generationId, state: from } = record;
-  hub.log.info(
-    { generationId, from, to, taskId: change.set?.['taskId'] ?? record.taskId },
-    'generation moved',
-  );
-  hub.moves.tell({ record, from, to, at, change: whole });
   if (to === 'canceled') await learnDuration(hub, record);
   if (to === 'generating') hub.checkpoint('saved', generationId);
   if (stage && stage !== stageOf(from)) {

@@ -11,6 +11,7 @@ import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { backoffAfterError } from './queues.js';
 import { isEchoOfOutage, refusalOf } from './redis.js';
+import type { RunName, RunOutcome, WorkLog } from './work.js';
 
 /** What a stage says comes next. It throws only when something failed that it did not foresee. */
 export type Outcome =
@@ -34,7 +35,7 @@ export const snooze = (delayMs: number, unless: (() => Promise<number | null>) |
 export type StageFunction = (generationId: string, signal: AbortSignal) => Promise<Outcome>;
 
 export interface RunnerOptions {
-  readonly name: string;
+  readonly name: RunName;
   readonly run: StageFunction;
   readonly redis: Redis;
   readonly prefix: string;
@@ -46,9 +47,25 @@ export interface RunnerOptions {
   /** Does it heed `Queues.pauseFor`? */
   readonly pausable: boolean;
   readonly log: Logger;
+  /** Told when a run begins and ends. */
+  readonly work: WorkLog;
+}
+
+/** How a runner is, from memory alone. Instants are epoch milliseconds. */
+export interface Vitals {
+  readonly name: RunName;
+  /** False when the loop that takes jobs has ended, though nobody closed the runner. */
+  readonly looping: boolean;
+  readonly running: number;
+  readonly concurrency: number;
+  /** When the run that has been going on longest began; null when none runs. */
+  readonly oldestBeganAt: number | null;
+  /** How many runs have begun since the start. */
+  readonly begun: number;
 }
 
 export interface Runner {
+  vitals(): Vitals;
   /** Takes no new job, waits for the running ones until `deadlineAt` (epoch ms), then aborts and gives back the rest. */
   close(deadlineAt: number): Promise<void>;
 }
@@ -72,12 +89,40 @@ export function startRunner({
   abortOnLostLock,
   pausable,
   log,
+  work,
 }: RunnerOptions): Runner {
+  const runs = new Set<{ readonly beganAt: number }>();
+  let begun = 0;
+  let closing = false;
+
   async function process(
     job: Job,
     token: string | undefined,
     signal: AbortSignal | undefined,
   ): Promise<void> {
+    const generationId = job.id ?? '';
+    const beganAt = Date.now();
+    const current = { beganAt };
+    runs.add(current);
+    begun += 1;
+    work.tell({ kind: 'began', name, generationId, at: beganAt });
+    let outcome: RunOutcome = 'failed';
+    try {
+      outcome = await take(job, token, signal);
+    } finally {
+      runs.delete(current);
+      work.tell({ kind: 'ended', name, generationId, outcome, beganAt, at: Date.now() });
+    }
+    if (outcome === 'interrupted') throw new WaitingError();
+    if (outcome === 'snoozed') throw new DelayedError();
+  }
+
+  /** One run, up to where BullMQ is to be told. Throws what the stage threw. */
+  async function take(
+    job: Job,
+    token: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<RunOutcome> {
     const generationId = job.id ?? '';
     let outcome: Outcome;
     try {
@@ -85,14 +130,14 @@ export function startRunner({
     } catch (error) {
       if (signal?.aborted) {
         await job.moveToWait(token);
-        throw new WaitingError();
+        return 'interrupted';
       }
       throw error;
     }
-    if (outcome.kind === 'done') return;
+    if (outcome.kind === 'done') return 'done';
     await job.moveToDelayed(Date.now() + outcome.delayMs, token);
     if (outcome.unless) await reconsider(job, outcome.unless);
-    throw new DelayedError();
+    return 'snoozed';
   }
 
   /**
@@ -145,17 +190,30 @@ export function startRunner({
   });
 
   return {
+    vitals() {
+      const beganAt = [...runs].map((run) => run.beganAt);
+      return {
+        name,
+        looping: closing || worker.isRunning(),
+        running: runs.size,
+        concurrency,
+        oldestBeganAt: beganAt.length > 0 ? Math.min(...beganAt) : null,
+        begun,
+      };
+    },
+
     async close(deadlineAt) {
-      const closing = worker.close();
+      closing = true;
+      const closed = worker.close();
       const timers: NodeJS.Timeout[] = [];
       const after = (atMs: number) =>
         new Promise<'late'>((resolve) => {
           timers.push(setTimeout(resolve, Math.max(0, atMs - Date.now()), 'late'));
         });
       try {
-        if ((await Promise.race([closing, after(deadlineAt - GIVE_BACK_MS)])) !== 'late') return;
+        if ((await Promise.race([closed, after(deadlineAt - GIVE_BACK_MS)])) !== 'late') return;
         worker.cancelAllJobs('shutting down');
-        if ((await Promise.race([closing, after(deadlineAt)])) !== 'late') return;
+        if ((await Promise.race([closed, after(deadlineAt)])) !== 'late') return;
         log.warn(
           { stage: name },
           'a stage did not stop in time; its job runs again once its lock has expired',

@@ -11,11 +11,12 @@ import { STAGES, type Stage } from '../src/generation/states.js';
 import { createHub, type Hub } from '../src/hub.js';
 import { checkRedis, connectRedis } from '../src/redis.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/runner.js';
+import type { RunName } from '../src/work.js';
 import { archive } from './archive.js';
 import { notify } from './notify.js';
 import { poll } from './poll.js';
 import { submit } from './submit.js';
-import { sweep } from './sweep.js';
+import { sweep, type SweepReport } from './sweep.js';
 
 type StageRun = (context: Context, generationId: string, signal: AbortSignal) => Promise<Outcome>;
 const RUN: Record<Stage, StageRun> = { submit, poll, archive, notify };
@@ -75,7 +76,7 @@ async function probeStorage({ storage }: Context): Promise<void> {
 }
 
 async function run(context: Context, stages: readonly Stage[]): Promise<RunningWorkers> {
-  const { config, log, redis, queues, storage, provider, ledger } = context;
+  const { config, log, redis, queues, storage, provider, ledger, work } = context;
   const prefix = config.REDIS_PREFIX;
   const concurrency = {
     submit: config.SUBMIT_CONCURRENCY,
@@ -83,7 +84,7 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
     archive: config.ARCHIVE_CONCURRENCY,
     notify: config.NOTIFY_CONCURRENCY,
   };
-  const start = (name: string, run: StageFunction, atOnce: number): Runner =>
+  const start = (name: RunName, run: StageFunction, atOnce: number): Runner =>
     startRunner({
       name,
       run,
@@ -94,6 +95,7 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
       abortOnLostLock: name !== 'submit',
       pausable: name === 'submit' || name === 'poll',
       log,
+      work,
     });
   const runners = stages.map((name) =>
     start(name, (generationId, signal) => RUN[name](context, generationId, signal), concurrency[name]),
@@ -102,7 +104,8 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
     start(
       'sweep',
       async (_, signal) => {
-        await sweep(context, signal);
+        const report = await sweep(context, signal);
+        if (!signal.aborted) await noteSweep(context, report);
         return done;
       },
       1,
@@ -128,6 +131,16 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
       log.info('worker stopped');
     },
   };
+}
+
+/** When the last sweep of the fleet ended: every process can tell whether they still come. */
+async function noteSweep(
+  { redis, store, now, work }: Context,
+  { restored, pruned }: SweepReport,
+): Promise<void> {
+  const at = now();
+  await redis.set(store.keys.swept, at);
+  work.tell({ kind: 'swept', restored, pruned, at });
 }
 
 /** The schedule of the sweep may be lost with its queue: every worker looks after it. */

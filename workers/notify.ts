@@ -34,7 +34,7 @@ export async function notify(hub: Hub, generationId: string, signal: AbortSignal
 }
 
 async function deliver(hub: Hub, notification: DueNotification, signal: AbortSignal): Promise<void> {
-  const { config, now, log, outbox } = hub;
+  const { config, now, log, outbox, work } = hub;
   const { id, generationId, type, url, at, generation } = notification;
   const sent = await sendNotification(
     { id, url, body: JSON.stringify({ type, timestamp: new Date(at).toISOString(), data: generation }) },
@@ -49,6 +49,7 @@ async function deliver(hub: Hub, notification: DueNotification, signal: AbortSig
   const result = resultOf(hub, notification, sent);
   const settled = await outbox.settle(notification, result);
   const about = { generationId, notificationId: id, type, attempts: notification.attempts + 1 };
+  if (settled) work.tell({ kind: 'notified', generationId, result: result.kind, at: now() });
   if (!settled) log.info(about, 'a notification was settled elsewhere or overtaken');
   else if (result.kind === 'delivered') log.info(about, 'the app was notified');
   else if (result.kind === 'failed') log.warn({ ...about, reason: result.reason }, 'a notification failed');

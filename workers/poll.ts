@@ -62,10 +62,14 @@ async function withRecord(
 }
 
 /** What the end of a task teaches; each task teaches once. A late one was counted when it was given up. */
-async function learnEnd({ pacing, now }: Context, followed: Followed, timing: Timing): Promise<void> {
+async function learnEnd({ pacing, work, now }: Context, followed: Followed, timing: Timing): Promise<void> {
   if (followed.state === 'expired' || followed.withoutUrlSince !== null) return;
-  const lesson = lessonOfEnd(courseOf(followed, timing, now()));
-  await pacing.learn(followed.kind, lesson, followed.hints > 0);
+  const course = courseOf(followed, timing, now());
+  if (timing.endedAfterMs !== null && course.toldEndAgeMs !== null) {
+    const delayMs = Math.max(0, course.ageMs - course.toldEndAgeMs);
+    work.tell({ kind: 'detected', generationId: followed.id, delayMs });
+  }
+  await pacing.learn(followed.kind, lessonOfEnd(course), followed.hints > 0);
 }
 
 /** A snooze that a hint cuts short, also one that came while this poll was under way. */

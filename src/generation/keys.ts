@@ -18,6 +18,7 @@
  *   <prefix>:durations                  zset    those kinds by their last task, bounded
  *   <prefix>:running                    hash    kind → ages of the tasks still running, as of the last sweep
  *   <prefix>:arrivals                   hash    whether callbacks arrive (arrivals.ts)
+ *   <prefix>:swept                      string  when the last sweep ended, epoch ms
  *   <prefix>:forbidden                  set     generations that met a 403 in a row
  */
 import type { State } from './states.js';
@@ -40,6 +41,7 @@ export interface Keys {
   readonly tasks: string;
   readonly live: string;
   readonly events: string;
+  readonly swept: string;
   readonly forbidden: string;
 }
 
@@ -64,6 +66,7 @@ export function createKeys(prefix: string): Keys {
     tasks: `${prefix}:tasks`,
     live: `${prefix}:live`,
     events: `${prefix}:events`,
+    swept: `${prefix}:swept`,
     forbidden: `${prefix}:forbidden`,
   };
 }

@@ -1,7 +1,5 @@
-/**
- * Who wants to hear of transitions as they are made by this process: figures, metrics, traces. Told after the fact and
- * in passing: a listener does its work in memory, and one that throws harms neither the generation nor the others.
- */
+/** The transitions that this process makes, for whoever wants to hear of them: logs, figures, metrics, traces. */
+import { createListeners, type Listeners } from '../listeners.js';
 import type { GenerationRecord } from './record.js';
 import type { State } from './states.js';
 import type { Change } from './store.js';
@@ -19,28 +17,6 @@ export interface Move {
 }
 
 export type MoveListener = (move: Move) => void;
+export type Moves = Listeners<Move>;
 
-export interface Moves {
-  /** @returns the way to stop listening */
-  listen(listener: MoveListener): () => void;
-  tell(move: Move): void;
-}
-
-export function createMoves(onError: (error: unknown) => void): Moves {
-  const listeners = new Set<MoveListener>();
-  return {
-    listen(listener) {
-      listeners.add(listener);
-      return () => listeners.delete(listener);
-    },
-    tell(move) {
-      for (const listener of listeners) {
-        try {
-          listener(move);
-        } catch (error) {
-          onError(error);
-        }
-      }
-    },
-  };
-}
+export const createMoves = (onError: (error: unknown) => void): Moves => createListeners<Move>(onError);

@@ -9,6 +9,7 @@ import type { Redis } from 'ioredis';
 import type { RawAnswer } from '../provider/outcomes.js';
 import { createKeys, type Keys } from './keys.js';
 import { firstIdAt, listPage, type Listing, type ListPage } from './listing.js';
+import type { Move } from './moves.js';
 import { readRecord, RECORD_VERSION, type FieldPatch, type GenerationRecord } from './record.js';
 import { isTerminal, mayFollow, type State } from './states.js';
 import { withStep } from './trail.js';
@@ -193,6 +194,8 @@ export interface StoreDeps {
   readonly prefix: string;
   readonly idempotencyTtlMs: number;
   readonly now: () => number;
+  /** Told of every transition that was made here. */
+  readonly onMove?: (move: Move) => void;
 }
 
 interface Scripts {
@@ -229,7 +232,7 @@ function taskIdsIn(fields: Readonly<Record<string, string | number | null | unde
   return [taskId, hintedTaskId, ...others].filter((id) => typeof id === 'string');
 }
 
-export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps): Store {
+export function createStore({ redis, prefix, idempotencyTtlMs, now, onMove }: StoreDeps): Store {
   const keys = createKeys(prefix);
   // Each store defines its scripts on its connection; ioredis sends them as EVALSHA and falls back to EVAL.
   redis.defineCommand('reelhaulCreate', { lua: CREATE, numberOfKeys: 6 });
@@ -295,6 +298,7 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now }: StoreDeps)
       ...removed,
       ...counted,
     );
+    if (done === 1 && to !== from) onMove?.({ record, from, to, at, change });
     return done === 1;
   }
 
