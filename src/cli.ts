@@ -3,7 +3,7 @@
  * The command line: the same words as the library, and the processes that run for long. People get tables and plain
  * messages, programs `--json`. Exit codes: 0 done, 1 not done (the message says why), 2 the command line was wrong.
  */
-import { createReadStream, readFileSync } from 'node:fs';
+import { createReadStream } from 'node:fs';
 import { createInterface as createLines } from 'node:readline';
 import { createInterface } from 'node:readline/promises';
 import { fileURLToPath } from 'node:url';
@@ -19,7 +19,12 @@ import type { GenerationRequestInput } from './generation/request.js';
 import { isTerminal, STAGES, STATES, type Stage, type State } from './generation/states.js';
 import { createReelhaul } from './producer.js';
 import type { EnqueueItem, Reelhaul } from './reelhaul.js';
+import type { Hub } from './hub.js';
 import { createLogger } from './telemetry/logger.js';
+import type { Metrics } from './telemetry/metrics.js';
+import { packageVersion } from './version.js';
+import type { Vitals } from './work.js';
+import type { RunningWorkers } from '../workers/main.js';
 
 // The reader of a pipe went away (`| head`): there is nobody to tell anything any more.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -29,11 +34,6 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 
 const print = (text: string) => void process.stdout.write(`${text}\n`);
 const complain = (text: string) => void process.stderr.write(`${text}\n`);
-
-const version = (): string => {
-  const file = new URL('../../package.json', import.meta.url);
-  return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
-};
 
 function wholeNumber(text: string): number {
   if (!/^\d{1,15}$/.test(text))
@@ -60,7 +60,7 @@ function stageList(text: string): Stage[] {
   return names as Stage[];
 }
 
-function loggerFor(config: Config): Logger {
+function loggerFor(config: Config, onAlarm: (alarm: string) => void = () => {}): Logger {
   const secrets = [
     config.COMETAPI_KEY,
     config.CALLBACK_SECRET,
@@ -68,7 +68,7 @@ function loggerFor(config: Config): Logger {
     ...config.NOTIFY_SECRET,
     decodeURIComponent(new URL(config.REDIS_URL).password),
   ];
-  return createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: process.stdout.isTTY });
+  return createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: process.stdout.isTTY, onAlarm });
 }
 
 async function withLibrary(work: (reelhaul: Reelhaul) => Promise<void>): Promise<void> {
@@ -241,7 +241,7 @@ const program = new Command('reelhaul')
   .description(
     'Hauls AI video generations home: submitted once, followed, saved in your own storage, verified.',
   )
-  .version(version())
+  .version(packageVersion())
   .exitOverride()
   .showHelpAfterError('(--help shows the usage)');
 
@@ -468,13 +468,25 @@ program
   .option('--serve', 'also answer the HTTP API and the callbacks of the provider on PORT')
   .action(async ({ stages, serve }: { stages?: Stage[]; serve?: boolean }) => {
     const config = readConfig(process.env);
-    const log = loggerFor(config);
+    const [{ startWorkers }, { createMetrics }, { createOps, startOpsServer }] = await Promise.all([
+      import('../workers/main.js'),
+      import('./telemetry/metrics.js'),
+      import('./http/ops.js'),
+    ]);
+    const metrics = createMetrics();
+    const log = loggerFor(config, (alarm) => metrics.alarmed(alarm));
     const stopped = askedToStop();
-    const { startWorkers } = await import('../workers/main.js');
+    let workers: RunningWorkers | null = null;
+    const vitals = () => workers?.vitals() ?? null;
     // Listening first: a port that is taken is found before any job is.
-    const server = serve ? await serveHttp(config, log) : null;
+    let server = serve ? await serveHttp(config, log, metrics, vitals) : null;
+    const watch = async (hub: Hub) => {
+      metrics.watch(hub);
+      if (!serve && config.WORKER_PORT > 0)
+        server = await startOpsServer(createOps(hub, metrics, vitals), config.WORKER_PORT, log);
+    };
     try {
-      const workers = await startWorkers({ config, log, ...(stages ? { stages } : {}) });
+      workers = await startWorkers({ config, log, watch, ...(stages ? { stages } : {}) });
       log.info({ signal: await stopped }, 'stopping');
       await workers.close();
     } finally {
@@ -487,24 +499,33 @@ program
   .description('answer the HTTP API and the callbacks of the provider on PORT until SIGTERM')
   .action(async () => {
     const config = readConfig(process.env);
-    const log = loggerFor(config);
+    const { createMetrics } = await import('./telemetry/metrics.js');
+    const metrics = createMetrics();
+    const log = loggerFor(config, (alarm) => metrics.alarmed(alarm));
     const stopped = askedToStop();
-    const server = await serveHttp(config, log);
+    const server = await serveHttp(config, log, metrics, () => []);
     log.info({ signal: await stopped }, 'stopping');
     await server.close();
   });
 
-async function serveHttp(config: Config, log: Logger): Promise<{ close(): Promise<void> }> {
-  const [{ createHub }, { connectRedis, checkRedis }, { startServer }] = await Promise.all([
+async function serveHttp(
+  config: Config,
+  log: Logger,
+  metrics: Metrics,
+  vitals: () => readonly Vitals[] | null,
+): Promise<{ close(): Promise<void> }> {
+  const [{ createHub }, { connectRedis, checkRedis }, { startServer }, { createOps }] = await Promise.all([
     import('./hub.js'),
     import('./redis.js'),
     import('./http/server.js'),
+    import('./http/ops.js'),
   ]);
   const redis = await connectRedis(config, 'producer', log);
   try {
     await checkRedis(redis);
     const hub = createHub({ config, log, redis });
-    const server = await startServer(hub);
+    metrics.watch(hub);
+    const server = await startServer(hub, createOps(hub, metrics, vitals));
     return {
       async close() {
         await server.close();

@@ -181,6 +181,7 @@ const shape = {
   API_TOKENS: tokenList.default([]),
   API_RATE_LIMIT: integer(0, 1_000_000, 'requests per minute').default(600),
   PORT: integer(0, 65_535, 'a port').default(3000),
+  WORKER_PORT: integer(0, 65_535, 'a port').default(0),
   LOG_LEVEL: oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent').default('info'),
   SHUTDOWN_TIMEOUT_MS: milliseconds(100).default(100_000),
   SWEEP_INTERVAL_MS: milliseconds(100).default(60_000),

@@ -7,6 +7,7 @@ import { Queue, type JobsOptions } from 'bullmq';
 import type { Redis } from 'ioredis';
 import { STAGES, type Stage } from './generation/states.js';
 import { isEchoOfOutage } from './redis.js';
+import type { RunName } from './work.js';
 
 const SWEEP = 'sweep';
 /** Nobody reads BullMQ's own event streams here; a short one keeps Redis light. */
@@ -37,6 +38,17 @@ export interface QueueCounts {
   readonly delayed: number;
 }
 
+/** What a stage has to do in the whole fleet, as of now. */
+export interface Backlog {
+  /** Jobs that a worker could take this instant: waiting ones, and delayed ones whose time has come. */
+  readonly due: number;
+  /** Jobs whose time has not come. */
+  readonly delayed: number;
+  readonly active: number;
+  /** For how long no worker may take one (`pauseFor`), in milliseconds; 0: they may. */
+  readonly pausedForMs: number;
+}
+
 export interface Queues {
   /** Adds the job; nothing happens when the generation has one in that queue already. */
   remind(stage: Stage, reminder: Reminder): Promise<void>;
@@ -54,6 +66,8 @@ export interface Queues {
   /** Lets no worker of any replica take a job of this stage for so long. Only for stages whose runner is pausable. */
   pauseFor(stage: Stage, durationMs: number): Promise<void>;
   counts(stage: Stage): Promise<QueueCounts>;
+  /** The backlog of every stage and of the sweep at `at` (epoch ms), in one round trip. */
+  backlog(at: number): Promise<Record<RunName, Backlog>>;
   /** Makes sure that a sweep comes every so often, once in the whole fleet. */
   scheduleSweep(intervalMs: number): Promise<void>;
   close(): Promise<void>;
@@ -164,6 +178,40 @@ export function createQueues(redis: Redis, prefix: string, onError: (error: Erro
         active: counts['active'] ?? 0,
         delayed: counts['delayed'] ?? 0,
       };
+    },
+
+    async backlog(at) {
+      const lines = redis.pipeline();
+      for (const queue of queues.values()) {
+        lines.llen(queue.toKey('wait'));
+        lines.zcard(queue.toKey('prioritized'));
+        // BullMQ's score of a delayed job: its instant, and twelve bits that keep the order of equal ones.
+        lines.zcount(queue.toKey('delayed'), '-inf', at * 0x1000 + 0xfff);
+        lines.zcard(queue.toKey('delayed'));
+        lines.llen(queue.toKey('active'));
+        lines.pttl(queue.toKey('limiter'));
+        lines.hexists(queue.toKey('meta'), 'paused');
+      }
+      const replies = ((await lines.exec()) ?? []).map(([error, reply]) => {
+        if (error) throw error;
+        return Number(reply);
+      });
+      const rows = [...queues.keys()].map((name, i): [string, Backlog] => {
+        const [wait, prioritized, dueDelayed, delayed, active, pauseMs, paused] = replies.slice(
+          7 * i,
+          7 * i + 7,
+        );
+        return [
+          name,
+          {
+            due: wait! + prioritized! + dueDelayed!,
+            delayed: delayed! - dueDelayed!,
+            active: active!,
+            pausedForMs: paused! > 0 ? Infinity : Math.max(0, pauseMs!),
+          },
+        ];
+      });
+      return Object.fromEntries(rows) as Record<RunName, Backlog>;
     },
 
     async scheduleSweep(intervalMs) {

@@ -11,7 +11,7 @@ import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { backoffAfterError } from './queues.js';
 import { isEchoOfOutage, refusalOf } from './redis.js';
-import type { RunName, RunOutcome, WorkLog } from './work.js';
+import type { RunName, RunOutcome, Vitals, WorkLog } from './work.js';
 
 /** What a stage says comes next. It throws only when something failed that it did not foresee. */
 export type Outcome =
@@ -49,19 +49,8 @@ export interface RunnerOptions {
   readonly log: Logger;
   /** Told when a run begins and ends. */
   readonly work: WorkLog;
-}
-
-/** How a runner is, from memory alone. Instants are epoch milliseconds. */
-export interface Vitals {
-  readonly name: RunName;
-  /** False when the loop that takes jobs has ended, though nobody closed the runner. */
-  readonly looping: boolean;
-  readonly running: number;
-  readonly concurrency: number;
-  /** When the run that has been going on longest began; null when none runs. */
-  readonly oldestBeganAt: number | null;
-  /** How many runs have begun since the start. */
-  readonly begun: number;
+  /** No run takes longer than this by itself: one that does hangs. */
+  readonly runLimitMs: number;
 }
 
 export interface Runner {
@@ -90,6 +79,7 @@ export function startRunner({
   pausable,
   log,
   work,
+  runLimitMs,
 }: RunnerOptions): Runner {
   const runs = new Set<{ readonly beganAt: number }>();
   let begun = 0;
@@ -199,6 +189,7 @@ export function startRunner({
         concurrency,
         oldestBeganAt: beganAt.length > 0 ? Math.min(...beganAt) : null,
         begun,
+        runLimitMs,
       };
     },
 

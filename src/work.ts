@@ -40,6 +40,21 @@ export type Work =
       readonly at: number;
     };
 
+/** How a runner is, from memory alone. */
+export interface Vitals {
+  readonly name: RunName;
+  /** False when the loop that takes jobs has ended, though nobody closed the runner. */
+  readonly looping: boolean;
+  readonly running: number;
+  readonly concurrency: number;
+  /** When the run that has been going on longest began; null when none runs. */
+  readonly oldestBeganAt: number | null;
+  /** How many runs have begun since the start. */
+  readonly begun: number;
+  /** No run takes longer than this by itself, in milliseconds. */
+  readonly runLimitMs: number;
+}
+
 export type WorkLog = Listeners<Work>;
 
 export const createWorkLog = (onError: (error: unknown) => void): WorkLog => createListeners<Work>(onError);

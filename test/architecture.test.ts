@@ -66,7 +66,7 @@ test.each([
   ['bullmq', /^src\/(queues|runner)\.ts$/],
   [
     'ioredis',
-    /^src\/(redis|queues|runner|standing|hub|reelhaul|enqueue|decisions|producer|demo\/redis-server|generation\/\w+)\.ts$/,
+    /^src\/(redis|queues|runner|standing|hub|reelhaul|enqueue|decisions|producer|demo\/redis-server|telemetry\/(fleet|health)|generation\/\w+)\.ts$/,
   ],
   ['@aws-sdk/', /^src\/storage\/s3[\w-]*\.ts$/],
   ['hono', /^src\/http\//],
@@ -75,6 +75,8 @@ test.each([
   ['standardwebhooks', /^src\/notification\//],
   ['request-filtering-agent', /^src\/provider\/guarded-agent\.ts$/],
   ['pino-pretty', /^src\/telemetry\//],
+  ['prom-client', /^src\/telemetry\/metrics\.ts$/],
+  ['@opentelemetry/', /^src\/telemetry\/tracing\.ts$/],
   ['js-redis-server', /^src\/demo\//],
 ])('%s has one home', (library, home) => {
   const strangers = files.filter(

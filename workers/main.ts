@@ -11,7 +11,7 @@ import { STAGES, type Stage } from '../src/generation/states.js';
 import { createHub, type Hub } from '../src/hub.js';
 import { checkRedis, connectRedis } from '../src/redis.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/runner.js';
-import type { RunName } from '../src/work.js';
+import type { RunName, Vitals } from '../src/work.js';
 import { archive } from './archive.js';
 import { notify } from './notify.js';
 import { poll } from './poll.js';
@@ -21,6 +21,12 @@ import { sweep, type SweepReport } from './sweep.js';
 type StageRun = (context: Context, generationId: string, signal: AbortSignal) => Promise<Outcome>;
 const RUN: Record<Stage, StageRun> = { submit, poll, archive, notify };
 
+/** A run that takes so much longer than its calls may take hangs; a Redis that is away for a while is no reason. */
+const HANGING_MS = 15 * 60_000;
+const ASSETS = 3;
+const NOTIFICATIONS_AT_ONCE = 20;
+const SWEEP_LIMIT_MS = 3_600_000;
+
 export interface WorkerOptions {
   readonly config: Config;
   readonly log: Logger;
@@ -28,11 +34,15 @@ export interface WorkerOptions {
   readonly stages?: readonly Stage[];
   /** Called at the named points of the submit path; the chaos run stops the process there. */
   readonly checkpoint?: Hub['checkpoint'];
+  /** Called with the hub before any job is taken, for whoever wants to hear what happens. */
+  readonly watch?: (hub: Hub) => void | Promise<void>;
 }
 
 export interface RunningWorkers {
   /** Takes no new job, lets running ones finish within `SHUTDOWN_TIMEOUT_MS`, gives back the rest, closes everything. */
   close(): Promise<void>;
+  /** How the runners of all stages and of the sweep are. */
+  vitals(): Vitals[];
 }
 
 /**
@@ -44,6 +54,7 @@ export async function startWorkers({
   log,
   stages = STAGES,
   checkpoint,
+  watch,
 }: WorkerOptions): Promise<RunningWorkers> {
   if (config.COMETAPI_KEY === '') {
     throw new ConfigError([
@@ -55,6 +66,7 @@ export async function startWorkers({
     await checkRedis(redis, config.REDIS_PREFIX);
     await checkLedger(redis, config);
     const hub = createHub({ config, log, redis, ...(checkpoint ? { checkpoint } : {}) });
+    await watch?.(hub);
     const context = await createContext(hub);
     await probeStorage(context);
     return await run(context, stages);
@@ -84,6 +96,14 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
     archive: config.ARCHIVE_CONCURRENCY,
     notify: config.NOTIFY_CONCURRENCY,
   };
+  const { SUBMIT_TIMEOUT_MS, POLL_TIMEOUT_MS, ARCHIVE_TIMEOUT_MS, NOTIFY_TIMEOUT_MS } = config;
+  const runLimitMs = {
+    submit: SUBMIT_TIMEOUT_MS + HANGING_MS,
+    poll: POLL_TIMEOUT_MS + HANGING_MS,
+    archive: ASSETS * ARCHIVE_TIMEOUT_MS + HANGING_MS,
+    notify: NOTIFICATIONS_AT_ONCE * NOTIFY_TIMEOUT_MS + HANGING_MS,
+    sweep: SWEEP_LIMIT_MS,
+  };
   const start = (name: RunName, run: StageFunction, atOnce: number): Runner =>
     startRunner({
       name,
@@ -96,6 +116,7 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
       pausable: name === 'submit' || name === 'poll',
       log,
       work,
+      runLimitMs: runLimitMs[name],
     });
   const runners = stages.map((name) =>
     start(name, (generationId, signal) => RUN[name](context, generationId, signal), concurrency[name]),
@@ -118,6 +139,7 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
   );
 
   return {
+    vitals: () => runners.map((runner) => runner.vitals()),
     async close() {
       const deadlineAt = Date.now() + config.SHUTDOWN_TIMEOUT_MS;
       stopScheduling();

@@ -1,5 +1,5 @@
 /**
- * The HTTP server: the API for apps, the provider's callbacks, and a health check.
+ * The HTTP server: the API for apps, the provider's callbacks, health and metrics.
  *
  * Callbacks come from outside, so with `PUBLIC_URL` it listens on all addresses; so it does with `API_TOKENS`. With
  * neither it listens on this machine only. Whatever it listens on, without tokens the API answers only this machine.
@@ -8,8 +8,10 @@ import { serve, type ServerType } from '@hono/node-server';
 import type { AddressInfo } from 'node:net';
 import type { Hub } from '../hub.js';
 import { createReelhaulOn } from '../reelhaul.js';
+import { createMetrics } from '../telemetry/metrics.js';
 import { createApi } from './api.js';
 import { createCallbackRoutes } from './callbacks.js';
+import { createOps, createOpsRoutes, requireOperator, type Ops } from './ops.js';
 
 /** To send the whole request. */
 const REQUEST_TIMEOUT_MS = 60_000;
@@ -21,7 +23,10 @@ export interface RunningServer {
 }
 
 /** Starts to listen on `PORT` (0: any free one). Rejects when the port is taken. */
-export async function startServer(hub: Hub): Promise<RunningServer> {
+export async function startServer(
+  hub: Hub,
+  ops: Ops = createOps(hub, createMetrics(), () => []),
+): Promise<RunningServer> {
   const { config, log, redis } = hub;
   const openReader = async () => {
     const reader = redis.duplicate({ maxRetriesPerRequest: null, enableOfflineQueue: true });
@@ -32,7 +37,8 @@ export async function startServer(hub: Hub): Promise<RunningServer> {
   const api = createApi(hub, reelhaul);
   const { app } = api;
   app.route('/', createCallbackRoutes(hub));
-  app.get('/healthz', (c) => c.json({ ok: true }));
+  app.use('/metrics', requireOperator(config.API_TOKENS));
+  app.route('/', createOpsRoutes(ops));
 
   const open = config.API_TOKENS.length > 0;
   const hostname = open || config.PUBLIC_URL ? {} : { hostname: '127.0.0.1' };

@@ -2,7 +2,7 @@
  * Logs: one JSON object per line with pino, readable lines on a terminal. Every line passes the redaction of secrets
  * as text, so that none gets out whatever object, header or error message carried it.
  */
-import { pino, type Logger } from 'pino';
+import { pino, type Logger, type LoggerOptions as PinoOptions } from 'pino';
 import pretty from 'pino-pretty';
 
 /** Shorter texts than this are no secrets worth hiding and would tear holes into ordinary words. */
@@ -24,12 +24,25 @@ export interface LoggerOptions {
   /** Where lines go; default standard output, pretty when that is a terminal. */
   readonly write?: (line: string) => void;
   readonly isTerminal?: boolean;
+  /** Told the `alarm` of every line that carries one. */
+  readonly onAlarm?: (alarm: string) => void;
 }
 
-export function createLogger({ level, secrets, write, isTerminal }: LoggerOptions): Logger {
+export function createLogger({ level, secrets, write, isTerminal, onAlarm }: LoggerOptions): Logger {
   const redact = createRedactor(secrets);
   const target = write ?? ((line: string) => void process.stdout.write(line));
-  if (!isTerminal) return pino({ level }, { write: (line: string) => target(redact(line)) });
+  const options: PinoOptions = {
+    level,
+    hooks: {
+      logMethod(args, method) {
+        const [fields] = args as unknown[];
+        if (fields !== null && typeof fields === 'object' && 'alarm' in fields)
+          onAlarm?.(String(fields.alarm));
+        method.apply(this, args);
+      },
+    },
+  };
+  if (!isTerminal) return pino(options, { write: (line: string) => target(redact(line)) });
   const lines = pretty({
     ignore: 'pid,hostname',
     translateTime: 'SYS:HH:MM:ss.l',
@@ -40,5 +53,5 @@ export function createLogger({ level, secrets, write, isTerminal }: LoggerOption
     } as unknown as NodeJS.WritableStream,
     sync: true,
   });
-  return pino({ level }, { write: (line: string) => void lines.write(redact(line)) });
+  return pino(options, { write: (line: string) => void lines.write(redact(line)) });
 }

@@ -116,6 +116,7 @@ export async function createTestbed(options: TestbedOptions = {}): Promise<Testb
     async work(workerOptions = {}) {
       const workers = await startWorkers({ config, log: pino({ level: 'silent' }), ...workerOptions });
       const tracked: RunningWorkers = {
+        ...workers,
         async close() {
           running.delete(tracked);
           await workers.close();

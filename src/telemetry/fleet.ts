@@ -1,0 +1,102 @@
+/**
+ * What the whole fleet has to do and how Redis is, read when somebody asks: one round trip, and within a second the same
+ * answer. While Redis does not answer it says so within a deadline, and asks no second time on top of the first.
+ */
+import type { Redis } from 'ioredis';
+import type { Outbox } from '../generation/outbox.js';
+import { STATES, type State } from '../generation/states.js';
+import type { Store } from '../generation/store.js';
+import type { Backlog, Queues } from '../queues.js';
+import type { Standing } from '../standing.js';
+import type { RunName } from '../work.js';
+
+/** How long Redis may take; Prometheus gives a scrape ten seconds, a probe often fewer. */
+export const ANSWER_WITHIN_MS = 2000;
+const GOOD_FOR_MS = 1000;
+
+export interface FleetFigures {
+  readonly generations: Readonly<Record<State, number>>;
+  readonly backlog: Readonly<Record<RunName, Backlog>>;
+  /** Generations with notifications that are due, and with such that were given up. */
+  readonly notificationsOwed: number;
+  readonly notificationsDead: number;
+  /** Submitting waits, because the provider refuses the key or its quota. */
+  readonly refused: boolean;
+  /** When the last sweep ended, epoch ms; null when there was none. */
+  readonly sweptAt: number | null;
+  readonly pingMs: number;
+  readonly usedBytes: number;
+  /** 0: no limit. */
+  readonly maxBytes: number;
+}
+
+export interface Fleet {
+  /** Null when Redis did not answer in time or with an error. */
+  read(): Promise<FleetFigures | null>;
+}
+
+export interface FleetDeps {
+  readonly redis: Redis;
+  readonly store: Store;
+  readonly outbox: Outbox;
+  readonly queues: Queues;
+  readonly standing: Standing;
+  readonly now: () => number;
+}
+
+/** Resolves with null when `promise` takes longer, or fails. */
+export async function within<T>(timeoutMs: number, promise: Promise<T>): Promise<T | null> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<null>((resolve) => {
+    timer = setTimeout(resolve, timeoutMs, null);
+  });
+  try {
+    return await Promise.race([promise.catch(() => null), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+export function createFleet({ redis, store, outbox, queues, standing, now }: FleetDeps): Fleet {
+  let latest: { readonly figures: FleetFigures; readonly at: number } | null = null;
+  let asking: Promise<FleetFigures> | null = null;
+
+  async function ask(): Promise<FleetFigures> {
+    const askedAt = performance.now();
+    // Sent in one go, and answered in this order.
+    const [pingMs, generations, backlog, owed, dead, refused, sweptAt, memory] = await Promise.all([
+      redis.ping().then(() => performance.now() - askedAt),
+      store.countByState(STATES),
+      queues.backlog(now()),
+      redis.zcard(store.keys.notificationsOwed),
+      outbox.countDead(),
+      standing.isRefused(),
+      redis.get(store.keys.swept),
+      redis.info('memory'),
+    ]);
+    const bytes = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(memory)?.[1] ?? 0);
+    return {
+      generations: generations as Record<State, number>,
+      backlog,
+      notificationsOwed: owed,
+      notificationsDead: dead,
+      refused,
+      sweptAt: sweptAt === null ? null : Number(sweptAt),
+      pingMs,
+      usedBytes: bytes('used_memory'),
+      maxBytes: bytes('maxmemory'),
+    };
+  }
+
+  return {
+    async read() {
+      if (latest !== null && now() - latest.at < GOOD_FOR_MS) return latest.figures;
+      asking ??= ask().finally(() => {
+        asking = null;
+      });
+      const figures = await within(ANSWER_WITHIN_MS, asking);
+      if (figures !== null) latest = { figures, at: now() };
+      return figures;
+    },
+  };
+}

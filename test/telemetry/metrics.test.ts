@@ -1,0 +1,152 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { freePort } from '../../src/demo/redis-server.js';
+import { ALARMS } from '../../src/telemetry/metrics.js';
+import { startApi } from '../support/api.js';
+import { SECRET, startReceiver, type Receiver } from '../support/receiver.js';
+import { createTestbed, type Testbed } from '../support/testbed.js';
+import { until } from '../support/until.js';
+import { scrape } from './scrape.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+describe('a worker with WORKER_PORT', () => {
+  let bed: Testbed;
+  let receiver: Receiver;
+  let url: string;
+  beforeAll(async () => {
+    receiver = await startReceiver();
+    const port = await freePort();
+    url = `http://127.0.0.1:${port}`;
+    bed = await createTestbed({
+      environment: { NOTIFY_SECRET: SECRET, NOTIFY_ALLOW_HOSTS: '127.0.0.1', LOG_LEVEL: 'info' },
+    });
+    bed.spawnWorker({ WORKER_PORT: String(port) });
+    await until(
+      () =>
+        fetch(`${url}/readyz`).then(
+          ({ status }) => status === 200,
+          () => false,
+        ),
+      'the worker to be ready',
+    );
+  });
+  afterAll(async () => {
+    await bed.close();
+    await receiver.close();
+  });
+
+  test('counts the way of a generation, its clocks, its calls, its bill and its bytes', async () => {
+    const { id } = await bed.enqueue('counted', { notifyUrl: receiver.url });
+    await bed.reaches(id, 'succeeded');
+    await until(() => receiver.received.length === 1, 'the notification');
+    const told = await until(async () => {
+      const now = await scrape(url);
+      const over = now.value('reelhaul_stage_runs_in_flight', { stage: 'notify' }) === 0;
+      return over && now.value('reelhaul_generations', { state: 'succeeded' }) === 1 ? now : null;
+    }, 'the notify stage to end, and the fleet to be read again');
+    expect(told.value('reelhaul_transitions_total', { from: 'queued', to: 'submitting' })).toBe(1);
+    expect(told.value('reelhaul_transitions_total', { to: 'succeeded' })).toBe(1);
+    for (const clock of ['queue', 'provider', 'archive', 'generation', 'detection_delay'])
+      expect([clock, told.value(`reelhaul_${clock}_seconds_count`)]).toEqual([clock, 1]);
+    expect(told.value('reelhaul_polls_per_generation_count')).toBe(1);
+    expect(told.value('reelhaul_polls_per_generation_sum')).toBe((await bed.reelhaul.get(id)).attempts.poll);
+    expect(
+      told.value('reelhaul_provider_calls_total', { call: 'submit', outcome: 'accepted', http: '2xx' }),
+    ).toBe(1);
+    expect(told.value('reelhaul_bills_total', { charge: 'charged' })).toBe(1);
+    for (const stage of ['submit', 'archive', 'notify'])
+      expect([stage, told.value('reelhaul_stage_run_seconds_count', { stage, outcome: 'done' })]).toEqual([
+        stage,
+        1,
+      ]);
+    expect(told.value('reelhaul_archived_bytes_total')).toBe(
+      (await bed.reelhaul.get(id)).assets!.video.sizeBytes,
+    );
+    expect(told.value('reelhaul_notifications_total', { result: 'delivered' })).toBe(1);
+    expect(told.value('reelhaul_redis_up')).toBe(1);
+    expect(told.value('reelhaul_redis_memory_used_bytes')).toBeGreaterThan(0);
+    expect(told.value('nodejs_eventloop_lag_seconds')).toBeDefined();
+  });
+
+  test('counts an unclear submit, its alarm, and how many wait for a decision', async () => {
+    const { id } = await bed.enqueue('unclear [sim: submit=502]');
+    await bed.reaches(id, 'unconfirmed');
+    const told = await scrape(url);
+    expect(told.value('reelhaul_unconfirmed_total')).toBe(1);
+    expect(told.value('reelhaul_alarms_total', { alarm: 'unconfirmed' })).toBe(1);
+    expect(told.value('reelhaul_bills_total', { charge: 'possible' })).toBe(1);
+    const later = await until(async () => {
+      const now = await scrape(url);
+      return now.value('reelhaul_generations', { state: 'unconfirmed' }) === 1 ? now : null;
+    }, 'the fleet to say so');
+    expect(
+      later.value('reelhaul_provider_calls_total', { call: 'submit', outcome: 'unconfirmed', http: '5xx' }),
+    ).toBe(1);
+  });
+
+  test('counts failures by code, and the jobs that the sweep writes again', async () => {
+    const { id } = await bed.enqueue('refused [sim: submit=rejected*forever]');
+    await bed.reaches(id, 'failed');
+    expect(
+      (await scrape(url)).value('reelhaul_failures_total', { code: 'request_rejected', stage: 'submit' }),
+    ).toBe(1);
+
+    const lost = await bed.enqueue('lost', { delayMs: 3_600_000 });
+    await bed.redis.del(`${bed.prefix}:submit:delayed`, `${bed.prefix}:submit:${lost.id}`);
+    const told = await until(async () => {
+      const now = await scrape(url);
+      return (now.value('reelhaul_sweep_repairs_total') ?? 0) > 0 ? now : null;
+    }, 'the sweep');
+    expect(told.value('reelhaul_sweep_repairs_total')).toBe(1);
+    expect(told.value('reelhaul_sweep_last_timestamp_seconds')).toBeGreaterThan(Date.now() / 1000 - 3600);
+  });
+});
+
+describe('the server', () => {
+  test('tells which jobs a worker could take now: waiting, prioritized, and delayed ones whose time has come', async () => {
+    const bed = await createTestbed();
+    const api = await startApi(bed);
+    await bed.enqueue('now');
+    await bed.enqueue('now and first', { priority: 1 });
+    await bed.enqueue('in a moment', { delayMs: 1 });
+    await bed.enqueue('in an hour', { delayMs: 3_600_000 });
+    const told = await until(async () => {
+      const now = await scrape(api.url);
+      return now.value('reelhaul_jobs_due', { stage: 'submit' }) === 3 ? now : null;
+    }, 'three jobs to be due');
+    expect(told.value('reelhaul_jobs_delayed', { stage: 'submit' })).toBe(1);
+    expect(told.value('reelhaul_generations', { state: 'queued' })).toBe(4);
+    await api.close();
+    await bed.close();
+  });
+
+  test('gives its metrics to tokens of all tenants only', async () => {
+    const bed = await createTestbed();
+    const all = 'token-of-an-operator';
+    const one = 'token-of-one-tenant';
+    const api = await startApi(bed, { API_TOKENS: `${all}::ro,${one}:acme` });
+    expect((await api.ask('GET', '/metrics')).status).toBe(401);
+    expect((await api.ask('GET', '/metrics', { token: one })).status).toBe(403);
+    expect((await api.ask('GET', '/metrics', { token: all })).text).toContain(
+      'reelhaul_build_info{version="',
+    );
+    expect((await api.ask('GET', '/healthz')).body).toEqual({ ok: true });
+    await api.close();
+    await bed.close();
+  });
+});
+
+test('every alarm that the code can raise is counted', () => {
+  const sources = (folder: string): string[] =>
+    readdirSync(folder).flatMap((name) => {
+      const path = join(folder, name);
+      return statSync(path).isDirectory() ? sources(path) : [readFileSync(path, 'utf8')];
+    });
+  const raised = [...sources(join(root, 'src')), ...sources(join(root, 'workers'))].flatMap((source) =>
+    [...source.matchAll(/alarm: '(\w+)'/g)].map(([, alarm]) => alarm!),
+  );
+  expect([...new Set(raised)].sort()).toEqual([...ALARMS].sort());
+});
