@@ -16,6 +16,8 @@ import type { Histogram } from './sketch.js';
 const MAX_KINDS = 64;
 const KEEP_MS = 7 * 24 * 3_600_000;
 const REFRESH_MS = 5000;
+/** After a quiet time what is cached may be of another day: it is read anew before it is used. */
+const STALE_MS = 2 * REFRESH_MS;
 /** Forecasts held in memory; a process meets no more kinds than this at a time. */
 const MAX_CACHED = 4 * MAX_KINDS;
 /** Every kind, together. No kind is called so. */
@@ -64,7 +66,7 @@ export function kindOf({ model, ratio, options }: GenerationRequest): string {
 export type RunningTasks = ReadonlyMap<string, ReadonlyMap<number, number>>;
 
 export interface Durations {
-  /** Never throws and, but for the first time, waits for nothing. `kind` null: all together. */
+  /** Never throws, and waits for nothing but the first look after a quiet time. `kind` null: all together. */
   forecast(kind: string | null): Promise<Forecast>;
   learn(kind: string | null, lesson: Lesson): Promise<void>;
   /** Replaces what is known of the tasks still running, and forgets it after `forMs`. */
@@ -136,8 +138,9 @@ export function createDurations({ redis, keys, now, onError }: DurationsDeps): D
     async forecast(kind) {
       const name = kind ?? ALL;
       const known = cache.get(name);
-      if (!known) return (await refreshOnce(name)).forecast;
-      if (now() - known.readAt >= REFRESH_MS) void refreshOnce(name);
+      const agedMs = known ? now() - known.readAt : Infinity;
+      if (!known || agedMs >= STALE_MS) return (await refreshOnce(name)).forecast;
+      if (agedMs >= REFRESH_MS) void refreshOnce(name);
       return known.forecast;
     },
 

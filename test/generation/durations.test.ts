@@ -53,6 +53,13 @@ const median = async (durations: Durations, of: string | null = kind) =>
   quantileAfter((await durations.forecast(of)).total, 0, 0.5);
 
 describe('durations', () => {
+  test('after a quiet time what was learnt meanwhile counts at once', async () => {
+    const idle = replica();
+    expect(await median(idle)).toBeGreaterThan(150_000);
+    await learn(replica(), 10_000, 60);
+    expect(await median(idle)).toBeLessThan(20_000);
+  });
+
   test('what one replica learns, the others know', async () => {
     await learn(replica(), 100_000, 60);
     expect(await median(replica())).toBeGreaterThan(90_000);
