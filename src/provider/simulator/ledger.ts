@@ -89,6 +89,8 @@ export interface LedgerTask {
   readonly pollOutcomes: readonly string[];
   /** The shortest time between two polls of it, in ms; null before the second. */
   readonly minPollGapMs: number | null;
+  /** When a poll was first answered with the end; null before. */
+  readonly endSeenAt: number | null;
   readonly callbacks: readonly LedgerCallback[];
   /** The last 200 requests for its files. */
   readonly assetRequests: readonly LedgerAssetRequest[];
@@ -181,6 +183,7 @@ interface TaskBook {
   readonly pollOutcomes: string[];
   lastPollAt: number | null;
   minPollGapMs: number | null;
+  endSeenAt: number | null;
   readonly promptSha256: string;
   /** Made when first shown; replaced when a checksum becomes known. */
   readonly assets: Partial<Record<AssetName, LedgerAsset>>;
@@ -277,6 +280,7 @@ export function createLedger(windowMs: number): LedgerBook {
       polls: task.polls,
       pollOutcomes: [...book.pollOutcomes],
       minPollGapMs: book.minPollGapMs,
+      endSeenAt: book.endSeenAt,
       callbacks: book.callbacks.map((callback) => ({ ...callback })),
       assetRequests: book.assetRequests.map((request) => ({ ...request })),
       assets: {
@@ -325,6 +329,7 @@ export function createLedger(windowMs: number): LedgerBook {
         pollOutcomes: [],
         lastPollAt: null,
         minPollGapMs: null,
+        endSeenAt: null,
         promptSha256: createHash('sha256').update(task.prompt).digest('hex'),
         assets: {},
       });
@@ -343,6 +348,7 @@ export function createLedger(windowMs: number): LedgerBook {
           book.minPollGapMs = Math.min(book.minPollGapMs ?? Infinity, at - book.lastPollAt);
         }
         book.lastPollAt = at;
+        if (outcome === 'succeeded' || outcome === 'failed') book.endSeenAt ??= at;
       }
       changed();
     },

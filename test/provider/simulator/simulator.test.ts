@@ -82,6 +82,21 @@ test('the shortest time between polls of a task is entered', async () => {
   expect(simulator.ledger().tasks[0]?.minPollGapMs).toBe(5000);
 });
 
+test('the poll that first saw the end is entered', async () => {
+  let nowMs = Date.now();
+  const endsAt = nowMs + 10_000;
+  const simulator = await start({ now: () => nowMs, script: 'duration=10s' });
+  await submit(simulator, 'a fox');
+  const taskId = simulator.ledger().tasks[0]?.taskId ?? '';
+  const seen: (number | null | undefined)[] = [];
+  for (const at of [endsAt - 1, endsAt + 500, endsAt + 900]) {
+    nowMs = at;
+    await poll(simulator, taskId);
+    seen.push(simulator.ledger().tasks[0]?.endSeenAt);
+  }
+  expect(seen).toEqual([null, endsAt + 500, endsAt + 500]);
+});
+
 async function play(seed: number, order: readonly number[]): Promise<unknown> {
   const simulator = await start({
     seed,
