@@ -64,9 +64,10 @@ test('a door is opened by the command line only', () => {
 test.each([
   ['axios', /^src\/provider\//],
   ['bullmq', /^src\/(queues|runner)\.ts$/],
+  ['@bull-board/', /^src\/http\/dashboard\/queues\.ts$/],
   [
     'ioredis',
-    /^src\/(redis|queues|runner|standing|hub|reelhaul|enqueue|decisions|producer|demo\/redis-server|telemetry\/(fleet|health)|generation\/\w+)\.ts$/,
+    /^src\/(redis|queues|runner|standing|hub|reelhaul|enqueue|decisions|producer|demo\/redis-server|telemetry\/(figures|fleet|health)|generation\/\w+)\.ts$/,
   ],
   ['@aws-sdk/', /^src\/storage\/s3[\w-]*\.ts$/],
   ['hono', /^src\/http\//],

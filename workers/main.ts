@@ -11,6 +11,7 @@ import { STAGES, type Stage } from '../src/generation/states.js';
 import { createHub, type Hub } from '../src/hub.js';
 import { checkRedis, connectRedis } from '../src/redis.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/runner.js';
+import { startFigures } from '../src/telemetry/figures.js';
 import type { RunName, Vitals } from '../src/work.js';
 import { archive } from './archive.js';
 import { notify } from './notify.js';
@@ -133,6 +134,12 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
     ),
   );
   const stopScheduling = await keepSweepScheduled(context);
+  const figures = startFigures({
+    redis,
+    keys: context.store.keys,
+    moves: context.moves,
+    onError: (error) => log.warn({ err: error }, 'figures could not be written yet'),
+  });
   log.info(
     { stages, prefix, storage: storage.description, provider: config.COMETAPI_BASE_URL },
     'worker started',
@@ -144,6 +151,7 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
       const deadlineAt = Date.now() + config.SHUTDOWN_TIMEOUT_MS;
       stopScheduling();
       await Promise.all(runners.map((runner) => runner.close(deadlineAt)));
+      await figures.close();
       ledger.close();
       provider.close();
       await storage.close();

@@ -19,6 +19,7 @@
  *   <prefix>:running                    hash    kind → ages of the tasks still running, as of the last sweep
  *   <prefix>:arrivals                   hash    whether callbacks arrive (arrivals.ts)
  *   <prefix>:swept                      string  when the last sweep ended, epoch ms
+ *   <prefix>:figures:<span>:<number>    hash    what was counted in that minute or hour since 1970 (figures.ts)
  *   <prefix>:forbidden                  set     generations that met a 403 in a row
  */
 import type { State } from './states.js';
@@ -38,6 +39,8 @@ export interface Keys {
   readonly durationKinds: string;
   readonly running: string;
   readonly arrivals: string;
+  /** The hash of one minute or hour, counted from 1970. */
+  figures(span: 'minute' | 'hour', number: number): string;
   readonly tasks: string;
   readonly live: string;
   readonly events: string;
@@ -63,6 +66,7 @@ export function createKeys(prefix: string): Keys {
     durationKinds: `${prefix}:durations`,
     running: `${prefix}:running`,
     arrivals: `${prefix}:arrivals`,
+    figures: (span, number) => `${prefix}:figures:${span}:${number}`,
     tasks: `${prefix}:tasks`,
     live: `${prefix}:live`,
     events: `${prefix}:events`,
