@@ -1,0 +1,111 @@
+/** The dashboard and the alerts beside the docs fit what is really measured, and pass their own tools. */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { parse } from 'yaml';
+import { startApi } from '../support/api.js';
+import { createTestbed } from '../support/testbed.js';
+import { scrape, type Scrape } from './scrape.js';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+const read = (path: string) => readFileSync(join(root, path), 'utf8');
+
+interface Panel {
+  readonly id: number;
+  readonly type: string;
+  readonly title: string;
+  readonly targets?: readonly { readonly expr: string }[];
+  readonly gridPos: { readonly x: number; readonly y: number; readonly w: number; readonly h: number };
+}
+interface Rule {
+  readonly alert: string;
+  readonly expr: string;
+  readonly annotations: { readonly summary: string; readonly runbook: string };
+}
+
+const { panels } = JSON.parse(read('docs/grafana/reelhaul.json')) as { panels: Panel[] };
+const rules = (parse(read('docs/prometheus/alerts.yml')) as { groups: { rules: Rule[] }[] }).groups.flatMap(
+  (group) => group.rules,
+);
+const ofPanels = panels.flatMap(({ title, targets = [] }) =>
+  targets.map(({ expr }) => [title, expr] as const),
+);
+const ofRules = rules.map(({ alert, expr }) => [alert, expr] as const);
+const named = (expr: string) => expr.match(/\b(?:reelhaul|nodejs|process)_\w+/g) ?? [];
+
+let told: Scrape;
+beforeAll(async () => {
+  const bed = await createTestbed();
+  const api = await startApi(bed);
+  told = await scrape(api.url);
+  await api.close();
+  await bed.close();
+});
+
+test.each([...ofPanels, ...ofRules])('%s names only what is measured', (_, expr) => {
+  expect(named(expr).length).toBeGreaterThan(0);
+  expect(named(expr).filter((name) => !told.names.has(name))).toEqual([]);
+});
+
+test('everything that is measured of reelhaul is shown', () => {
+  const shown = new Set(
+    ofPanels.flatMap(([, expr]) => named(expr)).map((name) => name.replace(/_(bucket|sum|count)$/, '')),
+  );
+  const measured = [...told.names].filter(
+    (name) => name.startsWith('reelhaul_') && !/_(bucket|sum)$/.test(name),
+  );
+  const hidden = measured.map((name) => name.replace(/_count$/, '')).filter((name) => !shown.has(name));
+  expect(hidden).toEqual(['reelhaul_build_info']);
+});
+
+test('no two panels lie on each other, and each has its own id', () => {
+  expect(new Set(panels.map(({ id }) => id)).size).toBe(panels.length);
+  const cells = panels.flatMap(({ gridPos: { x, y, w, h } }) =>
+    Array.from({ length: w * h }, (_, i) => `${x + (i % w)}:${y + Math.floor(i / w)}`),
+  );
+  expect(new Set(cells).size).toBe(cells.length);
+});
+
+test('docs/operating.md says what to do about every alert', () => {
+  const headings = [...read('docs/operating.md').matchAll(/^#+ (.+)$/gm)].map(([, text]) => text!);
+  for (const { alert, annotations } of rules) {
+    expect(headings).toContain(alert);
+    expect(annotations.runbook).toBe(`docs/operating.md#${alert.toLowerCase()}`);
+  }
+});
+
+const promtool = spawnSync('promtool', ['--version']).status === 0;
+(promtool ? describe : describe.skip)('promtool', () => {
+  const folder = mkdtempSync(join(tmpdir(), 'reelhaul-promtool-'));
+  afterAll(() => rmSync(folder, { recursive: true }));
+  const run = (...args: string[]) => {
+    const { status, stdout, stderr } = spawnSync('promtool', args, { cwd: root, encoding: 'utf8' });
+    return { status, said: stdout + stderr };
+  };
+
+  test('finds the rules valid', () => {
+    expect(run('check', 'rules', 'docs/prometheus/alerts.yml')).toMatchObject({
+      status: 0,
+      said: expect.stringContaining(`${rules.length} rules found`),
+    });
+  });
+
+  test('sees them fire, and keep still, as they should', () => {
+    const { status, said } = run('test', 'rules', 'docs/prometheus/alerts.test.yml');
+    expect([status, said]).toEqual([0, expect.stringContaining('SUCCESS')]);
+  });
+
+  test('can read every expression of the dashboard', () => {
+    const asRules = ofPanels.map(([, expr], i) => ({
+      record: `panel:${i}`,
+      expr: expr.replaceAll('$__rate_interval', '1m').replaceAll('$job', '.*'),
+    }));
+    const file = join(folder, 'panels.yml');
+    writeFileSync(file, JSON.stringify({ groups: [{ name: 'panels', rules: asRules }] }));
+    const { status, said } = run('check', 'rules', file);
+    expect([status, said]).toEqual([0, expect.stringContaining(`${ofPanels.length} rules found`)]);
+  });
+});
