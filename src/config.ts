@@ -154,6 +154,66 @@ const tokenList = z.string().transform((text, issue) =>
     }),
 );
 
+/** An upper bound that may be left out; 0 is no way to say "none". */
+const limit = (unit: string) => integer(1, 1_000_000_000, unit).nullable().default(null);
+
+const MAX_MONEY = 1_000_000_000;
+const money = z.number().min(0).max(MAX_MONEY);
+/** An amount of the currency of PRICES; 0 means that nothing may be spent. */
+const budget = z
+  .string()
+  .superRefine((text, issue) => {
+    if (!(/^\d{1,10}(\.\d{1,6})?$/.test(text) && Number(text) <= MAX_MONEY))
+      issue.addIssue({
+        code: 'custom',
+        message: `expected an amount such as 250 or 0.32, at most ${MAX_MONEY}, got ${JSON.stringify(text)}`,
+      });
+  })
+  .transform(Number)
+  .nullable()
+  .default(null);
+
+/** A JSON object; each problem in it is named by its path. */
+function jsonObject<T extends z.ZodType>(schema: T, example: string) {
+  return z.string().transform((text, issue): z.output<T> => {
+    let value: unknown;
+    try {
+      value = JSON.parse(text);
+    } catch {
+      issue.addIssue({ code: 'custom', message: `expected JSON such as ${example}` });
+      return z.NEVER;
+    }
+    const parsed = schema.safeParse(value);
+    if (parsed.success) return parsed.data;
+    for (const { path, message } of parsed.error.issues) {
+      const place = path.length > 0 ? `${path.join('.')}: ` : '';
+      issue.addIssue({ code: 'custom', message: `${place}${message} (expected JSON such as ${example})` });
+    }
+    return z.NEVER;
+  });
+}
+
+const tenantName = z
+  .string()
+  .min(1)
+  .max(128)
+  .regex(/^[^\p{Cc}]*$/u);
+const tenants = jsonObject(
+  z.record(
+    tenantName,
+    z.strictObject({
+      weight: z.number().min(0.001).max(1000).optional(),
+      maxInFlight: z.int().min(1).max(1_000_000_000).optional(),
+      budgetPerDay: money.optional(),
+    }),
+  ),
+  '{"acme":{"weight":3,"maxInFlight":5,"budgetPerDay":20}}',
+);
+const prices = jsonObject(
+  z.record(z.string().min(1).max(64), z.union([money, z.record(z.string().regex(/^(\*|\d{1,4})$/), money)])),
+  '{"gen4":{"5":0.32,"10":0.64},"*":0.5}',
+);
+
 const keyTemplate = z.string().superRefine((text, issue) => {
   for (const { message } of keyTemplateProblems(text)) issue.addIssue({ code: 'custom', message });
 });
@@ -202,6 +262,20 @@ const shape = {
   UNCONFIRMED_WAIT_MS: milliseconds().default(600_000),
   REFUSED_PROBE_MS: milliseconds(10).default(60_000),
 
+  MAX_IN_FLIGHT: limit('generations at once'),
+  MAX_IN_FLIGHT_PER_TENANT: limit('generations at once'),
+  PROVIDER_RATE_MAX: limit('calls per window'),
+  PROVIDER_RATE_WINDOW_MS: milliseconds(100).default(60_000),
+  PROVIDER_RATE_FIRST: oneOf('poll', 'submit').default('poll'),
+  BREAKER_FAILURES: count().default(5),
+  BREAKER_PROBE_MS: milliseconds(10).default(15_000),
+  TENANTS: tenants.default({}),
+  PRICES: prices.default({}),
+  BUDGET_PER_DAY: budget,
+  BUDGET_PER_TENANT_PER_DAY: budget,
+  OVER_BUDGET: oneOf('wait', 'fail').default('wait'),
+  UNKNOWN_PRICE: oneOf('refuse', 'allow').default('refuse'),
+
   POLL_CONCURRENCY: count().default(50),
   POLL_TIMEOUT_MS: milliseconds(100).default(30_000),
   POLL_FIRST_DELAY_MS: milliseconds().default(5000),
@@ -245,6 +319,14 @@ const schema = z.object(shape).superRefine((config, issue) => {
       'POLL_MAX_INTERVAL_MS',
       `expected at least POLL_MIN_INTERVAL_MS, got ${config.POLL_MAX_INTERVAL_MS}`,
     );
+  }
+  const budgets = [
+    config.BUDGET_PER_DAY,
+    config.BUDGET_PER_TENANT_PER_DAY,
+    ...Object.values(config.TENANTS).map(({ budgetPerDay }) => budgetPerDay ?? null),
+  ];
+  if (budgets.some((amount) => amount !== null) && Object.keys(config.PRICES).length === 0) {
+    complain('PRICES', 'expected a price table, since a budget is set');
   }
   if (config.RETENTION_MS < config.IDEMPOTENCY_TTL_MS) {
     complain(

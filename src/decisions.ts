@@ -65,7 +65,9 @@ async function change(
 /** Back to the queue for another paid POST; the task of before stays in view, since it was billed or may be. */
 async function resubmit(hub: Hub, record: GenerationRecord, mark: Mark): Promise<boolean> {
   const { id, taskId, otherTaskIds } = record;
-  const moved = await advance(hub, record, 'queued', {
+  // The job that waits for a callback would stand in the way of the one it gets in its turn.
+  if (record.state === 'unconfirmed') await hub.queues.forget('submit', id);
+  return advance(hub, record, 'queued', {
     set: {
       ...mark,
       taskId: null,
@@ -82,9 +84,8 @@ async function resubmit(hub: Hub, record: GenerationRecord, mark: Mark): Promise
     },
     expect: sameTaskIds(record),
     count: ['resubmits'],
+    bill: 'closed',
   });
-  if (moved) await hub.queues.hasten('submit', id, record.priority);
-  return moved;
 }
 
 async function redrive(
@@ -109,11 +110,7 @@ async function redrive(
     return repoll(hub, record, mark);
   if (mayBillAgain && !allowRebill) throw new RebillNotAllowedError(id);
   if (mayBillAgain) return resubmit(hub, record, mark);
-  const moved = await advance(hub, record, 'queued', {
-    set: { ...mark, submitFailures: null, deadlineAt: null },
-  });
-  if (moved) await hub.queues.hasten('submit', id, record.priority);
-  return moved;
+  return advance(hub, record, 'queued', { set: { ...mark, submitFailures: null, deadlineAt: null } });
 }
 
 async function repoll(hub: Hub, record: GenerationRecord, mark: Mark): Promise<boolean> {
@@ -131,6 +128,7 @@ async function stop(hub: Hub, record: GenerationRecord, mark: Mark): Promise<boo
   const moved = await advance(hub, record, 'canceled', {
     set: { ...mark, ...hinted },
     expect: { hintedTaskId: hintedTaskId ?? '' },
+    ...(hintedTaskId === null ? {} : { bill: 'charged' }),
   });
   const stage = stageOf(state);
   if (moved && stage !== null) await hub.queues.forget(stage, id);

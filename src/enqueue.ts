@@ -1,5 +1,5 @@
 /**
- * Enqueue: checks an order, writes its record, adds its submit job. It promises that an item is stored whole or not at
+ * Enqueue: checks an order and writes its record, which stands in line for its submit from then on. It promises that an item is stored whole or not at
  * all, and that nothing which is stored is told as an error: it would be ordered again, and be billed twice.
  */
 import { createHash } from 'node:crypto';
@@ -10,9 +10,8 @@ import { readRecord, toGeneration, type FieldPatch, type Generation } from './ge
 import { requestWarnings, type GenerationRequestInput } from './generation/request.js';
 import type { Hub } from './hub.js';
 import { mustGet } from './pipeline.js';
-import type { Reminder } from './queues.js';
 
-/** So many records are written before their jobs are added. */
+/** So many records are written at once. */
 const ENQUEUE_CHUNK = 500;
 
 /** One of many: a request with its options beside it. */
@@ -26,8 +25,6 @@ export type EnqueueResult =
 interface Created {
   readonly generation: Generation;
   readonly replayed: boolean;
-  /** The job it needs; null when it has moved on already. */
-  readonly reminder: Reminder | null;
 }
 
 /** Redis failed in the middle of an enqueue: nobody can know whether it was written. */
@@ -62,7 +59,7 @@ function digestOf(request: unknown): string {
     .digest('base64url');
 }
 
-/** Writes the record; the job is the caller's to add. A known idempotency key gives the generation of then. */
+/** Writes the record, which then stands in line. A known idempotency key gives the generation of then. */
 async function create(hub: Hub, { request, options }: Order): Promise<Created> {
   const id = uuidv7();
   const createdAt = hub.now();
@@ -96,33 +93,12 @@ async function create(hub: Hub, { request, options }: Order): Promise<Created> {
     const generation = toGeneration(
       readRecord(id, storedForm({ ...fields, state: 'queued', tenant, createdAt, updatedAt: createdAt })),
     );
-    const wait = startAt === null ? 0 : Math.max(0, startAt - createdAt);
-    const reminder = { generationId: id, delayMs: wait, ...(priority ? { priority } : {}) };
-    return { generation, replayed: false, reminder };
+    return { generation, replayed: false };
   }
   if (result.digest !== digest) throw new IdempotencyConflictError(idempotencyKey ?? '', result.generationId);
-  const known = await mustGet(hub, result.generationId);
-  // Whoever created it may have died before its job was written; the sweep would only come later.
-  const reminder =
-    known.state === 'queued' && known.runAt === null
-      ? { generationId: known.id, priority: known.priority }
-      : null;
-  return { generation: toGeneration(known), replayed: true, reminder };
+  return { generation: toGeneration(await mustGet(hub, result.generationId)), replayed: true };
 }
 
-/**
- * The generations are stored by now and will be billed: that their jobs could not be added is no failure of the
- * enqueue, and the sweep adds them.
- */
-async function remind(hub: Hub, reminders: readonly Reminder[]): Promise<void> {
-  try {
-    await hub.queues.remindMany('submit', reminders);
-  } catch (error) {
-    hub.log.warn({ err: error, generations: reminders.length }, 'jobs could not be added; the sweep will');
-  }
-}
-
-/** So many records are written before their jobs are added: a crash in between leaves them to the sweep. */
 async function enqueueChunk(hub: Hub, items: readonly EnqueueItem[]): Promise<EnqueueResult[]> {
   const created = await Promise.all(
     items.map(async ({ request, ...options }): Promise<Created | ReelhaulError> => {
@@ -133,10 +109,7 @@ async function enqueueChunk(hub: Hub, items: readonly EnqueueItem[]): Promise<En
       }
     }),
   );
-  const reminders = created.flatMap((one) =>
-    one instanceof ReelhaulError || one.reminder === null ? [] : [one.reminder],
-  );
-  if (reminders.length > 0) await remind(hub, reminders);
+  await hub.dispatch.soon();
   return created.map((one) =>
     one instanceof ReelhaulError
       ? { ok: false, error: one }
@@ -150,9 +123,9 @@ export async function enqueue(
   request: GenerationRequestInput,
   options?: EnqueueOptionsInput,
 ): Promise<{ generation: Generation; replayed: boolean }> {
-  const { generation, replayed, reminder } = await create(hub, readOrder(request, options));
-  if (reminder) await remind(hub, [reminder]);
-  return { generation, replayed };
+  const created = await create(hub, readOrder(request, options));
+  await hub.dispatch.soon();
+  return created;
 }
 
 /** Each item has its own result, in order. */

@@ -14,6 +14,10 @@ import { createOutbox, type Outbox } from './generation/outbox.js';
 import { createStore, type Store } from './generation/store.js';
 import { createPacing, type Pacing } from './pacing.js';
 import { createQueues, type Queues } from './queues.js';
+import { createBreaker, type Breaker } from './limits/breaker.js';
+import { createDispatch, type Dispatch } from './limits/dispatch.js';
+import { createLine, type Line } from './limits/line.js';
+import { createRate, type Rate } from './limits/rate.js';
 import { createStanding, type Standing } from './standing.js';
 import { createWorkLog, type WorkLog } from './work.js';
 
@@ -43,6 +47,10 @@ export interface Hub extends Clock {
   readonly pacing: Pacing;
   readonly queues: Queues;
   readonly standing: Standing;
+  readonly line: Line;
+  readonly dispatch: Dispatch;
+  readonly rate: Rate;
+  readonly breaker: Breaker;
   /** Hears of every transition that this process makes. */
   readonly moves: Moves;
   /** Hears of what else this process does. */
@@ -73,7 +81,19 @@ export function createHub({ config, log, redis, clock = systemClock, checkpoint 
     idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS,
     now: clock.now,
     onMove: (move) => moves.tell(move),
+    slots: config,
+    onFreed: (tenant) => void dispatch.soon({ tenant }),
   });
+  const queues = createQueues(redis, prefix, (error) =>
+    log.warn({ err: error }, 'a queue reported an error'),
+  );
+  const line = createLine({
+    redis,
+    prefix,
+    refusedProbeMs: config.REFUSED_PROBE_MS,
+    breakerProbeMs: config.BREAKER_PROBE_MS,
+  });
+  const dispatch = createDispatch({ line, queues, log });
   const { keys } = store;
   const onError = (error: unknown) =>
     log.warn({ err: error }, 'what the schedule has learnt could not be read');
@@ -92,7 +112,24 @@ export function createHub({ config, log, redis, clock = systemClock, checkpoint 
     following: createFollowing({ redis, keys, now: clock.now }),
     durations,
     pacing: createPacing({ config, durations, arrivals, dice: clock.dice, log }),
-    queues: createQueues(redis, prefix, (error) => log.warn({ err: error }, 'a queue reported an error')),
+    queues,
     standing: createStanding({ redis, prefix, probeMs: config.REFUSED_PROBE_MS, dice: clock.dice }),
+    line,
+    dispatch,
+    rate: createRate({
+      redis,
+      prefix,
+      now: clock.now,
+      max: config.PROVIDER_RATE_MAX,
+      windowMs: config.PROVIDER_RATE_WINDOW_MS,
+      first: config.PROVIDER_RATE_FIRST,
+    }),
+    breaker: createBreaker({
+      redis,
+      prefix,
+      failures: config.BREAKER_FAILURES,
+      probeMs: config.BREAKER_PROBE_MS,
+      now: clock.now,
+    }),
   };
 }

@@ -11,6 +11,7 @@ import { lessonOfGivingUp } from './generation/lesson.js';
 import type { Charge, FailureCode, GenerationRecord } from './generation/record.js';
 import { isTerminal, stageOf, type Stage, type State } from './generation/states.js';
 import { announced, type Change } from './generation/store.js';
+import { priceOf } from './limits/prices.js';
 import type { RawAnswer } from './provider/outcomes.js';
 
 /** How often a change is decided anew when others change the same generation at the same moment. */
@@ -40,11 +41,13 @@ export async function advance(
   const { id: generationId, state: from } = record;
   if (to === 'canceled') await learnDuration(hub, record);
   if (to === 'generating') hub.checkpoint('saved', generationId);
-  if (stage && stage !== stageOf(from)) {
+  if (to === 'queued') {
+    // It stands in line again, and gets its job in its turn.
+    if (change.place !== 'ready') await hub.dispatch.soon();
+  } else if (stage && stage !== stageOf(from)) {
     await hub.queues.remind(stage, {
       generationId,
       delayMs: typeof delayMs === 'number' ? delayMs : await delayMs(),
-      ...(stage === 'submit' ? { priority: record.priority } : {}),
     });
   }
   if (to === 'generating') hub.checkpoint('handed-over', generationId);
@@ -217,7 +220,9 @@ async function takeTask(
       },
       expect: { hintedTaskId: hintedTaskId ?? '', ...sameTaskIds(record) },
       answer,
-      ...(hinted === null ? {} : { event: secondTask(hinted) }),
+      bill: 'charged',
+      price: priceOf(record.request, hub.config.PRICES),
+      ...(hinted === null ? {} : { event: secondTask(hinted), anotherBill: true }),
     },
     { delayMs: source === 'submit' ? () => firstDelayMs(hub, kind, deadlineAt - now) : 0 },
   );
@@ -250,7 +255,13 @@ async function noteTask(
   record: GenerationRecord,
   { taskId, answer }: TaskNews,
 ): Promise<Adoption | 'again'> {
-  const change = { set: { taskId, charge: 'charged' }, expect: { taskId: '' }, answer };
+  const change: Change = {
+    set: { taskId, charge: 'charged' },
+    bill: 'charged',
+    price: priceOf(record.request, hub.config.PRICES),
+    expect: { taskId: '' },
+    answer,
+  };
   return (await hub.store.amend(record, change)) ? 'noted' : 'again';
 }
 
@@ -263,6 +274,7 @@ async function keepBeside(
     set: { otherTaskIds: JSON.stringify([...record.otherTaskIds, taskId]) },
     expect: sameTaskIds(record),
     answer,
+    anotherBill: true,
     event: secondTask(taskId),
   });
   if (kept) alarmSecondTask(hub, record.id, taskId);

@@ -65,6 +65,8 @@ export interface Queues {
   restore(stage: Stage, reminder: Reminder): Promise<void>;
   /** Lets no worker of any replica take a job of this stage for so long. Only for stages whose runner is pausable. */
   pauseFor(stage: Stage, durationMs: number): Promise<void>;
+  /** Ends such a pause before its time. */
+  resume(stage: Stage): Promise<void>;
   counts(stage: Stage): Promise<QueueCounts>;
   /** The backlog of every stage and of the sweep at `at` (epoch ms), in one round trip. */
   backlog(at: number): Promise<Record<RunName, Backlog>>;
@@ -169,6 +171,10 @@ export function createQueues(redis: Redis, prefix: string, onError: (error: Erro
 
     async pauseFor(stage, durationMs) {
       await of(stage).rateLimit(Math.max(1, Math.round(durationMs)));
+    },
+
+    async resume(stage) {
+      await of(stage).removeRateLimitKey();
     },
 
     async counts(stage) {

@@ -6,6 +6,7 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Post } from './generation/durability.js';
 import type { Hub } from './hub.js';
+import { priceOf } from './limits/prices.js';
 import { adoptTask, settle } from './pipeline.js';
 
 /** While Redis refuses this write it refuses the next `submitting` too, so that trying again comes in time. */
@@ -48,6 +49,8 @@ async function bringBackOne(hub: Hub, { generationId, nonce, attempt, sentAt, ta
       const moved = await store.transition(record, 'submitting', {
         live: true,
         set: { submitNonce: nonce, submittedAt: sentAt, charge: 'possible', submitAttempts: attempt },
+        bill: 'possible',
+        price: priceOf(record.request, hub.config.PRICES),
       });
       if (!moved) return 'again';
       log.error(

@@ -1,6 +1,7 @@
 /**
  * How our key stands with the provider, shared by all replicas through Redis: refused (key or quota), forbidden several
  * times in a row, or told to slow down. While refused one submit goes out per probe interval; all others wait unharmed.
+ * Submits are asked for it where their turn is (limits/line.ts).
  */
 import type { Redis } from 'ioredis';
 import { backoffMs } from './generation/schedule.js';
@@ -13,8 +14,6 @@ const SLOW_MAX_MS = 60_000;
 const IN_A_ROW_MS = 2000;
 
 export interface Standing {
-  /** How long submits have to wait, in milliseconds; 0: go. While refused, 0 is said once per probe interval. */
-  submitWaitMs(): Promise<number>;
   /** The key or its quota was refused. Returns true when that is news. */
   refused(): Promise<boolean>;
   /** A 403 for this generation. Returns true when it means that the key is refused. */
@@ -24,6 +23,10 @@ export interface Standing {
   /** A 429: how long everybody should hold still, in milliseconds. Doubles with each one in a row. */
   slowDown(call: 'submit' | 'poll', retryAfterMs: number | null): Promise<number>;
   isRefused(): Promise<boolean>;
+  /** For how many milliseconds calls of this kind hold still after a 429; 0: they do not. */
+  holdMs(call: 'submit' | 'poll'): Promise<number>;
+  /** An operator says that all is well: nothing is held against the key any more. */
+  reset(): Promise<void>;
 }
 
 export interface StandingDeps {
@@ -49,14 +52,6 @@ export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): 
 
   return {
     refused,
-
-    async submitWaitMs() {
-      const [isRefused, holdMs] = await Promise.all([redis.get(refusedKey), redis.pttl(holdKeyOf('submit'))]);
-      if (holdMs > 0) return holdMs;
-      if (isRefused === null) return 0;
-      if ((await redis.set(probeKey, '1', 'PX', probeMs, 'NX')) === 'OK') return 0;
-      return Math.max(1, await redis.pttl(probeKey));
-    },
 
     async forbidden(generationId) {
       await redis.sadd(forbiddenKey, generationId);
@@ -89,5 +84,17 @@ export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): 
     },
 
     isRefused: async () => (await redis.get(refusedKey)) !== null,
+
+    holdMs: async (call) => Math.max(0, await redis.pttl(holdKeyOf(call))),
+
+    async reset() {
+      const calls = ['submit', 'poll'] as const;
+      await redis.unlink(
+        refusedKey,
+        probeKey,
+        forbiddenKey,
+        ...calls.flatMap((call) => [holdKeyOf(call), streakKeyOf(call)]),
+      );
+    },
   };
 }

@@ -17,7 +17,7 @@ function filesBelow(folder: string): string[] {
 const files = [...filesBelow(join(root, 'src')), ...filesBelow(join(root, 'workers'))];
 
 const words =
-  /^src\/(errors|generation\/(states|schedule|sketch|lesson|request|options|record|keys|trail)|provider\/outcomes)\.ts$/;
+  /^src\/(errors|generation\/(states|schedule|sketch|lesson|request|options|record|keys|slots|trail)|limits\/(prices|line-script|spend-script)|provider\/outcomes)\.ts$/;
 const hub = /^src\/(reelhaul|enqueue|decisions|producer|pipeline|recall|runner|context|hub)\.ts$/;
 const doors = /^(workers\/|src\/(http|demo)\/|src\/(cli|index)\.ts$)/;
 
@@ -67,7 +67,7 @@ test.each([
   ['@bull-board/', /^src\/http\/dashboard\/queues\.ts$/],
   [
     'ioredis',
-    /^src\/(redis|queues|runner|standing|hub|reelhaul|enqueue|decisions|producer|demo\/redis-server|telemetry\/(figures|fleet|health)|generation\/\w+)\.ts$/,
+    /^src\/(redis|queues|runner|standing|hub|reelhaul|enqueue|decisions|producer|demo\/redis-server|telemetry\/(figures|fleet|health)|(generation|limits)\/\w+)\.ts$/,
   ],
   ['@aws-sdk/', /^src\/storage\/s3[\w-]*\.ts$/],
   ['hono', /^src\/http\//],

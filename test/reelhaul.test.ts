@@ -45,7 +45,7 @@ describe('enqueueMany', () => {
     const results = await bed.reelhaul.enqueueMany(items);
     expect(results.every(({ ok }) => ok)).toBe(true);
     expect(await bed.reelhaul.count(['queued'])).toEqual({ queued: 600 });
-    expect(await bed.redis.zcard(`${bed.prefix}:submit:delayed`)).toBe(600);
+    expect(await bed.redis.zcard(`${bed.prefix}:scheduled`)).toBe(600);
   });
 });
 

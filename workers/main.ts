@@ -114,7 +114,7 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
       concurrency: atOnce,
       lockMs: config.JOB_LOCK_MS,
       abortOnLostLock: name !== 'submit',
-      pausable: name === 'submit' || name === 'poll',
+      pausable: name === 'poll',
       log,
       work,
       runLimitMs: runLimitMs[name],
@@ -140,6 +140,9 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
     moves: context.moves,
     onError: (error) => log.warn({ err: error }, 'figures could not be written yet'),
   });
+  const stopDispatching = stages.includes('submit')
+    ? await keepDispatching(context)
+    : () => Promise.resolve();
   log.info(
     { stages, prefix, storage: storage.description, provider: config.COMETAPI_BASE_URL },
     'worker started',
@@ -150,6 +153,7 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
     async close() {
       const deadlineAt = Date.now() + config.SHUTDOWN_TIMEOUT_MS;
       stopScheduling();
+      await stopDispatching();
       await Promise.all(runners.map((runner) => runner.close(deadlineAt)));
       await figures.close();
       ledger.close();
@@ -171,6 +175,17 @@ async function noteSweep(
   const at = now();
   await redis.set(store.keys.swept, at);
   work.tell({ kind: 'swept', restored, pruned, at });
+}
+
+/** The limits are those of the worker that started last; a process without a submit stage knows nothing of them. */
+function keepDispatching({ config, line, dispatch }: Context): Promise<() => Promise<void>> {
+  return dispatch.keep(() =>
+    line.publish({
+      maxInFlight: config.MAX_IN_FLIGHT,
+      tenantMaxInFlight: config.MAX_IN_FLIGHT_PER_TENANT,
+      tenants: config.TENANTS,
+    }),
+  );
 }
 
 /** The schedule of the sweep may be lost with its queue: every worker looks after it. */

@@ -28,12 +28,22 @@ export async function poll(context: Context, generationId: string, signal: Abort
 }
 
 async function ask(context: Context, followed: Followed, signal: AbortSignal): Promise<Outcome> {
-  const { provider, log } = context;
-  const { id: generationId, taskId } = followed;
+  const { provider, log, breaker, rate, queues, now } = context;
+  const { id: generationId, taskId, state, deadlineAt } = followed;
+  const { waitMs } = await breaker.pass('poll');
+  if (waitMs > 0) {
+    // Nobody is asked; our patience may end all the same.
+    if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt)
+      return awaitTask(context, followed, notAsked(now()));
+    await queues.pauseFor('poll', waitMs);
+    return snooze(waitMs);
+  }
+  if (!(await rate.take('poll', signal))) return snooze(0);
   const outcome = await provider.poll(taskId ?? '', { signal });
   // Stopped by ourselves: that says nothing about the task, not even about its deadline.
   if (signal.aborted && outcome.kind === 'unavailable') return snooze(0);
   log.debug({ generationId, taskId, outcome: outcome.kind, httpStatus: outcome.answer.httpStatus }, 'polled');
+  await noteBreaker(context, outcome);
   switch (outcome.kind) {
     case 'succeeded':
       return withRecord(context, followed, (record) => haul(context, followed, record, outcome));
@@ -47,6 +57,23 @@ async function ask(context: Context, followed: Followed, signal: AbortSignal): P
     case 'misconfigured':
       return awaitTask(context, followed, outcome);
   }
+}
+
+async function noteBreaker({ breaker, queues, log }: Context, { kind, answer }: PollOutcome): Promise<void> {
+  if (kind === 'unavailable' && (answer.httpStatus === null || answer.httpStatus >= 500)) {
+    if (!(await breaker.failed('poll'))) return;
+    log.error({ stage: 'poll', alarm: 'provider_away' }, 'the provider seems to be away: polls wait');
+  } else if (await breaker.worked('poll')) {
+    log.info({ stage: 'poll' }, 'the provider is back: polls go on');
+    await queues.resume('poll');
+  }
+}
+
+/** What a poll comes to while the provider is away and is not asked. */
+function notAsked(at: number): Extract<PollOutcome, { kind: 'unavailable' }> {
+  const message = 'The provider is away, and was not asked.';
+  const answer = { at, call: 'poll', httpStatus: null, requestId: null, body: '', error: message } as const;
+  return { kind: 'unavailable', reason: 'away', retryAfterMs: null, message, answer };
 }
 
 /** The whole record, for what needs it: read only when a poll brought something to write down. */
@@ -106,6 +133,7 @@ async function haul(
       visibleAt: record.visibleAt ?? context.now(),
       ...(record.state === 'expired' ? { late: 1 } : {}),
     },
+    ...(record.bill === 'possible' ? { bill: 'charged' } : {}),
     answer,
   });
   if (!moved) return snooze(0);
@@ -120,6 +148,8 @@ async function acceptFailure(
   { code, message, mayResubmit, billing, timing, answer }: Extract<PollOutcome, { kind: 'failed' }>,
 ): Promise<Outcome> {
   const said = message ?? 'The provider gave no reason; usually that is its content filter.';
+  const { refund, point } = billing;
+  const bill = refund !== null && refund > 0 ? 'refunded' : point === 0 ? 'none' : 'possible';
   const failed = await fail(
     context,
     record,
@@ -130,7 +160,7 @@ async function acceptFailure(
       retryable: mayResubmit !== 'never',
       charge: chargeAfterFailure(record, billing),
     },
-    { answer },
+    { answer, bill },
   );
   if (!failed) return snooze(0);
   await learnEnd(context, followed, timing);
@@ -209,7 +239,7 @@ async function delayAfter(
   { seen }: News,
   outcome: Unfinished,
 ): Promise<number> {
-  const { config, now, dice, standing, queues, pacing } = context;
+  const { config, now, dice, standing, rate, queues, pacing } = context;
   if (state === 'expired') return config.LATE_CHECK_INTERVAL_MS;
   // One poll right at the deadline, rather than a whole interval after it.
   const untilDeadline = Math.max(1, (deadlineAt ?? Infinity) - now());
@@ -221,6 +251,7 @@ async function delayAfter(
       if (outcome.answer.httpStatus !== 429)
         return Math.max(Math.min(usualMs, untilDeadline), outcome.retryAfterMs ?? 0);
       const holdMs = await standing.slowDown('poll', outcome.retryAfterMs);
+      await rate.slowDown(holdMs);
       await queues.pauseFor('poll', holdMs);
       return Math.max(usualMs, holdMs);
     }
@@ -254,7 +285,7 @@ async function expire(
     retryable: true,
     charge: record.charge,
   };
-  const change = { set: { ...set, failure: JSON.stringify(failure) }, answer };
+  const change = { set: { ...set, failure: JSON.stringify(failure) }, answer, taskGone: neverSeen };
   if (!(await advance(context, record, 'expired', change))) return snooze(0);
   if (!neverSeen) await context.pacing.learn(followed.kind, lessonOfGivingUp(seen), null);
   return snoozeUnlessHinted(context, followed, context.config.LATE_CHECK_INTERVAL_MS);

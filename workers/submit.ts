@@ -12,12 +12,17 @@ import { NOT_HINTED_YET } from '../src/generation/following.js';
 import type { Charge, GenerationRecord } from '../src/generation/record.js';
 import { backoffMs } from '../src/generation/schedule.js';
 import { stageOf } from '../src/generation/states.js';
-import { adoptTask, advance, fail, settle } from '../src/pipeline.js';
+import { budgetOf, hasBudget } from '../src/limits/budget.js';
+import { priceOf } from '../src/limits/prices.js';
+import { adoptTask, advance, fail, settle, withWarning } from '../src/pipeline.js';
 import { callbackUrl } from '../src/provider/callback.js';
-import type { RawAnswer, SubmitOutcome } from '../src/provider/outcomes.js';
+import type { PollOutcome, RawAnswer, SubmitOutcome } from '../src/provider/outcomes.js';
 import { done, snooze, type Outcome } from '../src/runner.js';
 
 const MAX_BACKOFF_MS = 60_000;
+/** No provider knows this task: asking for it is free, and shows whether anybody is there. */
+const PROBE_TASK = 'reelhaul-probe-no-such-task';
+const REJOIN_MS = 1000;
 /** How long the saving of a task id is tried when Redis refuses writes. After that the log line is all that is left. */
 const SAVE_FOR_MS = 600_000;
 
@@ -61,9 +66,8 @@ async function beginSubmit(
   record: GenerationRecord,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const { config, store, standing, queues, now, ledger } = context;
+  const { config, store, line, dispatch, rate, now, ledger } = context;
   const { id } = record;
-  if (record.runAt !== null && record.runAt > now()) return snooze(record.runAt - now());
   if (record.deadlineAt !== null && record.deadlineAt <= now()) {
     const message = 'The deadline passed before the request was submitted.';
     const charge = chargeBefore(record);
@@ -76,22 +80,34 @@ async function beginSubmit(
     });
     return snooze(0);
   }
-  const waitMs = await standing.submitWaitMs();
-  if (waitMs > 0) {
-    await queues.pauseFor('submit', waitMs);
-    return snooze(waitMs);
-  }
+  const turn = await line.begin(record);
+  if (turn.kind === 'wait') return snooze(turn.waitMs);
+  // Whoever is next gets its job now that this one has begun.
+  void dispatch.soon();
+  if (turn.kind === 'inLine') return done;
   const heldMs = ledger.holdMs();
   if (heldMs > 0) return snooze(heldMs);
-  if (signal.aborted) return snooze(0);
+  if (turn.probe && !(await isProviderBack(context, signal))) return snooze(0);
+  if (!(await rate.take('submit', signal))) return snooze(0);
 
+  const price = priceOf(record.request, config.PRICES);
+  const budget = budgetOf(config, record.tenant);
+  if (price === null && hasBudget(budget) && config.UNKNOWN_PRICE === 'refuse')
+    return refusePrice(context, record);
   const nonce = randomUUID();
-  const written = await store.transition(record, 'submitting', {
-    live: true,
-    set: { ...NOT_HINTED_YET, submitNonce: nonce, submittedAt: now(), charge: 'possible' },
-    count: ['submitAttempts'],
-  });
-  if (!written && !(await isMine(context, id, nonce))) return snooze(0);
+  const begun = await store.beginSubmit(
+    record,
+    {
+      live: true,
+      set: { ...NOT_HINTED_YET, submitNonce: nonce, submittedAt: now(), charge: 'possible' },
+      count: ['submitAttempts'],
+      bill: 'possible',
+      price,
+    },
+    budget,
+  );
+  if (begun === 'overDay' || begun === 'overTenantDay') return waitForBudget(context, record, begun);
+  if (begun === 'changed' && !(await isMine(context, id, nonce))) return snooze(0);
   const submitting = {
     ...record,
     state: 'submitting' as const,
@@ -129,7 +145,57 @@ async function beginSubmit(
     onSent: () => context.checkpoint('sent', id),
   });
   context.checkpoint('answered', id);
-  return conclude(context, submitting, outcome, signal);
+  return conclude(context, submitting, outcome, { signal, probe: turn.probe });
+}
+
+/** A free call first: while that finds nobody, a paid one would only become one more that nobody can confirm. */
+async function isProviderBack({ provider, breaker, log }: Context, signal: AbortSignal): Promise<boolean> {
+  const outcome = await provider.poll(PROBE_TASK, { signal });
+  if (!isAway(outcome)) return true;
+  log.warn({ stage: 'submit', httpStatus: outcome.answer.httpStatus }, 'the provider is still away');
+  if (!signal.aborted) await breaker.failed('submit');
+  return false;
+}
+
+/** There is a budget, and nobody knows what this one costs. */
+async function refusePrice(context: Context, record: GenerationRecord): Promise<Outcome> {
+  const { model, options } = record.request;
+  const length = options?.seconds === undefined ? 'without a length' : `of ${options.seconds} s`;
+  await fail(context, record, {
+    code: 'price_unknown',
+    message: `PRICES says nothing about ${model} ${length}, and a budget is set. Nothing was submitted.`,
+    stage: 'submit',
+    retryable: true,
+    charge: chargeBefore(record),
+  });
+  return snooze(0);
+}
+
+async function waitForBudget(
+  context: Context,
+  record: GenerationRecord,
+  over: 'overDay' | 'overTenantDay',
+): Promise<Outcome> {
+  const { config, line, log, store } = context;
+  const whose = over === 'overDay' ? "the day's budget" : `the day's budget of tenant ${record.tenant}`;
+  if (config.OVER_BUDGET === 'fail') {
+    await fail(context, record, {
+      code: 'budget_exceeded',
+      message: `Nothing was submitted: ${whose} has no room for it.`,
+      stage: 'submit',
+      retryable: true,
+      charge: chargeBefore(record),
+    });
+    return snooze(0);
+  }
+  if (!record.warnings.some(({ code }) => code === 'waits_for_budget')) {
+    const warned = withWarning(record, 'waits_for_budget', `It waited for a new day: ${whose} had no room.`);
+    if (!(await store.amend(record, { set: warned }))) return snooze(0);
+    log.warn({ generationId: record.id, alarm: 'budget', tenant: record.tenant }, `${whose} is spent`);
+  }
+  await line.putOff(record, record.deadlineAt);
+  await context.dispatch.soon();
+  return done;
 }
 
 /**
@@ -149,9 +215,9 @@ async function conclude(
   context: Context,
   record: GenerationRecord,
   outcome: SubmitOutcome,
-  signal: AbortSignal,
+  { signal, probe }: { readonly signal: AbortSignal; readonly probe: boolean },
 ): Promise<Outcome> {
-  const { config, standing, queues, log, dice, ledger } = context;
+  const { config, standing, rate, log, dice, ledger } = context;
   const { id: generationId } = record;
   const { kind, answer } = outcome;
   // With the task id: while Redis is away, this line may be the only place that knows it.
@@ -162,18 +228,25 @@ async function conclude(
   );
   if (taskId !== null) ledger.accepted(record.submitNonce ?? '', taskId);
   else if (kind !== 'unconfirmed') ledger.notAccepted(record.submitNonce ?? '');
+  const away = isAway(outcome);
+  const after = away ? () => noteAway(context, signal) : () => noteAnswered(context);
 
   switch (outcome.kind) {
     case 'accepted':
       await saveTask(context, generationId, outcome.taskId, outcome);
       await standing.accepted();
+      await after();
       return done;
 
-    case 'unconfirmed':
-      return declareUnconfirmed(context, record, answer, outcome.message);
+    case 'unconfirmed': {
+      const next = await declareUnconfirmed(context, record, answer, outcome.message);
+      await after();
+      return next;
+    }
 
     case 'refused':
       await giveBack(context, record, answer);
+      await after();
       return waitForStanding(context, generationId, outcome.message);
 
     case 'rejected': {
@@ -183,6 +256,7 @@ async function conclude(
       }
       if (!outcome.forbidden) await standing.accepted();
       await reject(context, record, outcome);
+      await after();
       return snooze(0);
     }
 
@@ -190,7 +264,7 @@ async function conclude(
       if (outcome.reason === 'rateLimited') {
         await giveBack(context, record, answer);
         const holdMs = await standing.slowDown('submit', outcome.retryAfterMs);
-        await queues.pauseFor('submit', holdMs);
+        await rate.slowDown(holdMs);
         return snooze(holdMs);
       }
       if (signal.aborted) {
@@ -198,16 +272,43 @@ async function conclude(
         await giveBack(context, record, answer);
         return snooze(0);
       }
+      if (probe) {
+        // It only looked whether the provider is back, for all: that is no try of its own.
+        await giveBack(context, record, answer);
+        await after();
+        return snooze(0);
+      }
       const failures = record.submitFailures + 1;
       if (failures >= config.SUBMIT_ATTEMPTS) {
         await exhaust(context, record, outcome.message, answer, failures);
+        await after();
         return snooze(0);
       }
-      await giveBack(context, record, answer, { submitFailures: failures });
-      const waitMs = backoffMs(failures, config.SUBMIT_BACKOFF_MS, MAX_BACKOFF_MS, dice());
-      return snooze(Math.max(waitMs, outcome.retryAfterMs ?? 0));
+      const backoff = backoffMs(failures, config.SUBMIT_BACKOFF_MS, MAX_BACKOFF_MS, dice());
+      const waitMs = Math.max(backoff, outcome.retryAfterMs ?? 0);
+      // Back in line, so that it keeps nobody waiting meanwhile.
+      await giveBack(context, record, answer, { submitFailures: failures }, waitMs);
+      await after();
+      return done;
     }
   }
+}
+
+/** Nobody was there, or only an error of the provider's: it says nothing about this one request. */
+function isAway({ kind, answer }: SubmitOutcome | PollOutcome): boolean {
+  if (kind !== 'unconfirmed' && kind !== 'notAccepted' && kind !== 'unavailable') return false;
+  return answer.httpStatus === null || answer.httpStatus >= 500;
+}
+
+async function noteAway({ breaker, log }: Context, signal: AbortSignal): Promise<void> {
+  if (signal.aborted || !(await breaker.failed('submit'))) return;
+  log.error({ stage: 'submit', alarm: 'provider_away' }, 'the provider seems to be away: submits wait');
+}
+
+async function noteAnswered({ breaker, dispatch, log }: Context): Promise<void> {
+  if (!(await breaker.worked('submit'))) return;
+  log.info({ stage: 'submit' }, 'the provider is back: submits go on');
+  await dispatch.soon();
 }
 
 /** Nothing is billed by a submit that was not accepted; an earlier one of the same generation may have been. */
@@ -232,6 +333,7 @@ function applyVerdict(
     if (record.state === 'canceled' && record.taskId === null && surelyNotBilled) {
       return context.store.amend(record, {
         set: { charge: chargeBefore(record) },
+        bill: 'none',
         expect: { taskId: '' },
         answer,
       });
@@ -253,22 +355,29 @@ function applyVerdict(
   );
 }
 
-/** Surely not accepted: back to the queue, as if nothing had been tried. */
+/**
+ * Surely not accepted: back to the queue, as if nothing had been tried. It keeps its job, or with `waitMs` stands in line
+ * again after so long.
+ */
 function giveBack(
   context: Context,
   submitting: GenerationRecord,
   answer: RawAnswer | null,
   set: Record<string, number> = {},
+  waitMs: number | null = null,
 ): Promise<void> {
   return applyVerdict(context, submitting, answer, true, async (record, expect) => {
+    // Whoever called it unconfirmed left its job waiting for a callback.
+    const wasDoubted = record.state === 'unconfirmed';
     const moved = await advance(context, record, 'queued', {
       set: { ...set, submitNonce: null, unconfirmedAt: null, charge: chargeBefore(record) },
       expect,
       answer,
+      bill: 'none',
+      taskGone: true,
+      place: waitMs === null || wasDoubted ? 'ready' : { afterMs: waitMs },
     });
-    // Whoever called it unconfirmed left its job waiting for a callback.
-    if (moved && record.state === 'unconfirmed')
-      await context.queues.hasten('submit', record.id, record.priority);
+    if (moved && wasDoubted) await context.queues.hasten('submit', record.id);
     return moved;
   });
 }
@@ -290,7 +399,7 @@ function reject(
         retryable: false,
         charge: chargeBefore(record),
       },
-      { expect, answer },
+      { expect, answer, bill: 'none', taskGone: true },
     ),
   );
 }
@@ -314,19 +423,18 @@ function exhaust(
         retryable: true,
         charge: chargeBefore(record),
       },
-      { expect, answer },
+      { expect, answer, bill: 'none', taskGone: true },
     ),
   );
 }
 
 async function waitForStanding(context: Context, generationId: string, message: string): Promise<Outcome> {
-  const { standing, queues, config, log } = context;
+  const { standing, config, log } = context;
   await standing.refused();
   log.error(
     { generationId, alarm: 'refused', reason: message },
     'the provider refuses the key or its quota: submitting waits',
   );
-  await queues.pauseFor('submit', config.REFUSED_PROBE_MS);
   return snooze(config.REFUSED_PROBE_MS);
 }
 
@@ -396,8 +504,11 @@ async function followPolicy(context: Context, record: GenerationRecord): Promise
     await advance(context, record, 'queued', {
       set: { submitNonce: null, unconfirmedAt: null },
       count: ['resubmits'],
+      bill: 'closed',
+      // The job of this run is still there; it would swallow the one it gets in its turn.
+      place: { afterMs: REJOIN_MS },
     });
-    return snooze(0);
+    return done;
   }
   if (policy === 'fail') {
     const message = 'It is not known whether the provider accepted the request, and no callback came.';

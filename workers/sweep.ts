@@ -37,7 +37,7 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
     if (ids.length === 0) break;
     looked += ids.length;
     const records = await store.whereabouts(ids);
-    restored += await restoreJobs(context, records);
+    restored += (await restoreJobs(context, records)) + (await rejoinLine(context, records));
     countRunning(running, records, now());
     after = ids.at(-1) ?? null;
   }
@@ -60,7 +60,8 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
   const { queues, now, log } = context;
   const byStage = new Map<FlowStage, Whereabouts[]>();
   for (const record of whereabouts) {
-    const stage = stageOf(record.state);
+    // Queued ones stand in line, and get their job in their turn.
+    const stage = record.state === 'queued' ? null : stageOf(record.state);
     if (stage === null || now() - record.updatedAt < SETTLING_MS) continue;
     byStage.set(stage, [...(byStage.get(stage) ?? []), record]);
   }
@@ -72,14 +73,36 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
         records.map(({ id }) => id),
       ),
     );
-    for (const { id: generationId, state, runAt, priority } of records.filter(({ id }) => missing.has(id))) {
-      const delayMs = state === 'queued' && runAt !== null ? Math.max(0, runAt - now()) : 0;
-      await queues.restore(stage, { generationId, delayMs, ...(stage === 'submit' ? { priority } : {}) });
+    for (const { id: generationId, state } of records.filter(({ id }) => missing.has(id))) {
+      await queues.restore(stage, { generationId });
       log.warn({ generationId, stage, state }, 'a lost job was written again');
       restored += 1;
     }
   }
   return restored;
+}
+
+/** Queued generations that no list holds: Redis forgot a part, or an older version wrote them. */
+async function rejoinLine(
+  { line, dispatch, queues, now, log }: Context,
+  whereabouts: readonly Whereabouts[],
+): Promise<number> {
+  const queued = whereabouts.filter(
+    ({ state, updatedAt }) => state === 'queued' && now() - updatedAt >= SETTLING_MS,
+  );
+  const rejoined = await line.rejoin(queued);
+  if (rejoined > 0) {
+    log.warn({ generations: rejoined, state: 'queued' }, 'generations that were nowhere stand in line again');
+    await dispatch.soon();
+  }
+  // Those with a job are few: as many as workers can take, and a handful.
+  const ready = new Set(await line.ready());
+  const lost = await queues.missing(
+    'submit',
+    queued.filter(({ id }) => ready.has(id)).map(({ id }) => id),
+  );
+  for (const generationId of lost) await queues.restore('submit', { generationId });
+  return rejoined + lost.length;
 }
 
 /** Tasks that are still running say how long tasks take at least; only whoever looks at all of them can count them. */

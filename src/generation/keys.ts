@@ -20,7 +20,25 @@
  *   <prefix>:arrivals                   hash    whether callbacks arrive (arrivals.ts)
  *   <prefix>:swept                      string  when the last sweep ended, epoch ms
  *   <prefix>:figures:<span>:<number>    hash    what was counted in that minute or hour since 1970 (figures.ts)
- *   <prefix>:forbidden                  set     generations that met a 403 in a row
+ *   <prefix>:line                       zset    tenants with generations that wait for their submit, by their turn
+ *   <prefix>:line:<tenant>              zset    those generations, by priority and then by age
+ *   <prefix>:aging:<tenant>             zset    those of them that have a priority, by age alone
+ *   <prefix>:line-clock                 string  how far the turns have come
+ *   <prefix>:line-turns                 hash    tenant → how many turns it has had in a row
+ *   <prefix>:rested                     zset    tenants without anybody waiting that are ahead of their turn
+ *   <prefix>:capped                     zset    tenants that have as many at the provider as they may
+ *   <prefix>:scheduled                  zset    queued generations that wait for their time, by it
+ *   <prefix>:ready                      zset    queued generations that have a submit job, by when they got it
+ *   <prefix>:starting                   zset    those of them whose submit has begun
+ *   <prefix>:taken:<tenant>             set     the tenant's own of these two
+ *   <prefix>:lingering                  zset    generations that are over for us while their task may live, by until when
+ *   <prefix>:lingering:<tenant>         zset    the tenant's own of them
+ *   <prefix>:limits                     hash    the limits in force, as the last worker that started wrote them
+ *   <prefix>:limits:tenants             hash    tenant → '<weight> <most in flight or 0>'
+ *   <prefix>:spend:<day>                hash    what was spent on that day (UTC, days since 1970), see limits/spend.ts
+ *   <prefix>:rate                       hash    the call budget of the key (limits/rate.ts)
+ *   <prefix>:breaker:<call>             hash    whether the provider is away (limits/breaker.ts)
+ *   <prefix>:standing:…                         how our key stands with the provider (standing.ts)
  */
 import type { State } from './states.js';
 
@@ -45,7 +63,6 @@ export interface Keys {
   readonly live: string;
   readonly events: string;
   readonly swept: string;
-  readonly forbidden: string;
 }
 
 export function createKeys(prefix: string): Keys {
@@ -71,6 +88,5 @@ export function createKeys(prefix: string): Keys {
     live: `${prefix}:live`,
     events: `${prefix}:events`,
     swept: `${prefix}:swept`,
-    forbidden: `${prefix}:forbidden`,
   };
 }

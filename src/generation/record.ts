@@ -22,7 +22,11 @@ export type FailureCode =
   | 'asset_invalid'
   | 'asset_too_large'
   | 'asset_forbidden'
-  | 'archive_attempts_exhausted';
+  | 'archive_attempts_exhausted'
+  /** Nothing was submitted: the budget is spent. */
+  | 'budget_exceeded'
+  /** Nothing was submitted: there is a budget, and no price. */
+  | 'price_unknown';
 
 export interface Failure {
   readonly code: FailureCode;
@@ -116,6 +120,9 @@ export interface GenerationRecord extends Generation {
   /** Where the app wants to be told; null: nowhere. */
   readonly notifyUrl: string | null;
   readonly notifyOn: NotifyOn;
+  /** What has become of the bill of the present submit, in millionths; null while there is none, or no price. */
+  readonly bill: string | null;
+  readonly price: number | null;
   /** Which state it came to when (trail.ts). */
   readonly trail: string;
   /** When the last poll began. */
@@ -178,6 +185,8 @@ export function readRecord(id: string, hash: Readonly<Record<string, string>>): 
     priority: Number(hash['priority'] ?? 0),
     notifyUrl: hash['notifyUrl'] ?? null,
     notifyOn: (hash['notifyOn'] as NotifyOn | undefined) ?? 'end',
+    bill: hash['bill'] ?? null,
+    price: number(hash['price']),
     trail: hash['trail'] ?? '',
     polledAt: number(hash['polledAt']),
     hints: Number(hash['hints'] ?? 0),
@@ -206,6 +215,8 @@ export function toGeneration(record: GenerationRecord): Generation {
     priority: _priority,
     notifyUrl: _notifyUrl,
     notifyOn: _notifyOn,
+    bill: _bill,
+    price: _price,
     trail: _trail,
     polledAt: _polledAt,
     hints: _hints,

@@ -73,3 +73,6 @@ export function stageOf(state: State): FlowStage | null {
       return null;
   }
 }
+
+/** States in which a task lives at the provider, or may. */
+export const LIVES_AT_PROVIDER: readonly State[] = ['submitting', 'unconfirmed', 'generating', 'expired'];

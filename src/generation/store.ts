@@ -7,11 +7,14 @@
  */
 import type { Redis } from 'ioredis';
 import type { RawAnswer } from '../provider/outcomes.js';
+import { LINE } from '../limits/line-script.js';
+import { SPEND, type Bill } from '../limits/spend-script.js';
 import { createKeys, type Keys } from './keys.js';
 import { firstIdAt, listPage, type Listing, type ListPage } from './listing.js';
 import type { Move } from './moves.js';
 import { readRecord, RECORD_VERSION, type FieldPatch, type GenerationRecord } from './record.js';
-import { isTerminal, mayFollow, type State } from './states.js';
+import { livesUntil, type SlotSettings } from './slots.js';
+import { isTerminal, LIVES_AT_PROVIDER, mayFollow, type State } from './states.js';
 import { withStep } from './trail.js';
 
 const MAX_ANSWERS = 12;
@@ -20,19 +23,21 @@ const MAX_EVENTS = 10_000;
 /**
  * CREATE. Writes a new generation, unless its idempotency key is taken.
  * KEYS 1 record · 2 state index · 3 tenant's state index · 4 live · 5 events · 6 idempotency key (else the record again)
- * ARGV 1 id · 2 '<id> <digest>' or '' · 3 MAXLEN of the events · 4 now · 5 tenant · 6 prefix of records · 7… field, value, …
+ * ARGV 1 id · 2 '<id> <digest>' or '' · 3 MAXLEN of the events · 4 now · 5 tenant · 6 prefix · 7 priority
+ *      8 instant before which it does not stand in line, 0 for none · 9… field, value, …
  * Run a second time (a lost reply makes ioredis send it again) it does nothing, however far the generation has come. A
  * key whose generation is gone is free.
  * Returns what the idempotency key held already, or false when the generation was written.
  */
-const CREATE = `
+const CREATE = `${LINE}
 if redis.call('EXISTS', KEYS[1]) == 1 then return false end
 if ARGV[2] ~= '' then
   local taken = redis.call('GET', KEYS[6])
-  if taken and redis.call('EXISTS', ARGV[6] .. string.match(taken, '^[^ ]*')) == 1 then return taken end
+  if taken and redis.call('EXISTS', ARGV[6] .. ':g:' .. string.match(taken, '^[^ ]*')) == 1 then return taken end
   redis.call('SET', KEYS[6], ARGV[2])
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 7))
+redis.call('HSET', KEYS[1], unpack(ARGV, 9))
+line_enter(ARGV[6], ARGV[1], ARGV[5], ARGV[7], ARGV[8], now_ms())
 redis.call('ZADD', KEYS[2], 0, ARGV[1])
 redis.call('ZADD', KEYS[3], 0, ARGV[1])
 redis.call('ZADD', KEYS[4], 0, ARGV[1])
@@ -48,22 +53,33 @@ return false
  * ARGV 1 id · 2 now · 3 state it must be in · 4 new state · 5 live: '' | 'add' | 'remove' · 6 answer or ''
  *      7 ttl of the idempotency key in ms: '' leave, '0' keep for good · 8 type of an event of its own or '' · 9 its text
  *      10 MAXLEN of the events · 11 MAXLEN of the answers · 12 number of expected fields · 13 of set · 14 of removed
- *      15 of counted · 16 tenant · 17 type of a notification or '' · 18 '1' when it is one of progress · 19 number of tasks
+ *      15 of counted · 16 tenant · 17 type of a notification or '' · 18 '1' when it is one of progress · 19 prefix
+ *      20 place of a queued one (line-script.ts) · 21 priority · 22 until when its task may live although we are done with
+ *      it, or '' · 23 by which name · 24 '1' when it frees a slot · 25 what became of its bill or '' · 26 price or ''
+ *      27 most to spend a day or '' · 28 the same of its tenant · 29 '1' when another bill has come · 30 number of tasks
  *      then: task ids · expected field, value … · set field, value … · removed fields · counted fields
  * The key is touched only while it is this generation's own: after it expired another one may hold it.
  * A notification holds a copy of the record as it is now. Of progress only the newest is kept, and none after an end.
- * Returns 1 when done, 0 when state or an expected field differ, -1 when there is no such record.
+ * Returns 1 when done, 2 when somebody waits for the slot it freed, 0 when state or an expected field differ, -1 when there
+ * is no such record, -2 when the day's budget is spent, -3 when the tenant's is.
  */
-const CHANGE = `
+const CHANGE = `${LINE}${SPEND}
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return -1 end
 if state ~= ARGV[3] then return 0 end
-local at = 20 + tonumber(ARGV[19])
+local at = 31 + tonumber(ARGV[30])
 for i = 1, tonumber(ARGV[12]) do
   local value = redis.call('HGET', KEYS[1], ARGV[at]) or ''
   if value ~= ARGV[at + 1] then return 0 end
   at = at + 2
 end
+local p, id, tenant = ARGV[19], ARGV[1], ARGV[16]
+if ARGV[25] ~= '' then
+  local over = spend_over(p, KEYS[1], tenant, ARGV[25], ARGV[26], ARGV[27], ARGV[28])
+  if over then return over end
+  spend_bill(p, KEYS[1], tenant, ARGV[25], ARGV[26])
+end
+if ARGV[29] == '1' then spend_another(p, KEYS[1], tenant) end
 local set = tonumber(ARGV[13])
 if set > 0 then redis.call('HSET', KEYS[1], unpack(ARGV, at, at + 2 * set - 1)) end
 at = at + 2 * set
@@ -71,7 +87,7 @@ local removed = tonumber(ARGV[14])
 if removed > 0 then redis.call('HDEL', KEYS[1], unpack(ARGV, at, at + removed - 1)) end
 at = at + removed
 for i = at, at + tonumber(ARGV[15]) - 1 do redis.call('HINCRBY', KEYS[1], ARGV[i], 1) end
-for i = 20, 19 + tonumber(ARGV[19]) do redis.call('HSET', KEYS[12], ARGV[i], ARGV[1]) end
+for i = 31, 30 + tonumber(ARGV[30]) do redis.call('HSET', KEYS[12], ARGV[i], ARGV[1]) end
 if ARGV[3] ~= ARGV[4] then
   redis.call('HSET', KEYS[1], 'state', ARGV[4])
   redis.call('HINCRBY', KEYS[1], 'rev', 1)
@@ -79,6 +95,14 @@ if ARGV[3] ~= ARGV[4] then
   redis.call('ZADD', KEYS[3], 0, ARGV[1])
   redis.call('ZREM', KEYS[4], ARGV[1])
   redis.call('ZADD', KEYS[5], 0, ARGV[1])
+  if ARGV[3] == 'queued' then line_leave(p, id, tenant) end
+  if ARGV[4] == 'queued' then line_enter(p, id, tenant, ARGV[21], ARGV[20], now_ms()) end
+  redis.call('ZREM', p .. ':lingering', id)
+  redis.call('ZREM', p .. ':lingering:' .. tenant, id)
+  if ARGV[22] ~= '' then
+    redis.call('ZADD', p .. ':lingering', ARGV[22], ARGV[23])
+    redis.call('ZADD', p .. ':lingering:' .. tenant, ARGV[22], ARGV[23])
+  end
   redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[10], '*', 'id', ARGV[1], 'type', 'state', 'from', ARGV[3], 'to', ARGV[4], 'at', ARGV[2], 'tenant', ARGV[16])
 end
 if ARGV[8] ~= '' then
@@ -105,6 +129,7 @@ if ARGV[17] ~= '' then
   redis.call('HSET', KEYS[10], ARGV[18] == '1' and 'progress' or n, cjson.encode(copy))
   redis.call('ZADD', KEYS[11], 0, ARGV[1])
 end
+if ARGV[24] == '1' and redis.call('EXISTS', p .. ':line', p .. ':capped') > 0 then return 2 end
 return 1
 `;
 
@@ -139,7 +164,26 @@ export interface Change {
   readonly event?: { readonly type: string; readonly text: string };
   /** Whether a job is needed from now on; left as it is when not said. */
   readonly live?: boolean;
+  /** Where one that is queued again stands: it keeps its job, or is in line after so long; default: at once. */
+  readonly place?: 'ready' | { readonly afterMs: number };
+  /** No task of it lives at the provider, whatever the states say: it was surely not accepted, or is not known there. */
+  readonly taskGone?: boolean;
+  /** What becomes of the bill of this submit. */
+  readonly bill?: Bill;
+  /** What it will cost, in millionths; null when nobody knows. Said with the submit. */
+  readonly price?: number | null;
+  /** A task beside its own has come to light: a bill of its own. */
+  readonly anotherBill?: boolean;
 }
+
+/** What may be spent on the day (UTC) of a submit, in millionths; null: whatever it takes. */
+export interface Budget {
+  readonly day: number | null;
+  readonly tenantDay: number | null;
+}
+
+/** `changed`: it is no longer where it was decided. The other two: the budget has no room for its price. */
+export type SubmitBegun = 'begun' | 'changed' | 'overDay' | 'overTenantDay';
 
 /** Everything of a new generation; `idempotencyKey` and the digest of its request travel together. */
 export interface NewGeneration {
@@ -162,6 +206,7 @@ export interface Whereabouts {
   readonly priority: number;
   readonly acceptedAt: number | null;
   readonly kind: string | null;
+  readonly tenant: string;
 }
 
 export interface Store {
@@ -172,6 +217,8 @@ export interface Store {
   whereabouts(ids: readonly string[]): Promise<Whereabouts[]>;
   /** Moves a generation on. False when it is no longer where it was decided, or gone: read again, decide again. */
   transition(record: GenerationRecord, to: State, change: Change & { live: boolean }): Promise<boolean>;
+  /** `queued` → `submitting`, if its price fits into the budget, which is reserved in the same step. */
+  beginSubmit(record: GenerationRecord, change: Change, budget: Budget): Promise<SubmitBegun>;
   /** Changes fields without leaving the state. False as above. */
   amend(record: GenerationRecord, change: Change): Promise<boolean>;
   /** The generation that a task of the provider belongs to or may belong to; null for an unknown one. */
@@ -196,6 +243,9 @@ export interface StoreDeps {
   readonly now: () => number;
   /** Told of every transition that was made here. */
   readonly onMove?: (move: Move) => void;
+  readonly slots: SlotSettings;
+  /** A generation of this tenant freed a slot that somebody waits for. */
+  readonly onFreed?: (tenant: string) => void;
 }
 
 interface Scripts {
@@ -232,7 +282,17 @@ function taskIdsIn(fields: Readonly<Record<string, string | number | null | unde
   return [taskId, hintedTaskId, ...others].filter((id) => typeof id === 'string');
 }
 
-export function createStore({ redis, prefix, idempotencyTtlMs, now, onMove }: StoreDeps): Store {
+const NO_BUDGET: Budget = { day: null, tenantDay: null };
+
+export function createStore({
+  redis,
+  prefix,
+  idempotencyTtlMs,
+  now,
+  onMove,
+  slots,
+  onFreed,
+}: StoreDeps): Store {
   const keys = createKeys(prefix);
   // Each store defines its scripts on its connection; ioredis sends them as EVALSHA and falls back to EVAL.
   redis.defineCommand('reelhaulCreate', { lua: CREATE, numberOfKeys: 6 });
@@ -240,7 +300,12 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now, onMove }: St
   redis.defineCommand('reelhaulPrune', { lua: PRUNE, numberOfKeys: 10 });
   const scripts = redis as unknown as Scripts;
 
-  async function change(record: GenerationRecord, to: State, change: Change): Promise<boolean> {
+  async function change(
+    record: GenerationRecord,
+    to: State,
+    change: Change,
+    budget: Budget = NO_BUDGET,
+  ): Promise<SubmitBegun> {
     const { id, state: from } = record;
     const at = now();
     // The revision makes sure that a change decided in one round is not made in a later one that looks the same.
@@ -260,6 +325,8 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now, onMove }: St
     const goesOn = change.live === true && isTerminal(from);
     const idempotencyTtl = idempotencyKey === null ? '' : over ? idempotencyTtlMs : goesOn ? 0 : '';
     const notification = announced(record, to, change);
+    const untilAt = to === from || change.taskGone ? null : livesUntil(record, to, at, slots);
+    const frees = untilAt === null && LIVES_AT_PROVIDER.includes(from) && !LIVES_AT_PROVIDER.includes(to);
     const done = await scripts.reelhaulChange(
       keys.record(id),
       keys.state(from),
@@ -291,6 +358,18 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now, onMove }: St
       tenant,
       notification ?? '',
       notification === PROGRESS ? '1' : '',
+      prefix,
+      change.place === 'ready' ? 'ready' : -Math.round(change.place?.afterMs ?? 0),
+      record.priority,
+      untilAt ?? '',
+      // A task of before is on its own: the generation may get another.
+      to === 'queued' ? `${id}/${record.rev}` : id,
+      frees ? '1' : '',
+      change.bill ?? '',
+      change.price ?? '',
+      budget.day ?? '',
+      budget.tenantDay ?? '',
+      change.anotherBill ? '1' : '',
       taskIds.length,
       ...taskIds,
       ...expected.flat(),
@@ -298,8 +377,12 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now, onMove }: St
       ...removed,
       ...counted,
     );
-    if (done === 1 && to !== from) onMove?.({ record, from, to, at, change });
-    return done === 1;
+    if (done === -2) return 'overDay';
+    if (done === -3) return 'overTenantDay';
+    if (done <= 0) return 'changed';
+    if (to !== from) onMove?.({ record, from, to, at, change });
+    if (done === 2) onFreed?.(tenant);
+    return 'begun';
   }
 
   return {
@@ -318,7 +401,9 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now, onMove }: St
         MAX_EVENTS,
         createdAt,
         tenant,
-        keys.record(''),
+        prefix,
+        Number(fields['priority'] ?? 0),
+        Number(fields['runAt'] ?? 0),
         ...present({
           ...fields,
           v: RECORD_VERSION,
@@ -342,10 +427,19 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now, onMove }: St
     async whereabouts(ids) {
       const rows = await Promise.all(
         ids.map((id) =>
-          redis.hmget(keys.record(id), 'state', 'updatedAt', 'runAt', 'priority', 'acceptedAt', 'kind'),
+          redis.hmget(
+            keys.record(id),
+            'state',
+            'updatedAt',
+            'runAt',
+            'priority',
+            'acceptedAt',
+            'kind',
+            'tenant',
+          ),
         ),
       );
-      return rows.flatMap(([state, updatedAt, runAt, priority, acceptedAt, kind], i) =>
+      return rows.flatMap(([state, updatedAt, runAt, priority, acceptedAt, kind, tenant], i) =>
         state
           ? [
               {
@@ -356,18 +450,21 @@ export function createStore({ redis, prefix, idempotencyTtlMs, now, onMove }: St
                 priority: Number(priority ?? 0),
                 acceptedAt: acceptedAt ? Number(acceptedAt) : null,
                 kind: kind ?? null,
+                tenant: tenant ?? '',
               },
             ]
           : [],
       );
     },
 
-    transition(record, to, wanted) {
+    async transition(record, to, wanted) {
       if (!mayFollow(record.state, to)) throw new Error(`${to} may not follow ${record.state}`);
-      return change(record, to, wanted);
+      return (await change(record, to, wanted)) === 'begun';
     },
 
-    amend: (record, wanted) => change(record, record.state, wanted),
+    beginSubmit: (record, wanted, budget) => change(record, 'submitting', wanted, budget),
+
+    amend: async (record, wanted) => (await change(record, record.state, wanted)) === 'begun',
 
     idOfTask: (taskId) => redis.hget(keys.tasks, taskId),
 

@@ -102,10 +102,13 @@ describe('a 429', () => {
     await until(async () => (await bed.redis.pttl(holds)) > 0, 'everybody to be held');
     // Another process that starts now holds still as well: its sweep runs, its stages do not.
     await bed.work();
-    await until(
-      async () => Number(await bed.redis.get(`${bed.prefix}:${call}:limiter`)) > 1e9,
-      'the queue to pause',
-    );
+    if (call === 'poll') {
+      const limiter = `${bed.prefix}:poll:limiter`;
+      await until(async () => Number(await bed.redis.get(limiter)) > 1e9, 'the queue to pause');
+    } else {
+      const waiting = () => bed.redis.zcount(`${bed.prefix}:ready`, Date.now() + 30_000, '+inf');
+      await until(async () => (await waiting()) >= 8, 'all that have a job to be told to wait');
+    }
     expect(calls()).toBeLessThanOrEqual(2);
   });
 });

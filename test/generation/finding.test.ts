@@ -10,7 +10,7 @@ let store: Store;
 beforeAll(async () => {
   bed = await createTestbed();
   const { redis, prefix } = bed;
-  store = createStore({ redis, prefix, idempotencyTtlMs: 60_000, now: () => Date.now() });
+  store = createStore({ redis, prefix, idempotencyTtlMs: 60_000, now: () => Date.now(), slots: bed.config });
   await bed.work();
 });
 afterAll(() => bed.close());

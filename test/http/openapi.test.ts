@@ -207,7 +207,8 @@ describe('whatever is sent', () => {
         if (status !== 201) return;
         created += 1;
         const { id } = answer as { id: string };
-        expect(await bed.redis.exists(`${bed.prefix}:submit:${id}`)).toBe(1);
+        const line = `${bed.prefix}:line:${(answer as { tenant: string }).tenant}`;
+        expect(await bed.redis.zscore(line, id)).not.toBeNull();
       }),
       { numRuns: 150, endOnFailure: true, examples: [[{ prompt: 'a paper boat' }]] },
     );
