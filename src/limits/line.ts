@@ -223,6 +223,21 @@ end
 return #ids
 `;
 
+/**
+ * LOOK. KEYS 1 the limits in force · ARGV 1 prefix
+ * Returns queued, scheduled, of those due, ready, starting, waiting for a budget, in flight, most in flight or '' when no
+ * limits are there, tenants in line, tenants at their cap.
+ */
+const LOOK = `${LINE}${SLOTS}
+local p, now = ARGV[1], now_ms()
+return {
+  redis.call('ZCARD', p .. ':state:queued'), redis.call('ZCARD', p .. ':scheduled'),
+  redis.call('ZCOUNT', p .. ':scheduled', '-inf', now), redis.call('ZCARD', p .. ':ready'),
+  redis.call('ZCARD', p .. ':starting'), redis.call('ZCARD', p .. ':over-budget'), in_flight(p, now),
+  redis.call('HGET', KEYS[1], 'maxInFlight') or '', redis.call('ZCARD', p .. ':line'), redis.call('ZCARD', p .. ':capped'),
+}
+`;
+
 /** PUBLISH. KEYS 1 limits · 2 limits of tenants · ARGV 1 prefix · 2 window · 3 most · 4 most per tenant · tenant, limits … */
 const PUBLISH = `
 redis.call('HSET', KEYS[1], 'window', ARGV[2], 'maxInFlight', ARGV[3], 'tenantMaxInFlight', ARGV[4])
@@ -251,6 +266,25 @@ export type Turn =
   /** It stands in line, and gets a job in its turn. */
   | { readonly kind: 'inLine' }
   | { readonly kind: 'wait'; readonly waitMs: number; readonly why: string };
+
+export interface LineCounts {
+  /** Queued generations that have no job yet, and whose time has come. */
+  readonly inLine: number;
+  /** Those that wait for their time; among them those that wait for the next day's budget. */
+  readonly scheduled: number;
+  readonly overBudget: number;
+  /** Those that have a job. */
+  readonly ready: number;
+  /** What lives at the provider, or may, or is about to. */
+  readonly inFlight: number;
+  /** Null: no cap. */
+  readonly maxInFlight: number | null;
+  /** A worker has written the limits. */
+  readonly published: boolean;
+  readonly tenantsInLine: number;
+  /** Tenants that wait for a slot of their own. */
+  readonly tenantsCapped: number;
+}
 
 export interface LetIn {
   /** They need their submit job; some may have it already. */
@@ -282,6 +316,7 @@ export interface Line {
   ): Promise<void>;
   /** Everybody who waits for the next day tries again now: the budget was raised. @returns how many. */
   wakeOverBudget(): Promise<number>;
+  counts(): Promise<LineCounts>;
   /** Those that have a submit job which has not begun. */
   ready(): Promise<string[]>;
 }
@@ -297,6 +332,7 @@ interface Scripts {
   reelhaulLetIn(...args: (string | number)[]): Promise<[string, ...string[]] | null>;
   reelhaulBegin(...args: (string | number)[]): Promise<[string, string?, string?]>;
   reelhaulRejoin(...args: (string | number)[]): Promise<number>;
+  reelhaulLookAtLine(...args: (string | number)[]): Promise<(string | number)[]>;
   reelhaulPutOff(...args: (string | number)[]): Promise<number>;
   reelhaulWake(...args: (string | number)[]): Promise<number>;
   reelhaulPublish(...args: (string | number)[]): Promise<number>;
@@ -306,6 +342,7 @@ export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: Li
   redis.defineCommand('reelhaulLetIn', { lua: LET_IN, numberOfKeys: 1 });
   redis.defineCommand('reelhaulBegin', { lua: BEGIN, numberOfKeys: 4 });
   redis.defineCommand('reelhaulRejoin', { lua: JOIN, numberOfKeys: 1 });
+  redis.defineCommand('reelhaulLookAtLine', { lua: LOOK, numberOfKeys: 1 });
   redis.defineCommand('reelhaulPutOff', { lua: PUT_OFF, numberOfKeys: 1 });
   redis.defineCommand('reelhaulWake', { lua: WAKE, numberOfKeys: 2 });
   redis.defineCommand('reelhaulPublish', { lua: PUBLISH, numberOfKeys: 2 });
@@ -377,6 +414,33 @@ export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: Li
         woken += n;
         if (n < PAGE) return woken;
       }
+    },
+
+    async counts() {
+      const [
+        queued,
+        scheduled,
+        due,
+        ready,
+        starting,
+        overBudget,
+        inFlight,
+        most,
+        tenantsInLine,
+        tenantsCapped,
+      ] = await scripts.reelhaulLookAtLine(limitsKey, prefix);
+      const [taken, later] = [Number(ready) + Number(starting), Number(scheduled) - Number(due)];
+      return {
+        inLine: Math.max(0, Number(queued) - later - taken),
+        scheduled: later,
+        overBudget: Number(overBudget),
+        ready: taken,
+        inFlight: Number(inFlight),
+        maxInFlight: Number(most) > 0 ? Number(most) : null,
+        published: most !== '',
+        tenantsInLine: Number(tenantsInLine),
+        tenantsCapped: Number(tenantsCapped),
+      };
     },
 
     ready: () => redis.zrange(`${prefix}:ready`, '0', '-1'),

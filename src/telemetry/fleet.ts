@@ -6,6 +6,7 @@ import type { Redis } from 'ioredis';
 import type { Outbox } from '../generation/outbox.js';
 import { STATES, type State } from '../generation/states.js';
 import type { Store } from '../generation/store.js';
+import type { Line, LineCounts } from '../limits/line.js';
 import type { Backlog, Queues } from '../queues.js';
 import type { Standing } from '../standing.js';
 import type { RunName } from '../work.js';
@@ -16,7 +17,9 @@ const GOOD_FOR_MS = 1000;
 
 export interface FleetFigures {
   readonly generations: Readonly<Record<State, number>>;
+  /** Of submit, `due` counts who stands in line as well, as far as the cap has room for them. */
   readonly backlog: Readonly<Record<RunName, Backlog>>;
+  readonly line: LineCounts;
   /** Generations with notifications that are due, and with such that were given up. */
   readonly notificationsOwed: number;
   readonly notificationsDead: number;
@@ -41,6 +44,7 @@ export interface FleetDeps {
   readonly outbox: Outbox;
   readonly queues: Queues;
   readonly standing: Standing;
+  readonly line: Line;
   readonly now: () => number;
 }
 
@@ -57,17 +61,23 @@ export async function within<T>(timeoutMs: number, promise: Promise<T>): Promise
   }
 }
 
-export function createFleet({ redis, store, outbox, queues, standing, now }: FleetDeps): Fleet {
+function withLine(submit: Backlog, { inLine, scheduled, inFlight, maxInFlight }: LineCounts): Backlog {
+  const room = maxInFlight === null ? inLine : Math.max(0, maxInFlight - inFlight);
+  return { ...submit, due: submit.due + Math.min(inLine, room), delayed: submit.delayed + scheduled };
+}
+
+export function createFleet({ redis, store, outbox, queues, standing, line, now }: FleetDeps): Fleet {
   let latest: { readonly figures: FleetFigures; readonly at: number } | null = null;
   let asking: Promise<FleetFigures> | null = null;
 
   async function ask(): Promise<FleetFigures> {
     const askedAt = performance.now();
     // Sent in one go, and answered in this order.
-    const [pingMs, generations, backlog, owed, dead, refused, sweptAt, memory] = await Promise.all([
+    const [pingMs, generations, backlog, waiting, owed, dead, refused, sweptAt, memory] = await Promise.all([
       redis.ping().then(() => performance.now() - askedAt),
       store.countByState(STATES),
       queues.backlog(now()),
+      line.counts(),
       redis.zcard(store.keys.notificationsOwed),
       outbox.countDead(),
       standing.isRefused(),
@@ -77,7 +87,8 @@ export function createFleet({ redis, store, outbox, queues, standing, now }: Fle
     const bytes = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(memory)?.[1] ?? 0);
     return {
       generations: generations as Record<State, number>,
-      backlog,
+      backlog: { ...backlog, submit: withLine(backlog.submit, waiting) },
+      line: waiting,
       notificationsOwed: owed,
       notificationsDead: dead,
       refused,

@@ -14,10 +14,12 @@ import type { Fleet, FleetFigures } from './fleet.js';
 
 /** Every `alarm` that a log line may carry; a test compares this list with the code. */
 export const ALARMS = [
+  'budget',
   'generation_forgotten',
   'misconfigured',
   'notification_dead',
   'post_forgotten',
+  'provider_away',
   'refused',
   'second_task',
   'storage',
