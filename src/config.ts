@@ -93,7 +93,7 @@ const hostList = z
   });
 
 /** `host:port` entries separated by commas; an IPv6 address in brackets. */
-const sentinelList = z.string().transform((text, issue) =>
+const addressList = z.string().transform((text, issue) =>
   text
     .split(',')
     .map((part) => part.trim())
@@ -224,9 +224,13 @@ const shape = {
   COMETAPI_BASE_URL: httpUrl().default('https://api.cometapi.com'),
   RUNWAY_VERSION: headerSafe.default('2024-11-06'),
   REDIS_URL: redisUrl.default('redis://127.0.0.1:6379'),
-  REDIS_SENTINELS: sentinelList.default([]),
+  REDIS_SENTINELS: addressList.default([]),
   REDIS_SENTINEL_NAME: headerSafe.default('mymaster'),
   REDIS_SENTINEL_PASSWORD: z.string().default(''),
+  REDIS_CLUSTER_NODES: addressList.default([]),
+  REDIS_TLS_CA_FILE: z.string().default(''),
+  REDIS_TLS_CERT_FILE: z.string().default(''),
+  REDIS_TLS_KEY_FILE: z.string().default(''),
   REDIS_PREFIX: z
     .string()
     .regex(/^[^\s{}]*\{[^\s{}]+\}[^\s{}]*$/, {
@@ -314,6 +318,19 @@ const schema = z.object(shape).superRefine((config, issue) => {
       'expected at least 16 characters, the same for every replica, since PUBLIC_URL is set',
     );
   }
+  if (config.REDIS_CLUSTER_NODES.length > 0) {
+    if (config.REDIS_SENTINELS.length > 0)
+      complain(
+        'REDIS_CLUSTER_NODES',
+        'expected this or REDIS_SENTINELS, got both: a Cluster fails over by itself',
+      );
+    if (/\/0*[1-9]\d*$/.test(config.REDIS_URL))
+      complain('REDIS_URL', 'expected no number of a database, since a Cluster has only database 0');
+  }
+  if ((config.REDIS_TLS_CERT_FILE === '') !== (config.REDIS_TLS_KEY_FILE === ''))
+    complain('REDIS_TLS_CERT_FILE', 'expected together with REDIS_TLS_KEY_FILE, or neither');
+  if (config.REDIS_TLS_CA_FILE + config.REDIS_TLS_CERT_FILE && !config.REDIS_URL.startsWith('rediss:'))
+    complain('REDIS_URL', 'expected rediss://, since files for TLS are given');
   if (config.POLL_MAX_INTERVAL_MS < config.POLL_MIN_INTERVAL_MS) {
     complain(
       'POLL_MAX_INTERVAL_MS',

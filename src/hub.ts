@@ -3,7 +3,6 @@
  * as an argument, and a test may hand in its own clock or dice. It loads neither provider nor storage, so that an app
  * that only enqueues does not pay for them.
  */
-import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import type { Config } from './config.js';
 import { createArrivals } from './generation/arrivals.js';
@@ -18,6 +17,7 @@ import { createBreaker, type Breaker } from './limits/breaker.js';
 import { createDispatch, type Dispatch } from './limits/dispatch.js';
 import { createLine, type Line } from './limits/line.js';
 import { createRate, type Rate } from './limits/rate.js';
+import type { RedisConnection } from './redis.js';
 import { createStanding, type Standing } from './standing.js';
 import { createWorkLog, type WorkLog } from './work.js';
 
@@ -39,7 +39,7 @@ export const systemClock: Clock = { now: () => Date.now(), dice: () => Math.rand
 export interface Hub extends Clock {
   readonly config: Config;
   readonly log: Logger;
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly store: Store;
   readonly outbox: Outbox;
   readonly following: Following;
@@ -62,7 +62,7 @@ export interface HubDeps {
   readonly config: Config;
   readonly log: Logger;
   /** Stays the caller's. */
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly clock?: Clock;
   readonly checkpoint?: Hub['checkpoint'];
 }

@@ -1,14 +1,13 @@
 /** Opens the library for an app: from a URL, from the environment, or on a connection the app has already. */
-import type { Redis } from 'ioredis';
 import { pino, type Logger } from 'pino';
 import { readConfig, type Config } from './config.js';
 import { createHub } from './hub.js';
-import { checkRedis, connectRedis } from './redis.js';
+import { checkRedis, connectRedis, duplicatePatiently, type RedisConnection } from './redis.js';
 import { createReelhaulOn, type Reelhaul } from './reelhaul.js';
 
 export interface CreateReelhaulOptions {
-  /** A URL, or an ioredis instance that stays the app's own. Default: `REDIS_URL`. */
-  readonly redis?: string | Redis | undefined;
+  /** A URL, or an ioredis instance (`Redis` or `Cluster`) that stays the app's own. Default: `REDIS_URL`. */
+  readonly redis?: string | RedisConnection | undefined;
   /** Key prefix with one hash tag. Default: `REDIS_PREFIX`, `{reelhaul}`. */
   readonly prefix?: string | undefined;
   /** Where log lines go. Default: nowhere. */
@@ -27,8 +26,10 @@ export async function createReelhaul(options: CreateReelhaulOptions = {}): Promi
     options.config ??
     readConfig({
       ...process.env,
-      // An address that the app gives is where Redis is, whatever Sentinels the environment names.
-      ...(typeof given === 'string' ? { REDIS_URL: given, REDIS_SENTINELS: '' } : {}),
+      // An address that the app gives is where Redis is, whatever else the environment names.
+      ...(typeof given === 'string'
+        ? { REDIS_URL: given, REDIS_SENTINELS: '', REDIS_CLUSTER_NODES: '' }
+        : {}),
       ...(prefix === undefined ? {} : { REDIS_PREFIX: prefix }),
     });
   const redis = typeof given === 'object' ? given : await connectRedis(config, 'producer', log);
@@ -43,7 +44,7 @@ export async function createReelhaul(options: CreateReelhaulOptions = {}): Promi
   }
   const openReader = () =>
     typeof given === 'object'
-      ? Promise.resolve(given.duplicate({ maxRetriesPerRequest: null }))
+      ? Promise.resolve(duplicatePatiently(given))
       : connectRedis(config, 'worker', log);
   return createReelhaulOn(createHub({ config, log, redis }), openReader, release);
 }

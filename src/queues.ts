@@ -4,9 +4,8 @@
  * whose id exists, also when that job is finished and kept).
  */
 import { Queue, type JobsOptions } from 'bullmq';
-import type { Redis } from 'ioredis';
 import { STAGES, type Stage } from './generation/states.js';
-import { isEchoOfOutage } from './redis.js';
+import { isEchoOfOutage, type RedisConnection } from './redis.js';
 import type { RunName } from './work.js';
 
 const SWEEP = 'sweep';
@@ -76,7 +75,11 @@ export interface Queues {
 }
 
 /** Opens the queues over a connection that stays the caller's. */
-export function createQueues(redis: Redis, prefix: string, onError: (error: Error) => void): Queues {
+export function createQueues(
+  redis: RedisConnection,
+  prefix: string,
+  onError: (error: Error) => void,
+): Queues {
   const open = (name: string) => {
     const queue = new Queue(name, {
       connection: redis,

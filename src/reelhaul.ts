@@ -2,7 +2,6 @@
  * The producer's library: enqueue generations, look at them, wait for them, decide about them. It needs nothing but
  * Redis and carries no worker code.
  */
-import type { Redis } from 'ioredis';
 import { cancel, decide, retry, type CancelResult, type Decision } from './decisions.js';
 import { enqueue, enqueueMany, type EnqueueItem, type EnqueueResult } from './enqueue.js';
 import { InvalidInputError, StateConflictError, WaitTimeoutError } from './errors.js';
@@ -16,6 +15,7 @@ import { isTerminal, type State } from './generation/states.js';
 import type { Hub } from './hub.js';
 import { hastenNotification, mustGet } from './pipeline.js';
 import type { RawAnswer } from './provider/outcomes.js';
+import type { RedisConnection } from './redis.js';
 import type { AssetName } from './storage/keys.js';
 import { createSignedLink } from './storage/signed-link.js';
 import type { Storage } from './storage/storage.js';
@@ -143,7 +143,7 @@ function checkPage(limit: number, cursor: string | undefined): void {
  */
 export function createReelhaulOn(
   hub: Hub,
-  openReader: () => Promise<Redis>,
+  openReader: () => Promise<RedisConnection>,
   closeHub: () => Promise<void>,
 ): Reelhaul {
   const { store, outbox, queues, now, config } = hub;

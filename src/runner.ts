@@ -7,10 +7,9 @@
  * - interrupted by shutdown is not failed: what does not finish in time is given back.
  */
 import { DelayedError, WaitingError, Worker, type Job } from 'bullmq';
-import type { Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { backoffAfterError } from './queues.js';
-import { isEchoOfOutage, refusalOf } from './redis.js';
+import { isEchoOfOutage, refusalOf, type RedisConnection } from './redis.js';
 import type { RunName, RunOutcome, Vitals, WorkLog } from './work.js';
 
 /** What a stage says comes next. It throws only when something failed that it did not foresee. */
@@ -37,7 +36,7 @@ export type StageFunction = (generationId: string, signal: AbortSignal) => Promi
 export interface RunnerOptions {
   readonly name: RunName;
   readonly run: StageFunction;
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly prefix: string;
   readonly concurrency: number;
   /** A worker that does not renew its lock for so long is taken for dead, and its jobs run elsewhere. */

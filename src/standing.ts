@@ -3,8 +3,8 @@
  * times in a row, or told to slow down. While refused one submit goes out per probe interval; all others wait unharmed.
  * Submits are asked for it where their turn is (limits/line.ts).
  */
-import type { Redis } from 'ioredis';
 import { backoffMs } from './generation/schedule.js';
+import type { RedisConnection } from './redis.js';
 
 /** So many different generations that meet a 403 in a row mean the key, not the requests (provider notes). */
 const FORBIDDEN_IN_A_ROW = 3;
@@ -30,7 +30,7 @@ export interface Standing {
 }
 
 export interface StandingDeps {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly prefix: string;
   readonly probeMs: number;
   readonly dice: () => number;

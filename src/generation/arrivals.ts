@@ -3,7 +3,7 @@
  * whether a callback had told so; what it says weighs half after so many further ones. Callbacks are trusted until the
  * evidence is against them, and trusted again when they come.
  */
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../redis.js';
 import type { Keys } from './keys.js';
 
 /** With a new PUBLIC_URL, two disappointments without one arrival end the trust. */
@@ -41,7 +41,7 @@ export function createArrivals({
   now,
   onError,
 }: {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly keys: Keys;
   readonly now: () => number;
   readonly onError: (error: unknown) => void;

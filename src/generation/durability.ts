@@ -9,8 +9,8 @@
  *
  * Which windows stay open is said in `docs/redis-faults.md`.
  */
-import type { Redis } from 'ioredis';
 import { RedisUnusableError } from '../errors.js';
+import { duplicateOnce, isCluster, mastersOf, type RedisConnection } from '../redis.js';
 import type { Keys } from './keys.js';
 
 export interface DurabilitySettings {
@@ -46,7 +46,7 @@ export interface Ledger {
 }
 
 export interface LedgerDeps {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly keys: Keys;
   readonly settings: DurabilitySettings;
   readonly now: () => number;
@@ -72,10 +72,13 @@ return 1
  * Is `LEDGER_WAIT_AOF` possible here? Only the server itself knows: forks count their versions differently.
  * @throws RedisUnusableError
  */
-export async function checkLedger(redis: Redis, { LEDGER_WAIT_AOF }: DurabilitySettings): Promise<void> {
+export async function checkLedger(
+  redis: RedisConnection,
+  { LEDGER_WAIT_AOF }: DurabilitySettings,
+): Promise<void> {
   if (!LEDGER_WAIT_AOF) return;
   try {
-    await redis.call('WAITAOF', 1, 0, 1);
+    await Promise.all(mastersOf(redis).map((server) => server.call('WAITAOF', 1, 0, 1)));
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     throw new RedisUnusableError(
@@ -104,7 +107,7 @@ function createWait({ redis, keys, settings }: LedgerDeps) {
     LEDGER_WAIT_TIMEOUT_MS: timeoutMs,
   } = settings;
   // No command is ever sent twice here: WAIT on a fresh connection has nothing to wait for and would say yes.
-  const connection = redis.duplicate({ maxRetriesPerRequest: 0, autoResendUnfulfilledCommands: false });
+  const connection = duplicateOnce(redis);
   // The connection of the process says what there is to say of an outage.
   connection.on('error', () => {});
   let waiting: Question[] = [];
@@ -150,27 +153,47 @@ function createWait({ redis, keys, settings }: LedgerDeps) {
   };
 }
 
+/** While a Cluster is up, one of its masters may be replaced without a word to the connection: it is asked this often. */
+const LOOK_EVERY_MS = 1000;
+
+/**
+ * WHO. Which server answers for the keys of this prefix just now.
+ * KEYS 1 any of them · Returns its run id, false when it does not tell.
+ */
+const WHO = `return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or false`;
+
 /** Null when the server does not tell; then every new connection counts as a new server. */
-async function runIdOf(redis: Redis): Promise<string | null> {
+async function runIdOf(redis: RedisConnection, keys: Keys): Promise<string | null> {
+  // INFO alone may be answered by any node of a Cluster; a script goes to the one that serves its key.
+  if (isCluster(redis)) return (await redis.eval(WHO, 1, keys.live)) as string | null;
   return /^run_id:(\w+)/m.exec(await redis.info('server'))?.[1] ?? null;
 }
 
 /**
  * Opens the ledger of this process.
  * @param bringBack is called with all recent posts when Redis was restarted or another server took over.
+ * @throws RedisUnusableError when a Cluster does not tell which of its servers answers.
  */
 export async function openLedger(
   deps: LedgerDeps,
   bringBack: (posts: readonly Post[]) => Promise<void>,
 ): Promise<Ledger> {
-  const { redis, settings, now } = deps;
+  const { redis, keys, settings, now } = deps;
   const waits = settings.LEDGER_WAIT_REPLICAS > 0 || settings.LEDGER_WAIT_AOF ? createWait(deps) : null;
   const posts = new Map<string, Post>();
-  let runId = await runIdOf(redis);
+  const whoServes = () => runIdOf(redis, keys);
+  let runId = await whoServes();
+  if (runId === null && isCluster(redis)) {
+    waits?.close();
+    throw new RedisUnusableError(
+      'Expected a Redis Cluster whose INFO gives a run_id, or a failover goes unseen.',
+    );
+  }
   /** Connections lost, and connections looked at: while they differ, nobody knows what Redis forgot. */
   let losses = 0;
   let settled = 0;
   let holdUntil = 0;
+  let looking = false;
 
   function forgetOld(): void {
     for (const [nonce, { sentAt }] of posts) {
@@ -181,8 +204,12 @@ export async function openLedger(
 
   async function look(): Promise<void> {
     const loss = losses;
-    const current = await runIdOf(redis).catch(() => null);
+    const current = await whoServes().catch(() => null);
     if (loss !== losses) return;
+    if (current === null && isCluster(redis)) {
+      losses += 1;
+      return;
+    }
     if (current === null || current !== runId) {
       runId = current;
       holdUntil = now() + settings.LEDGER_HOLD_MS;
@@ -191,14 +218,36 @@ export async function openLedger(
     if (loss === losses) settled = loss;
   }
 
+  async function lookAgain(): Promise<void> {
+    // No answer since the last time: whoever serves now may not be the one of then.
+    if (looking) losses += 1;
+    else {
+      looking = true;
+      await look();
+      looking = false;
+    }
+  }
+
+  /** The server that has the write is the one whose memory this process trusts. */
+  async function isServedAsBefore(): Promise<boolean> {
+    if ((await whoServes().catch(() => null)) === runId) return true;
+    losses += 1;
+    void lookAgain();
+    return false;
+  }
+
   const onClose = () => void (losses += 1);
   const onReady = () => void look();
   redis.on('close', onClose);
   redis.on('ready', onReady);
+  const timer = isCluster(redis) ? setInterval(() => void lookAgain(), LOOK_EVERY_MS) : null;
 
   return {
     holdMs: () => (settled === losses ? Math.max(0, holdUntil - now()) : LOOK_AGAIN_MS),
-    isSafe: (generationId, nonce) => waits?.isSafe(generationId, nonce) ?? Promise.resolve(true),
+    async isSafe(generationId, nonce) {
+      if (waits && !(await waits.isSafe(generationId, nonce))) return false;
+      return !isCluster(redis) || isServedAsBefore();
+    },
 
     sent(post) {
       forgetOld();
@@ -213,6 +262,7 @@ export async function openLedger(
     close() {
       redis.off('close', onClose);
       redis.off('ready', onReady);
+      if (timer) clearInterval(timer);
       waits?.close();
     },
   };

@@ -6,7 +6,7 @@
  * Bounded: at most `MAX_KINDS` kinds at a time (further ones count among all together), each at most a few hundred
  * fields, gone a week after its last task.
  */
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../redis.js';
 import type { Keys } from './keys.js';
 import { HALF_LIFE_AT_LEAST_MS, HALF_LIFE_AT_MOST_MS, HALF_LIFE_LESSONS, type Lesson } from './lesson.js';
 import type { GenerationRequest } from './request.js';
@@ -76,7 +76,7 @@ export interface Durations {
 }
 
 export interface DurationsDeps {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly keys: Keys;
   readonly now: () => number;
   /** Reading failed: the schedule goes on with what it knew. */

@@ -2,7 +2,7 @@
  * The event stream as apps see it: one entry per transition (and per progress or alarm), readable from any cursor that
  * the bounded stream still holds.
  */
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../redis.js';
 import type { State } from './states.js';
 
 const BLOCK_MS = 5000;
@@ -55,7 +55,7 @@ export function isCursor(text: string): boolean {
  * blocks; it is disconnected at the end, also when the consumer stops early.
  */
 export async function* readEvents(
-  reader: Redis,
+  reader: RedisConnection,
   eventsKey: string,
   { generationId, tenant, cursor, signal }: EventFilter,
 ): AsyncGenerator<GenerationEvent, void, void> {

@@ -3,7 +3,7 @@
  * A waiter that is woken looks at the record itself; an event that the bounded stream has dropped already costs only
  * time, since every waiter also looks by itself now and then.
  */
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../redis.js';
 
 const BLOCK_MS = 5000;
 const LOOK_AGAIN_MS = 15_000;
@@ -20,13 +20,16 @@ export interface FinishWatch {
   close(): Promise<void>;
 }
 
-export function createFinishWatch(eventsKey: string, openReader: () => Promise<Redis>): FinishWatch {
+export function createFinishWatch(
+  eventsKey: string,
+  openReader: () => Promise<RedisConnection>,
+): FinishWatch {
   const waiters = new Map<string, Set<() => void>>();
-  let reader: Promise<Redis> | null = null;
+  let reader: Promise<RedisConnection> | null = null;
   let reading: Promise<void> | null = null;
   let lastId = '';
 
-  async function read(redis: Redis): Promise<void> {
+  async function read(redis: RedisConnection): Promise<void> {
     try {
       while (waiters.size > 0) {
         const replies = await redis.xread(

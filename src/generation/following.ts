@@ -8,7 +8,7 @@
  *   kind         which tasks it is measured by         hints       how many callbacks said that it may be over
  *   hintedAt     when the last of them came
  */
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../redis.js';
 import type { Keys } from './keys.js';
 import type { FieldPatch } from './record.js';
 import type { ProgressMark } from './schedule.js';
@@ -127,7 +127,7 @@ export function createFollowing({
   keys,
   now,
 }: {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly keys: Keys;
   readonly now: () => number;
 }): Following {

@@ -4,7 +4,7 @@
  * only. Ids are UUIDv7 and sort by their creation (RFC 9562, 5.7), which makes cursors stable: one that a generation
  * has passed is never met again.
  */
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../redis.js';
 import type { Keys } from './keys.js';
 import { STATES, type State } from './states.js';
 
@@ -34,7 +34,7 @@ export function firstIdAt(at: number): string {
 }
 
 /** One page; the states are read at one moment, so that no generation is missed or met twice on its way between two. */
-export async function listPage(redis: Redis, keys: Keys, listing: Listing): Promise<ListPage> {
+export async function listPage(redis: RedisConnection, keys: Keys, listing: Listing): Promise<ListPage> {
   const { state, tenant, createdAfter, createdBefore, before, limit } = listing;
   const upper = [before, createdBefore === undefined ? undefined : firstIdAt(createdBefore)]
     .filter((bound) => bound !== undefined)

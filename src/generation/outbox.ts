@@ -6,7 +6,7 @@
  * Per generation one hash of what is due and one of what is dead. A field is the number of the notification, or
  * `progress`, of which only the newest is kept; `<field>.tries` beside it says how its delivery has gone so far.
  */
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../redis.js';
 import type { Keys } from './keys.js';
 import { readRecord, toGeneration, type Generation } from './record.js';
 
@@ -114,7 +114,7 @@ export interface Outbox {
 }
 
 export interface OutboxDeps {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly keys: Keys;
   readonly now: () => number;
 }

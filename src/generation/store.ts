@@ -5,7 +5,7 @@
  * - a transition happens only from the state it was decided in, and only where the table of states allows it;
  * - an idempotency key is held as long as its generation is unfinished, and `idempotencyTtlMs` beyond.
  */
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../redis.js';
 import type { RawAnswer } from '../provider/outcomes.js';
 import { LINE } from '../limits/line-script.js';
 import { SPEND, type Bill } from '../limits/spend-script.js';
@@ -237,7 +237,7 @@ export interface Store {
 }
 
 export interface StoreDeps {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly prefix: string;
   readonly idempotencyTtlMs: number;
   readonly now: () => number;

@@ -7,6 +7,7 @@
 import { serve, type ServerType } from '@hono/node-server';
 import type { AddressInfo } from 'node:net';
 import type { Hub } from '../hub.js';
+import { duplicatePatiently } from '../redis.js';
 import { createReelhaulOn } from '../reelhaul.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { createApi } from './api.js';
@@ -29,7 +30,7 @@ export async function startServer(
 ): Promise<RunningServer> {
   const { config, log, redis } = hub;
   const openReader = async () => {
-    const reader = redis.duplicate({ maxRetriesPerRequest: null, enableOfflineQueue: true });
+    const reader = duplicatePatiently(redis);
     reader.on('error', () => {});
     return reader;
   };

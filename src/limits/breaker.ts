@@ -5,7 +5,7 @@
  *
  * Probes come after 1, 2, 4 … seconds, at most `probeMs` apart.
  */
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../redis.js';
 
 export type Call = 'submit' | 'poll';
 
@@ -65,7 +65,7 @@ export interface Breaker {
 }
 
 export interface BreakerDeps {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly prefix: string;
   /** Failures in a row that open it. */
   readonly failures: number;

@@ -9,7 +9,7 @@
  *
  * Time is that of the Redis server: a worker whose clock jumps changes nothing here. All is O(log n) per generation.
  */
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../redis.js';
 import { LINE } from './line-script.js';
 
 /** Jobs that wait for a worker: enough to keep all busy, and few enough that a newcomer is never far behind them. */
@@ -322,7 +322,7 @@ export interface Line {
 }
 
 export interface LineDeps {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly prefix: string;
   readonly refusedProbeMs: number;
   readonly breakerProbeMs: number;

@@ -5,12 +5,12 @@
  * last few seconds of its counting along; the states themselves are counted from the indexes and are always right.
  */
 import { setTimeout as wait } from 'node:timers/promises';
-import type { Redis } from 'ioredis';
 import type { Keys } from '../generation/keys.js';
 import type { Move, Moves } from '../generation/moves.js';
 import type { Assets, Failure } from '../generation/record.js';
 import type { State } from '../generation/states.js';
 import { since } from '../generation/trail.js';
+import type { RedisConnection } from '../redis.js';
 
 const FLUSH_MS = 2000;
 const CLOSE_MS = 1000;
@@ -95,7 +95,7 @@ function countMove(counts: Counts, move: Move): void {
 }
 
 export interface FiguresDeps {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly keys: Keys;
   readonly moves: Moves;
   readonly onError: (error: unknown) => void;
@@ -182,7 +182,7 @@ function readSlot(startAt: number, hash: Readonly<Record<string, string>>): Slot
 
 /** The newest `count` minutes or hours, oldest first; the last one is still being counted. */
 export async function readFigures(
-  { redis, keys }: { readonly redis: Redis; readonly keys: Keys },
+  { redis, keys }: { readonly redis: RedisConnection; readonly keys: Keys },
   span: Span,
   count: number,
   now: number,

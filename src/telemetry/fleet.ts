@@ -2,12 +2,12 @@
  * What the whole fleet has to do and how Redis is, read when somebody asks: one round trip, and within a second the same
  * answer. While Redis does not answer it says so within a deadline, and asks no second time on top of the first.
  */
-import type { Redis } from 'ioredis';
 import type { Outbox } from '../generation/outbox.js';
 import { STATES, type State } from '../generation/states.js';
 import type { Store } from '../generation/store.js';
 import type { Line, LineCounts } from '../limits/line.js';
 import type { Backlog, Queues } from '../queues.js';
+import { mastersOf, type RedisConnection } from '../redis.js';
 import type { Standing } from '../standing.js';
 import type { RunName } from '../work.js';
 
@@ -28,6 +28,7 @@ export interface FleetFigures {
   /** When the last sweep ended, epoch ms; null when there was none. */
   readonly sweptAt: number | null;
   readonly pingMs: number;
+  /** Of a Cluster: of the master that uses most. */
   readonly usedBytes: number;
   /** 0: no limit. */
   readonly maxBytes: number;
@@ -39,7 +40,7 @@ export interface Fleet {
 }
 
 export interface FleetDeps {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly store: Store;
   readonly outbox: Outbox;
   readonly queues: Queues;
@@ -66,6 +67,11 @@ function withLine(submit: Backlog, { inLine, scheduled, inFlight, maxInFlight }:
   return { ...submit, due: submit.due + Math.min(inLine, room), delayed: submit.delayed + scheduled };
 }
 
+function readMemory(info: string): Pick<FleetFigures, 'usedBytes' | 'maxBytes'> {
+  const bytes = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0);
+  return { usedBytes: bytes('used_memory'), maxBytes: bytes('maxmemory') };
+}
+
 export function createFleet({ redis, store, outbox, queues, standing, line, now }: FleetDeps): Fleet {
   let latest: { readonly figures: FleetFigures; readonly at: number } | null = null;
   let asking: Promise<FleetFigures> | null = null;
@@ -82,9 +88,9 @@ export function createFleet({ redis, store, outbox, queues, standing, line, now 
       outbox.countDead(),
       standing.isRefused(),
       redis.get(store.keys.swept),
-      redis.info('memory'),
+      Promise.all(mastersOf(redis).map((server) => server.info('memory'))),
     ]);
-    const bytes = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(memory)?.[1] ?? 0);
+    const [fullest] = memory.map(readMemory).sort((a, b) => b.usedBytes - a.usedBytes);
     return {
       generations: generations as Record<State, number>,
       backlog: { ...backlog, submit: withLine(backlog.submit, waiting) },
@@ -94,8 +100,8 @@ export function createFleet({ redis, store, outbox, queues, standing, line, now 
       refused,
       sweptAt: sweptAt === null ? null : Number(sweptAt),
       pingMs,
-      usedBytes: bytes('used_memory'),
-      maxBytes: bytes('maxmemory'),
+      usedBytes: fullest?.usedBytes ?? 0,
+      maxBytes: fullest?.maxBytes ?? 0,
     };
   }
 

@@ -7,7 +7,7 @@
  *
  * Each answer is a list of reasons why not; empty means yes.
  */
-import type { Redis } from 'ioredis';
+import type { RedisConnection } from '../redis.js';
 import type { RunName, Vitals } from '../work.js';
 import { ANSWER_WITHIN_MS, within, type Fleet } from './fleet.js';
 
@@ -25,7 +25,7 @@ export interface Health {
 }
 
 export interface HealthDeps {
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   readonly prefix: string;
   readonly fleet: Fleet;
   /** How the runners of this process are: empty when it only serves, null while they are being started. */

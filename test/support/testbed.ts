@@ -47,12 +47,15 @@ export interface TestbedOptions {
   readonly simulator?: SimulatorOptions;
   readonly environment?: Readonly<Record<string, string>>;
   readonly redisUrl?: string;
+  /** Nodes of a Cluster, as REDIS_CLUSTER_NODES takes them, instead of one server. What a test leaves goes with it. */
+  readonly cluster?: string;
 }
 
 export interface Testbed {
   readonly prefix: string;
   readonly environment: Readonly<Record<string, string>>;
   readonly config: Config;
+  /** A connection of the test's own; of a Cluster: to its first node. */
   readonly redis: Redis;
   readonly simulator: Simulator;
   readonly reelhaul: Reelhaul;
@@ -83,7 +86,7 @@ const QUICK = {
 };
 
 export async function createTestbed(options: TestbedOptions = {}): Promise<Testbed> {
-  const url = options.redisUrl ?? redisUrl();
+  const url = options.cluster ? `redis://${options.cluster.split(',')[0]}` : (options.redisUrl ?? redisUrl());
   const prefix = `{test-${randomUUID()}}`;
   const simulator = await startSimulator({ taskDurationMs: 50, ...options.simulator });
   const archive = await mkdtemp(join(tmpdir(), 'reelhaul-test-'));
@@ -92,6 +95,7 @@ export async function createTestbed(options: TestbedOptions = {}): Promise<Testb
     COMETAPI_KEY: 'test-key-0123456789',
     COMETAPI_BASE_URL: simulator.url,
     REDIS_URL: url,
+    REDIS_CLUSTER_NODES: options.cluster ?? '',
     REDIS_PREFIX: prefix,
     STORAGE_URL: `file:${archive}`,
     ARCHIVE_ALLOW_HOSTS: '127.0.0.1,localhost',
@@ -157,8 +161,10 @@ export async function createTestbed(options: TestbedOptions = {}): Promise<Testb
       await Promise.all([...running].map((workers) => workers.close()));
       await reelhaul.close();
       await simulator.close();
-      await removeKeys(redis, prefix);
-      await redis.quit();
+      if (!options.cluster) {
+        await removeKeys(redis, prefix);
+        await redis.quit();
+      } else redis.disconnect();
       await rm(archive, { recursive: true, force: true });
     },
   };

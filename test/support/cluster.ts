@@ -1,0 +1,143 @@
+/** A Redis Cluster of one's own: three masters, real processes on free loopback ports, quick to fail over. */
+import type { Redis } from 'ioredis';
+import { freePort, launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
+import { ask } from './sentinel.js';
+import { until } from './until.js';
+
+const SLOTS = 16_384;
+const MASTERS = 3;
+/** A master that is silent for so long is replaced by its replica. */
+const NODE_TIMEOUT_MS = 1000;
+
+interface Node {
+  readonly server: LaunchedRedis;
+  readonly busPort: number;
+}
+
+export interface TestCluster {
+  /** `host:port` entries, as REDIS_CLUSTER_NODES takes them. */
+  readonly nodes: string;
+  readonly masters: readonly LaunchedRedis[];
+  /** The master that serves this key now. */
+  ownerOf(key: string): Promise<LaunchedRedis>;
+  /** Starts a replica of that master and waits until it has caught up and all know of it. */
+  addReplica(master: LaunchedRedis): Promise<LaunchedRedis>;
+  /** Moves the slot of this key to another master, key by key, while whoever uses it goes on. */
+  moveSlot(key: string, to: LaunchedRedis): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export async function launchCluster(extraArguments: readonly string[] = []): Promise<TestCluster> {
+  const nodes: Node[] = [];
+
+  async function launchNode(): Promise<Node> {
+    const busPort = await freePort();
+    const server = await launchRedis([
+      ...['--cluster-enabled', 'yes', '--cluster-port', String(busPort)],
+      ...['--cluster-node-timeout', String(NODE_TIMEOUT_MS), '--repl-diskless-sync-delay', '0'],
+      ...extraArguments,
+    ]);
+    const node = { server, busPort };
+    nodes.push(node);
+    return node;
+  }
+
+  const tell = async <T>({ port }: LaunchedRedis, question: (redis: Redis) => Promise<T>): Promise<T> => {
+    const answer = await ask(port, question);
+    if (answer === null) throw new Error(`the node at ${port} did not answer`);
+    return answer;
+  };
+  const idOf = (server: LaunchedRedis) =>
+    tell(server, (redis) => redis.call('CLUSTER', 'MYID') as Promise<string>);
+  const alive = async (): Promise<LaunchedRedis[]> => {
+    const answers = await Promise.all(nodes.map(({ server }) => ask(server.port, (redis) => redis.ping())));
+    return nodes.flatMap(({ server }, i) => (answers[i] === 'PONG' ? [server] : []));
+  };
+  /** All that are alive know all there ever were, and every slot is served. */
+  const settled = () =>
+    until(async () => {
+      const infos = await Promise.all(
+        (await alive()).map(({ port }) =>
+          ask(port, (redis) => redis.call('CLUSTER', 'INFO') as Promise<string>),
+        ),
+      );
+      return infos.every(
+        (info) =>
+          info?.includes('cluster_state:ok') && info.includes(`cluster_known_nodes:${nodes.length}\r`),
+      );
+    }, 'the nodes of the Cluster to know each other');
+  const meet = async ({ server, busPort }: Node) => {
+    const [known] = await alive();
+    await tell(known!, (redis) =>
+      redis.call('CLUSTER', 'MEET', '127.0.0.1', String(server.port), String(busPort)),
+    );
+  };
+
+  await Promise.all(Array.from({ length: MASTERS }, launchNode));
+  const masters = nodes.map(({ server }) => server);
+  for (const [i, { server }] of nodes.entries()) {
+    const from = Math.floor((i * SLOTS) / MASTERS);
+    const until = Math.floor(((i + 1) * SLOTS) / MASTERS) - 1;
+    await tell(server, (redis) => redis.call('CLUSTER', 'ADDSLOTSRANGE', String(from), String(until)));
+    await tell(server, (redis) => redis.call('CLUSTER', 'SET-CONFIG-EPOCH', String(i + 1)));
+  }
+  for (const node of nodes.slice(1)) await meet(node);
+  await settled();
+
+  async function slotAndOwner(key: string): Promise<{ slot: number; owner: LaunchedRedis }> {
+    const [server] = await alive();
+    const { slot, ranges } = await tell(server!, async (redis) => ({
+      slot: (await redis.call('CLUSTER', 'KEYSLOT', key)) as number,
+      ranges: (await redis.call('CLUSTER', 'SLOTS')) as [number, number, [string, number]][],
+    }));
+    const [, , [, port] = ['', 0]] = ranges.find(([from, to]) => from <= slot && slot <= to) ?? [];
+    return { slot, owner: nodes.find((node) => node.server.port === port)!.server };
+  }
+
+  return {
+    nodes: masters.map(({ port }) => `127.0.0.1:${port}`).join(','),
+    masters,
+    ownerOf: async (key) => (await slotAndOwner(key)).owner,
+
+    async addReplica(master) {
+      const node = await launchNode();
+      await meet(node);
+      await settled();
+      const id = await idOf(master);
+      await tell(node.server, (redis) => redis.call('CLUSTER', 'REPLICATE', id));
+      await until(
+        () =>
+          ask(node.server.port, async (redis) =>
+            (await redis.info('replication')).includes('link_status:up'),
+          ),
+        'the replica to follow its master',
+      );
+      const listed = (port: number) =>
+        ask(port, async (redis) => ((await redis.call('CLUSTER', 'REPLICAS', id)) as string[]).length > 0);
+      for (const { port } of await alive()) await until(() => listed(port), 'the nodes to know the replica');
+      return node.server;
+    },
+
+    async moveSlot(key, to) {
+      const { slot, owner } = await slotAndOwner(key);
+      const [from, target] = await Promise.all([idOf(owner), idOf(to)]);
+      const set = (server: LaunchedRedis, ...how: string[]) =>
+        tell(server, (redis) => redis.call('CLUSTER', 'SETSLOT', String(slot), ...how));
+      await set(to, 'IMPORTING', from);
+      await set(owner, 'MIGRATING', target);
+      await tell(owner, async (redis) => {
+        for (;;) {
+          const keys = (await redis.call('CLUSTER', 'GETKEYSINSLOT', String(slot), '5')) as string[];
+          if (keys.length === 0) return true;
+          await redis.call('MIGRATE', '127.0.0.1', String(to.port), '', '0', '5000', 'KEYS', ...keys);
+        }
+      });
+      for (const server of [to, owner, ...(await alive())]) await set(server, 'NODE', target);
+    },
+
+    async stop() {
+      await Promise.all(nodes.map(({ server }) => server.kill()));
+      await Promise.all(nodes.map(({ server }) => server.stop()));
+    },
+  };
+}
