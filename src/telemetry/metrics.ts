@@ -150,19 +150,15 @@ export function createMetrics(): Metrics {
   const ping = gauge('redis_ping_seconds', 'How long Redis took to answer.');
   const memoryUsed = gauge('redis_memory_used_bytes', 'Memory that Redis uses.');
   const memoryMax = gauge('redis_memory_max_bytes', 'Its maxmemory; 0: no limit.');
-  const ofFleet = [
-    ...[generations, jobsDue, jobsDelayed, jobsActive, paused],
-    ...[owed, dead, refused, sweptAt, ping, memoryUsed, memoryMax],
-  ];
+  const labelled = [generations, jobsDue, jobsDelayed, jobsActive, paused];
+  const single = [owed, dead, refused, sweptAt, ping, memoryUsed, memoryMax];
 
   function show(figures: FleetFigures | null): void {
     redisUp.set(figures === null ? 0 : 1);
     if (figures === null) {
       // Nothing is known: a last value would look like news.
-      for (const one of ofFleet) {
-        one.reset();
-        one.remove();
-      }
+      for (const one of labelled) one.reset();
+      for (const one of single) one.remove();
       return;
     }
     for (const [state, n] of Object.entries(figures.generations)) generations.set({ state }, n);
