@@ -36,8 +36,9 @@ const SUBMITTED_EVERY_S = 4;
 function normal(dice: () => number): number {
   return Math.sqrt(-2 * Math.log(1 - dice())) * Math.cos(2 * Math.PI * dice());
 }
-const logNormal = (dice: () => number, medianS: number, sigma: number) =>
-  medianS * Math.exp(sigma * normal(dice));
+/** A duration; the median's unit is the result's. */
+export const logNormal = (dice: () => number, median: number, sigma: number) =>
+  median * Math.exp(sigma * normal(dice));
 
 /** A twentieth of a task is queue, unless the queue is the subject. */
 const QUEUED_SHARE = 0.05;

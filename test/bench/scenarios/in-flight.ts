@@ -1,0 +1,41 @@
+/** Many at once for 20 s each: what waiting costs, in CPU and in memory. */
+import type { Contestant } from '../contestant.js';
+import { countRedis } from '../redis-meter.js';
+import { drain, onRig, prompts, SETTINGS, until, warmUp, type Scenario } from '../scenario.js';
+import { detectionDelays } from '../simulator/wire.js';
+import { quantile } from '../figures.js';
+
+const TASKS_OF_20_S = () => 'duration=20s';
+
+export function inFlight(contestants: readonly Contestant[], scale: number): Scenario {
+  const count = Math.round(5000 * scale);
+  return {
+    name: 'in-flight',
+    about: `${count.toLocaleString('en')} at once for 20 s, after 100 such tasks.`,
+    subjects: contestants.map((contestant) => ({
+      name: contestant.name,
+      measure: () =>
+        onRig(contestant, SETTINGS, async (rig, contest) => {
+          await warmUp(contest, 100, TASKS_OF_20_S);
+          const empty = await countRedis(rig.client);
+          const figures = await drain(rig, contest, prompts('many', count, TASKS_OF_20_S), async () => {
+            await until('all to be accepted', async () => {
+              const { tasks } = await rig.simulator.ask('totals', 'totals');
+              return tasks >= count + 100;
+            });
+            const full = await countRedis(rig.client);
+            return { 'memory in flight': (full.dataBytes - empty.dataBytes) / count };
+          });
+          const { tasks } = await rig.simulator.ask('tasks', 'tasks');
+          const delays = detectionDelays(tasks.slice(100));
+          const after = await countRedis(rig.client);
+          return {
+            ...figures,
+            'memory finished': (after.dataBytes - empty.dataBytes) / count,
+            'delay p50': quantile(delays, 0.5) / 1000,
+            'delay p95': quantile(delays, 0.95) / 1000,
+          };
+        }),
+    })),
+  };
+}

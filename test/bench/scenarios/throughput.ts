@@ -1,0 +1,22 @@
+/** Tasks that are done at the first poll: what a generation costs at the least. Beside all yardsticks. */
+import type { Contestant } from '../contestant.js';
+import { drain, onRig, prompts, SETTINGS, warmUp, type Scenario } from '../scenario.js';
+
+const settings = { ...SETTINGS, firstPollMs: 1000 };
+const DONE_SOON = () => 'duration=500ms';
+
+export function throughput(contestants: readonly Contestant[], scale: number): Scenario {
+  const count = Math.round(3000 * scale);
+  return {
+    name: 'throughput',
+    about: `${count.toLocaleString('en')} generations, done at the first poll.`,
+    subjects: contestants.map((contestant) => ({
+      name: contestant.name,
+      measure: () =>
+        onRig(contestant, settings, async (rig, contest) => {
+          await warmUp(contest, 200, DONE_SOON);
+          return drain(rig, contest, prompts('fast', count, DONE_SOON));
+        }),
+    })),
+  };
+}
