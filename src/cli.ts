@@ -17,6 +17,7 @@ import type { Notification } from './generation/outbox.js';
 import type { Generation } from './generation/record.js';
 import type { GenerationRequestInput } from './generation/request.js';
 import { isTerminal, STAGES, STATES, type Stage, type State } from './generation/states.js';
+import { describeLimits, describeSpend } from './limits/describe.js';
 import { createReelhaul } from './producer.js';
 import type { EnqueueItem, Reelhaul } from './reelhaul.js';
 import type { Hub } from './hub.js';
@@ -412,6 +413,40 @@ program
             : { giveUp: true as const };
       return withLibrary(async (reelhaul) => show(await reelhaul.decide(id, decision), flags.json === true));
     },
+  );
+
+program
+  .command('limits')
+  .description('caps, rates, and what is held against key and provider')
+  .option('--json', 'one line of JSON')
+  .action(({ json }: { json?: boolean }) =>
+    withLibrary(async (reelhaul) => {
+      const limits = await reelhaul.limits();
+      print(json ? JSON.stringify(limits) : describeLimits(limits));
+    }),
+  );
+
+program
+  .command('resume')
+  .description('key and provider are well again: nobody waits for a probe, a 429 or the next budget')
+  .action(() =>
+    withLibrary(async (reelhaul) => {
+      await reelhaul.resume();
+      print(describeLimits(await reelhaul.limits()));
+    }),
+  );
+
+program
+  .command('spend')
+  .description('what was spent on a day, by tenant')
+  .option('--day <YYYY-MM-DD>', 'UTC; default: today')
+  .option('--tenant <name>', 'only of this tenant')
+  .option('--json', 'one line of JSON')
+  .action(({ json, ...query }: { day?: string; tenant?: string; json?: boolean }) =>
+    withLibrary(async (reelhaul) => {
+      const spend = await reelhaul.spend(query);
+      print(json ? JSON.stringify(spend) : describeSpend(spend));
+    }),
   );
 
 program

@@ -6,9 +6,11 @@ export type {
   Decision,
   EnqueueItem,
   EnqueueResult,
+  LimitsOverview,
   ListQuery,
   Page,
   Reelhaul,
+  Spend,
   WaitOptions,
 } from './reelhaul.js';
 export type { EventFilter, GenerationEvent } from './generation/events.js';

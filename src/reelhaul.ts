@@ -6,6 +6,8 @@ import { cancel, decide, retry, type CancelResult, type Decision } from './decis
 import { enqueue, enqueueMany, type EnqueueItem, type EnqueueResult } from './enqueue.js';
 import { InvalidInputError, StateConflictError, WaitTimeoutError } from './errors.js';
 import { isCursor, readEvents, type EventFilter, type GenerationEvent } from './generation/events.js';
+import { readLimits, resume, type LimitsOverview } from './limits/overview.js';
+import { readSpend, type Spend } from './limits/spend.js';
 import { createFinishWatch } from './generation/finishes.js';
 import type { EnqueueOptionsInput } from './generation/options.js';
 import { withoutContent, type Notification } from './generation/outbox.js';
@@ -22,6 +24,8 @@ import type { Storage } from './storage/storage.js';
 
 export type { CancelResult, Decision } from './decisions.js';
 export type { EnqueueItem, EnqueueResult } from './enqueue.js';
+export type { LimitsOverview } from './limits/overview.js';
+export type { Spend } from './limits/spend.js';
 
 const MAX_PAGE = 500;
 const DEFAULT_LINK_SECONDS = 3600;
@@ -116,6 +120,15 @@ export interface Reelhaul {
    * @returns how many. @throws NotFoundError
    */
   retryNotification(generationId: string): Promise<number>;
+  /** Caps, rates, and what is held against key and provider, as they stand. */
+  limits(): Promise<LimitsOverview>;
+  /** Says that key and provider are well again: nobody waits for a probe, a 429 or tomorrow's budget any longer. */
+  resume(): Promise<void>;
+  /**
+   * What was spent on a day (UTC, `YYYY-MM-DD`; default: today), by tenant.
+   * @throws InvalidInputError for a day that is none
+   */
+  spend(query?: { day?: string; tenant?: string }): Promise<Spend>;
   /** How many generations are in each of these states. */
   count(states: readonly State[]): Promise<Record<string, number>>;
   close(): Promise<void>;
@@ -252,6 +265,21 @@ export function createReelhaulOn(
       const moved = await outbox.redrive(generationId);
       if (moved > 0) await hastenNotification(hub, generationId);
       return moved;
+    },
+
+    limits: () => readLimits(hub),
+
+    resume: () => resume(hub),
+
+    async spend({ day, tenant } = {}) {
+      const dayAt = day === undefined ? now() : Date.parse(`${day}T00:00:00Z`);
+      if (day !== undefined && (!/^\d{4}-\d{2}-\d{2}$/.test(day) || Number.isNaN(dayAt))) {
+        const message = `expected a day such as 2026-01-31, got ${JSON.stringify(day.slice(0, 40))}`;
+        throw new InvalidInputError('The spend cannot be read', [{ path: 'day', message }]);
+      }
+      const inForce = await hub.line.inForce();
+      const of = { dayAt, ...(tenant === undefined ? {} : { tenant }) };
+      return readSpend(hub.redis, config.REDIS_PREFIX, inForce, of);
     },
 
     count: (states) => store.countByState(states),

@@ -183,6 +183,10 @@ function keepDispatching({ config, line, dispatch }: Context): Promise<() => Pro
     line.publish({
       maxInFlight: config.MAX_IN_FLIGHT,
       tenantMaxInFlight: config.MAX_IN_FLIGHT_PER_TENANT,
+      rateMax: config.PROVIDER_RATE_MAX,
+      rateWindowMs: config.PROVIDER_RATE_WINDOW_MS,
+      budgetPerDay: config.BUDGET_PER_DAY,
+      tenantBudgetPerDay: config.BUDGET_PER_TENANT_PER_DAY,
       tenants: config.TENANTS,
     }),
   );

@@ -9,6 +9,7 @@ import { createAssetRoutes, createLinkRoutes } from './assets.js';
 import { PAGE_POLICY, renderDocs } from './docs-page.js';
 import { createEventRoutes } from './events.js';
 import { createGenerationRoutes } from './generations.js';
+import { createLimitRoutes } from './limits.js';
 import { createNotificationRoutes } from './notifications.js';
 import { createOpenApiDocument, type OpenApiDocument } from './openapi.js';
 import { answerProblem, describeError, HttpError } from './problems.js';
@@ -66,6 +67,7 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
   app.route('/', createLinkRoutes(hub, openedStorage));
   app.route('/v1', events.routes);
   app.route('/v1', createNotificationRoutes(reelhaul));
+  app.route('/v1', createLimitRoutes(reelhaul));
 
   app.notFound((c) => {
     const allowed = methodsOf(document, c.req.path);

@@ -277,6 +277,33 @@ function paths(): OpenApiDocument['paths'] {
         responses: { '200': answers('How many.', ref('Retried')), ...problems(404) },
       },
     },
+    '/v1/limits': {
+      get: {
+        operationId: 'limits',
+        summary: 'Caps, rates, and what is held against key and provider',
+        tags: ['limits'],
+        parameters: [],
+        responses: { '200': answers('As they stand.', ref('Limits')), ...problems() },
+      },
+    },
+    '/v1/limits/resume': {
+      post: {
+        operationId: 'resume',
+        summary: 'Key and provider are well again: nobody waits for a probe, a 429 or the next budget',
+        tags: ['limits'],
+        parameters: [],
+        responses: { '200': answers('As they stand now.', ref('Limits')), ...problems() },
+      },
+    },
+    '/v1/spend': {
+      get: {
+        operationId: 'spend',
+        summary: 'What was spent on a day, by tenant',
+        tags: ['limits'],
+        parameters: queryOf(wire.spendQuerySchema),
+        responses: { '200': answers('The spend.', ref('Spend')), ...problems(422) },
+      },
+    },
     '/v1/notifications/dead': {
       get: {
         operationId: 'deadNotifications',
@@ -312,6 +339,7 @@ export function createOpenApiDocument(): OpenApiDocument {
       { name: 'files', description: 'Finished files' },
       { name: 'events', description: 'What happens, as it happens' },
       { name: 'notifications', description: 'What apps are told' },
+      { name: 'limits', description: 'What the key may do, and what it has spent' },
     ],
     paths: paths(),
     components: {
@@ -334,6 +362,8 @@ export function createOpenApiDocument(): OpenApiDocument {
         Notifications: schemaOf(wire.notificationsSchema),
         DeadNotifications: schemaOf(wire.deadNotificationsSchema),
         Retried: schemaOf(wire.retriedSchema),
+        Limits: schemaOf(wire.limitsSchema),
+        Spend: schemaOf(wire.spendSchema),
         Problem: schemaOf(wire.problemSchema),
       },
       securitySchemes: {

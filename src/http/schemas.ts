@@ -50,6 +50,63 @@ export const generationSchema = z.object({
   deadlineAt: instant.nullable(),
 });
 
+const count = z.int().min(0);
+const breakerSchema = z.object({
+  openAt: instant.nullable().describe('since when calls are stopped'),
+  probes: count,
+  probeAt: instant.nullable(),
+});
+const limit = z.number().nullable().describe('null: no limit');
+
+export const limitsSchema = z.object({
+  inFlight: count.describe('what lives at the provider, or may, or is about to'),
+  maxInFlight: limit,
+  inLine: count.describe('queued, without a job yet'),
+  ready: count.describe('queued, with a job'),
+  scheduled: count.describe('queued, and waiting for their time'),
+  overBudget: count.describe('of those, waiting for the next day’s budget'),
+  tenantsInLine: count,
+  tenantsCapped: count,
+  published: z.boolean().describe('a worker has written the limits'),
+  inForce: z
+    .object({
+      maxInFlight: limit,
+      tenantMaxInFlight: limit,
+      rateMax: limit,
+      rateWindowMs: z.number(),
+      budgetPerDay: limit,
+      tenantBudgetPerDay: limit,
+      tenants: z.record(
+        z.string(),
+        z.object({
+          weight: z.number().optional(),
+          maxInFlight: z.number().optional(),
+          budgetPerDay: z.number().optional(),
+        }),
+      ),
+    })
+    .nullable(),
+  refused: z.boolean().describe('the provider refuses the key or its quota'),
+  holdMs: z.object({ submit: z.number(), poll: z.number() }),
+  slowedTo: z.number().nullable().describe('calls per second after a 429'),
+  breaker: z.object({ submit: breakerSchema, poll: breakerSchema }),
+});
+
+const spent = {
+  charged: z.number().describe('billed, in the currency of PRICES'),
+  possible: z.number().describe('may have been billed'),
+  budget: limit,
+};
+export const spendSchema = z.object({
+  day: z.string().describe('UTC'),
+  ...spent,
+  tenants: z.array(z.object({ tenant: z.string(), ...spent })),
+});
+export const spendQuerySchema = z.strictObject({
+  day: z.iso.date().optional().describe('UTC; default: today'),
+  tenant: z.string().min(1).max(128).optional(),
+});
+
 export const problemSchema = z.object({
   type: z.string(),
   title: z.string(),

@@ -238,12 +238,17 @@ return {
 }
 `;
 
-/** PUBLISH. KEYS 1 limits · 2 limits of tenants · ARGV 1 prefix · 2 window · 3 most · 4 most per tenant · tenant, limits … */
+/**
+ * PUBLISH. KEYS 1 limits · 2 limits of tenants
+ * ARGV 1 window · 2 most · 3 most per tenant · 4 all settings as JSON · tenant, limits …
+ * Returns 1 when these settings are others than before.
+ */
 const PUBLISH = `
-redis.call('HSET', KEYS[1], 'window', ARGV[2], 'maxInFlight', ARGV[3], 'tenantMaxInFlight', ARGV[4])
+local before = redis.call('HGET', KEYS[1], 'inForce')
+redis.call('HSET', KEYS[1], 'window', ARGV[1], 'maxInFlight', ARGV[2], 'tenantMaxInFlight', ARGV[3], 'inForce', ARGV[4])
 redis.call('DEL', KEYS[2])
 for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
-return 1
+return before == ARGV[4] and 0 or 1
 `;
 
 /** What a tenant may do; what is left out is as for everybody. */
@@ -251,12 +256,20 @@ export interface TenantLimits {
   /** Its share of the turns; default 1. */
   readonly weight?: number | undefined;
   readonly maxInFlight?: number | undefined;
+  readonly budgetPerDay?: number | undefined;
 }
 
-export interface LineLimits {
-  /** Generations at the provider at once, over all replicas; null: as many as come. */
+/** The limits of all workers, as the one that started last has them. Null: no limit. */
+export interface InForce {
+  /** Generations at the provider at once, over all replicas. */
   readonly maxInFlight: number | null;
   readonly tenantMaxInFlight: number | null;
+  /** Calls of the provider per window, submits and polls together. */
+  readonly rateMax: number | null;
+  readonly rateWindowMs: number;
+  /** In the currency of the price table, per day (UTC). */
+  readonly budgetPerDay: number | null;
+  readonly tenantBudgetPerDay: number | null;
   readonly tenants: Readonly<Record<string, TenantLimits>>;
 }
 
@@ -294,8 +307,10 @@ export interface LetIn {
 }
 
 export interface Line {
-  /** Writes the limits for all processes; the last worker that starts is right. */
-  publish(limits: LineLimits): Promise<void>;
+  /** Writes the limits for all processes; the last worker that starts is right. Who waits for a budget tries again. */
+  publish(limits: InForce): Promise<void>;
+  /** Null before any worker has written them. */
+  inForce(): Promise<InForce | null>;
   /**
    * Whoever is next. `freed`: the tenant that freed a slot; 'all' looks at every tenant that waits for one.
    * @returns null when no worker has published the limits yet.
@@ -349,21 +364,38 @@ export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: Li
   const scripts = redis as unknown as Scripts;
   const limitsKey = `${prefix}:limits`;
 
+  async function wakeOverBudget(): Promise<number> {
+    for (let woken = 0; ;) {
+      const n = await scripts.reelhaulWake(`${prefix}:over-budget`, `${prefix}:scheduled`);
+      woken += n;
+      if (n < PAGE) return woken;
+    }
+  }
+
   return {
-    async publish({ maxInFlight, tenantMaxInFlight, tenants }) {
+    wakeOverBudget,
+
+    async inForce() {
+      const text = await redis.hget(limitsKey, 'inForce');
+      return text === null ? null : (JSON.parse(text) as InForce);
+    },
+
+    async publish(limits) {
+      const { maxInFlight, tenantMaxInFlight, tenants } = limits;
       const own = Object.entries(tenants).flatMap(([tenant, limits]) => [
         tenant,
         `${limits.weight ?? 1} ${limits.maxInFlight ?? '-'}`,
       ]);
-      await scripts.reelhaulPublish(
+      const changed = await scripts.reelhaulPublish(
         limitsKey,
         `${limitsKey}:tenants`,
-        prefix,
         WINDOW,
         maxInFlight ?? 0,
         tenantMaxInFlight ?? 0,
+        JSON.stringify(limits),
         ...own,
       );
+      if (changed === 1) await wakeOverBudget();
     },
 
     async letIn(freed) {
@@ -405,15 +437,6 @@ export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: Li
 
     async putOff({ id, tenant }, deadlineAt) {
       await scripts.reelhaulPutOff(`${prefix}:g:${id}`, prefix, id, tenant, deadlineAt ?? '');
-    },
-
-    async wakeOverBudget() {
-      let woken = 0;
-      for (;;) {
-        const n = await scripts.reelhaulWake(`${prefix}:over-budget`, `${prefix}:scheduled`);
-        woken += n;
-        if (n < PAGE) return woken;
-      }
     },
 
     async counts() {

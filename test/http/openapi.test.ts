@@ -208,7 +208,8 @@ describe('whatever is sent', () => {
         created += 1;
         const { id } = answer as { id: string };
         const line = `${bed.prefix}:line:${(answer as { tenant: string }).tenant}`;
-        expect(await bed.redis.zscore(line, id)).not.toBeNull();
+        const places = [line, `${bed.prefix}:scheduled`].map((place) => bed.redis.zscore(place, id));
+        expect((await Promise.all(places)).filter((score) => score !== null)).toHaveLength(1);
       }),
       { numRuns: 150, endOnFailure: true, examples: [[{ prompt: 'a paper boat' }]] },
     );

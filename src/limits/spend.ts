@@ -1,0 +1,58 @@
+/** What was spent on a day, as the transitions wrote it (spend-script.ts): read, never added up again. */
+import type { RedisConnection } from '../redis.js';
+import type { InForce } from './line.js';
+import { MILLIONTHS } from './prices.js';
+
+/** Amounts are in the currency of `PRICES`. */
+export interface Spent {
+  /** Billed, as far as the provider's answers say. */
+  readonly charged: number;
+  /** May have been billed: submits under way, unconfirmed ones, and failed tasks whose refund nobody confirmed. */
+  readonly possible: number;
+  /** What may be spent on such a day; null: no budget. */
+  readonly budget: number | null;
+}
+
+export interface Spend extends Spent {
+  /** UTC, `YYYY-MM-DD`. */
+  readonly day: string;
+  readonly tenants: readonly (Spent & { readonly tenant: string })[];
+}
+
+const DAY_MS = 86_400_000;
+
+/** Of one day; `tenant` leaves out all others, and then `charged` and `possible` are that tenant's. */
+export async function readSpend(
+  redis: RedisConnection,
+  prefix: string,
+  inForce: InForce | null,
+  { dayAt, tenant }: { readonly dayAt: number; readonly tenant?: string },
+): Promise<Spend> {
+  const key = `${prefix}:spend:${Math.floor(dayAt / DAY_MS)}`;
+  const day = new Date(dayAt).toISOString().slice(0, 10);
+  const amount = (text: string | null | undefined) => Number(text ?? 0) / MILLIONTHS;
+  const budgetOf = (name: string) =>
+    inForce?.tenants[name]?.budgetPerDay ?? inForce?.tenantBudgetPerDay ?? null;
+  if (tenant !== undefined) {
+    const [charged, possible] = await redis.hmget(key, `charged:${tenant}`, `possible:${tenant}`);
+    const spent = { charged: amount(charged), possible: amount(possible), budget: budgetOf(tenant) };
+    return { day, ...spent, tenants: [{ tenant, ...spent }] };
+  }
+  const all = await redis.hgetall(key);
+  const names = new Set(
+    Object.keys(all).flatMap((field) => /^(?:charged|possible):(.*)$/s.exec(field)?.[1] ?? []),
+  );
+  const tenants = [...names].map((name) => ({
+    tenant: name,
+    charged: amount(all[`charged:${name}`]),
+    possible: amount(all[`possible:${name}`]),
+    budget: budgetOf(name),
+  }));
+  return {
+    day,
+    charged: amount(all['charged']),
+    possible: amount(all['possible']),
+    budget: inForce?.budgetPerDay ?? null,
+    tenants: tenants.sort((a, b) => b.charged + b.possible - (a.charged + a.possible)),
+  };
+}

@@ -1,0 +1,153 @@
+/** The limits with real workers and a provider that keeps books: caps, outages, refusals, 429s. */
+import { afterEach, describe, expect, test } from '@jest/globals';
+import { createTestbed, image, type Testbed, type TestbedOptions } from '../support/testbed.js';
+import { until } from '../support/until.js';
+
+let bed: Testbed;
+afterEach(() => bed.close());
+
+const setUp = async (environment: Record<string, string>, simulator: TestbedOptions['simulator'] = {}) => {
+  bed = await createTestbed({ environment, simulator });
+};
+const totals = () => bed.simulator.ledger().totals;
+const many = (count: number, script = '', tenant = 'default') =>
+  Array.from({ length: count }, (_, i) => ({
+    request: { prompt: `${tenant} ${i} ${script === '' ? '' : `[sim: ${script}]`}`, image },
+    tenant,
+  }));
+
+async function enqueueAll(items: ReturnType<typeof many>): Promise<string[]> {
+  const results = await bed.reelhaul.enqueueMany(items);
+  return results.map((result) => {
+    if (!result.ok) throw result.error;
+    return result.generation.id;
+  });
+}
+const ends = (ids: readonly string[]) =>
+  Promise.all(ids.map(async (id) => (await bed.reelhaul.waitFor(id)).state));
+
+describe('the cap', () => {
+  test('holds over all processes, and costs nobody the video', async () => {
+    await setUp({ MAX_IN_FLIGHT: '4' });
+    const ids = await enqueueAll(many(60, 'duration=60ms'));
+    await bed.work();
+    await bed.work();
+    expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
+    expect(totals().maxTasksInFlight).toBeLessThanOrEqual(4);
+    expect(totals().submits).toBe(60);
+    expect(await bed.reelhaul.limits()).toMatchObject({ inFlight: 0, inLine: 0, maxInFlight: 4 });
+  });
+
+  test('counts a canceled task as long as it may live, and a failed one no longer', async () => {
+    await setUp({ MAX_IN_FLIGHT: '1', GENERATION_DEADLINE_MS: '1500' });
+    await bed.work();
+    const canceled = await bed.enqueue('canceled [sim: duration=1200ms]');
+    await bed.reaches(canceled.id, 'generating');
+    const next = await bed.enqueue('next [sim: result=failed]');
+    const last = await bed.enqueue('last');
+    await bed.reelhaul.cancel(canceled.id);
+    expect((await bed.reelhaul.waitFor(next.id)).state).toBe('failed');
+    expect((await bed.reelhaul.waitFor(last.id)).state).toBe('succeeded');
+    expect(totals().maxTasksInFlight).toBe(1);
+  });
+
+  test('an unconfirmed submit holds its slot until nobody would wait for its task any longer', async () => {
+    await setUp({ MAX_IN_FLIGHT: '1', GENERATION_DEADLINE_MS: '1500', UNCONFIRMED_WAIT_MS: '60000' });
+    await bed.work();
+    const doubtful = await bed.enqueue('doubtful [sim: submit=502-after, duration=1200ms]');
+    await bed.reaches(doubtful.id, 'unconfirmed');
+    const next = await bed.enqueue('next');
+    expect((await bed.reelhaul.waitFor(next.id)).state).toBe('succeeded');
+    expect(totals().maxTasksInFlight).toBe(1);
+  });
+
+  test('an expired task holds its slot until the provider says that it is over', async () => {
+    await setUp({ MAX_IN_FLIGHT: '1', GENERATION_DEADLINE_MS: '200', LATE_CHECK_INTERVAL_MS: '50' });
+    await bed.work();
+    const late = await bed.enqueue('late [sim: duration=1500ms]');
+    await bed.reaches(late.id, 'expired');
+    const next = await bed.enqueue('next');
+    expect((await bed.reelhaul.waitFor(next.id)).state).toBe('succeeded');
+    expect(totals().maxTasksInFlight).toBe(1);
+    expect(await bed.reaches(late.id, 'succeeded')).toMatchObject({ late: true });
+  });
+});
+
+describe('while the provider is away', () => {
+  const quick = { BREAKER_FAILURES: '3', BREAKER_PROBE_MS: '300', SUBMIT_ATTEMPTS: '4' };
+
+  test.each(['refuse', '503'] as const)(
+    'a few probes go out, nobody uses up its tries, and all goes on (%s)',
+    async (mode) => {
+      await setUp({ ...quick, SUBMIT_5XX_POLICY: 'retry', SUBMIT_CONCURRENCY: '2' });
+      await bed.simulator.startOutage({ mode, durationMs: 3_600_000 });
+      const ids = await enqueueAll(many(30));
+      await bed.work();
+      const probes = async () => (await bed.reelhaul.limits()).breaker.submit.probes;
+      await until(async () => (await probes()) >= 4, 'four probes');
+      expect(totals().submits).toBeLessThanOrEqual(10);
+      await bed.simulator.endOutage();
+      expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
+      expect((await bed.reelhaul.limits()).breaker.submit.openAt).toBeNull();
+    },
+  );
+
+  test('a probe is a free call first: no paid one becomes unconfirmed by looking', async () => {
+    await setUp({ ...quick, SUBMIT_CONCURRENCY: '1', UNCONFIRMED_WAIT_MS: '60000' });
+    await bed.simulator.startOutage({ mode: '502', durationMs: 3_600_000 });
+    const ids = await enqueueAll(many(20));
+    await bed.work();
+    const probes = async () => (await bed.reelhaul.limits()).breaker.submit.probes;
+    await until(async () => (await probes()) >= 3, 'three probes');
+    await bed.simulator.endOutage();
+    await until(
+      async () => (await bed.reelhaul.count(['succeeded']))['succeeded'] === ids.length - 3,
+      'all others to succeed',
+    );
+    expect(await bed.reelhaul.count(['unconfirmed'])).toEqual({ unconfirmed: 3 });
+  });
+
+  test('polls stop as well, deadlines still end our patience, and nothing is failed', async () => {
+    await setUp({ ...quick, GENERATION_DEADLINE_MS: '60000' });
+    await bed.work();
+    const ids = await enqueueAll(many(10, 'duration=300ms'));
+    await Promise.all(ids.map((id) => bed.reaches(id, 'generating')));
+    const impatient = await bed.enqueue('impatient [sim: duration=60s]', { deadlineMs: 1500 });
+    await bed.reaches(impatient.id, 'generating');
+    await bed.simulator.startOutage({ mode: 'reset', durationMs: 3_600_000 });
+    await until(async () => (await bed.reelhaul.limits()).breaker.poll.probes >= 3, 'three probes');
+    await bed.reaches(impatient.id, 'expired');
+    await bed.simulator.endOutage();
+    expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
+  });
+});
+
+describe('an operator', () => {
+  test('says that the key is well again, and nobody waits for the next probe', async () => {
+    await setUp({ REFUSED_PROBE_MS: '3600000' });
+    const refused = await bed.enqueue('refused [sim: submit=401]');
+    await bed.work();
+    await until(async () => (await bed.reelhaul.limits()).refused, 'the refusal');
+    const ids = [refused.id, ...(await enqueueAll(many(12)))];
+    expect(totals().submits).toBe(1);
+    await bed.reelhaul.resume();
+    expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
+    expect(await bed.reelhaul.limits()).toMatchObject({ refused: false });
+  });
+});
+
+describe('a provider that allows so many submits per window', () => {
+  test('is never asked for more, by all processes together', async () => {
+    const limit = { max: 20, windowMs: 500 };
+    await setUp(
+      { PROVIDER_RATE_MAX: '20', PROVIDER_RATE_WINDOW_MS: '500', PROVIDER_RATE_FIRST: 'submit' },
+      { rateLimit: limit },
+    );
+    const ids = await enqueueAll(many(60));
+    await bed.work();
+    await bed.work();
+    expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
+    expect(totals().rateLimited).toBe(0);
+    expect(totals().maxSubmitsInWindow).toBeLessThanOrEqual(20);
+  });
+});

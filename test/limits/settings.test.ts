@@ -1,0 +1,68 @@
+/** What limits and prices can be set to, and what is refused. */
+import { describe, expect, test } from '@jest/globals';
+import { readConfig } from '../../src/config.js';
+import { ConfigError } from '../../src/errors.js';
+import type { GenerationRequest } from '../../src/generation/request.js';
+import { priceOf } from '../../src/limits/prices.js';
+
+describe('the price', () => {
+  const request = (model: string, seconds?: 5 | 10) =>
+    ({
+      model,
+      prompt: 'x',
+      ratio: '1280:720',
+      options: seconds ? { seconds } : undefined,
+    }) as GenerationRequest;
+  const table = { gen4: { '5': 0.32, '*': 0.5 }, gen3: 0.1, '*': 0.9 };
+
+  test.each([
+    [request('gen4', 5), 320_000],
+    [request('gen4', 10), 500_000],
+    [request('gen4'), 500_000],
+    [request('gen3', 10), 100_000],
+    [request('anything'), 900_000],
+    [request('constructor'), 900_000],
+  ])('of %j is %i millionths', (asked, price) => {
+    expect(priceOf(asked, table)).toBe(price);
+  });
+
+  test('is not guessed where the table says nothing', () => {
+    expect(priceOf(request('gen4', 10), { gen4: { '5': 1 } })).toBeNull();
+    expect(priceOf(request('constructor'), {})).toBeNull();
+  });
+});
+
+test.each([
+  ['MAX_IN_FLIGHT', '0'],
+  ['MAX_IN_FLIGHT', '-1'],
+  ['MAX_IN_FLIGHT', '1e9'],
+  ['MAX_IN_FLIGHT_PER_TENANT', '2.5'],
+  ['PROVIDER_RATE_MAX', '99999999999999'],
+  ['PROVIDER_RATE_WINDOW_MS', '1'],
+  ['BUDGET_PER_DAY', '-3'],
+  ['BUDGET_PER_DAY', 'Infinity'],
+  ['BUDGET_PER_DAY', '0.00000001'],
+  ['TENANTS', '[1]'],
+  ['TENANTS', '{"acme":{"weight":0}}'],
+  ['TENANTS', '{"acme":{"wieght":3}}'],
+  ['TENANTS', '{"":{}}'],
+  ['PRICES', 'free'],
+  ['PRICES', '{"gen4":-1}'],
+  ['PRICES', '{"gen4":{"five":1}}'],
+])('%s=%s is refused with what was expected', (name, value) => {
+  try {
+    readConfig({ [name]: value });
+  } catch (error) {
+    expect(error).toBeInstanceOf(ConfigError);
+    expect((error as ConfigError).problems).toContainEqual({
+      path: name,
+      message: expect.stringContaining('expected'),
+    });
+    return;
+  }
+  throw new Error('it was taken');
+});
+
+test('a budget without a price table is refused', () => {
+  expect(() => readConfig({ BUDGET_PER_DAY: '5' })).toThrow(/PRICES/);
+});
