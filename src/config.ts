@@ -10,6 +10,8 @@ import { parseAllowedHosts } from './provider/allowed-hosts.js';
 import { DEFAULT_KEY_TEMPLATE, keyTemplateProblems } from './storage/keys.js';
 
 const MAX_MS = 365 * 24 * 3_600_000;
+/** Guessing is slowed down to some ten thousand tries a day: this many characters outlast that. */
+const MIN_PASSWORD_LENGTH = 12;
 
 function integer(min: number, max: number, unit: string) {
   const expected = `expected a whole number of ${unit} from ${min} to ${max}`;
@@ -243,6 +245,10 @@ const shape = {
   CALLBACK_SECRET: z.string().default(''),
   CALLBACK_PLACEHOLDER_URL: url(['https:', 'http:']).default('https://example.com/webhook'),
   API_TOKENS: tokenList.default([]),
+  DASHBOARD_USER: z.string().default(''),
+  DASHBOARD_PASSWORD: z.string().default(''),
+  DASHBOARD_VIEWER_USER: z.string().default(''),
+  DASHBOARD_VIEWER_PASSWORD: z.string().default(''),
   API_RATE_LIMIT: integer(0, 1_000_000, 'requests per minute').default(600),
   PORT: integer(0, 65_535, 'a port').default(3000),
   WORKER_PORT: integer(0, 65_535, 'a port').default(0),
@@ -331,6 +337,19 @@ const schema = z.object(shape).superRefine((config, issue) => {
     complain('REDIS_TLS_CERT_FILE', 'expected together with REDIS_TLS_KEY_FILE, or neither');
   if (config.REDIS_TLS_CA_FILE + config.REDIS_TLS_CERT_FILE && !config.REDIS_URL.startsWith('rediss:'))
     complain('REDIS_URL', 'expected rediss://, since files for TLS are given');
+  for (const role of ['DASHBOARD', 'DASHBOARD_VIEWER'] as const) {
+    const [user, password] = [config[`${role}_USER`], config[`${role}_PASSWORD`]];
+    if (/[:\p{Cc}]/u.test(user)) complain(`${role}_USER`, 'expected a name without a colon');
+    if (user === '' && password !== '') complain(`${role}_USER`, `expected a name beside ${role}_PASSWORD`);
+    if (user !== '' && password.length < MIN_PASSWORD_LENGTH) {
+      complain(`${role}_PASSWORD`, `expected at least ${MIN_PASSWORD_LENGTH} characters beside ${role}_USER`);
+    }
+  }
+  if (config.DASHBOARD_VIEWER_USER !== '' && config.DASHBOARD_USER === '') {
+    complain('DASHBOARD_USER', 'expected one beside DASHBOARD_VIEWER_USER');
+  } else if (config.DASHBOARD_USER !== '' && config.DASHBOARD_USER === config.DASHBOARD_VIEWER_USER) {
+    complain('DASHBOARD_VIEWER_USER', 'expected another name than DASHBOARD_USER');
+  }
   if (config.POLL_MAX_INTERVAL_MS < config.POLL_MIN_INTERVAL_MS) {
     complain(
       'POLL_MAX_INTERVAL_MS',

@@ -88,29 +88,47 @@ async function resubmit(hub: Hub, record: GenerationRecord, mark: Mark): Promise
   });
 }
 
+/**
+ * What `retry` comes to for a generation as it stands: asking about its task again, fetching its video again, its first
+ * paid submit that can be accepted, or another paid one. Null: it cannot be retried.
+ */
+export type Redrive = 'poll' | 'archive' | 'submit' | 'resubmit';
+
+/** Which redrive that is; `resubmit` needs `allowRebill` to be made. */
+export function redriveOf(record: GenerationRecord, allowRebill: boolean): Redrive | null {
+  const { state, failure, charge, taskId } = record;
+  if (state === 'expired') return 'poll';
+  if (state !== 'failed' || !failure) return null;
+  if (failure.stage === 'archive') return 'archive';
+  if (failure.stage === 'poll' && !(allowRebill && failure.code === 'task_failed')) return 'poll';
+  const mayBillAgain = taskId !== null || failure.code === 'submission_unconfirmed' || charge !== 'none';
+  return mayBillAgain ? 'resubmit' : 'submit';
+}
+
 async function redrive(
   hub: Hub,
   record: GenerationRecord,
   allowRebill: boolean,
   mark: Mark,
 ): Promise<boolean> {
-  const { id, state, failure, charge, taskId } = record;
-  if (state === 'expired') return repoll(hub, record, mark);
-  if (state !== 'failed' || !failure) {
-    throw new StateConflictError(`Only a failed or expired generation can be retried; ${id} is ${state}.`);
+  const { id, state } = record;
+  switch (redriveOf(record, allowRebill)) {
+    case null:
+      throw new StateConflictError(`Only a failed or expired generation can be retried; ${id} is ${state}.`);
+    case 'poll':
+      return repoll(hub, record, mark);
+    case 'archive': {
+      const set = { ...mark, archiveFailures: null, linkRefreshed: null };
+      const moved = await advance(hub, record, 'archiving', { set });
+      if (moved) await hub.queues.hasten('archive', id);
+      return moved;
+    }
+    case 'resubmit':
+      if (!allowRebill) throw new RebillNotAllowedError(id);
+      return resubmit(hub, record, mark);
+    case 'submit':
+      return advance(hub, record, 'queued', { set: { ...mark, submitFailures: null, deadlineAt: null } });
   }
-  if (failure.stage === 'archive') {
-    const set = { ...mark, archiveFailures: null, linkRefreshed: null };
-    const moved = await advance(hub, record, 'archiving', { set });
-    if (moved) await hub.queues.hasten('archive', id);
-    return moved;
-  }
-  const mayBillAgain = taskId !== null || failure.code === 'submission_unconfirmed' || charge !== 'none';
-  if (failure.stage === 'poll' && !(allowRebill && failure.code === 'task_failed'))
-    return repoll(hub, record, mark);
-  if (mayBillAgain && !allowRebill) throw new RebillNotAllowedError(id);
-  if (mayBillAgain) return resubmit(hub, record, mark);
-  return advance(hub, record, 'queued', { set: { ...mark, submitFailures: null, deadlineAt: null } });
 }
 
 async function repoll(hub: Hub, record: GenerationRecord, mark: Mark): Promise<boolean> {

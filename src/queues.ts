@@ -71,6 +71,8 @@ export interface Queues {
   backlog(at: number): Promise<Record<RunName, Backlog>>;
   /** Makes sure that a sweep comes every so often, once in the whole fleet. */
   scheduleSweep(intervalMs: number): Promise<void>;
+  /** The queues themselves, for a board that shows their jobs. */
+  all(): readonly Queue[];
   close(): Promise<void>;
 }
 
@@ -236,6 +238,8 @@ export function createQueues(
         { name: SWEEP, opts: { removeOnComplete: true, removeOnFail: true } },
       );
     },
+
+    all: () => [...queues.values()],
 
     async close() {
       await Promise.all([...queues.values()].map((queue) => queue.close()));

@@ -25,7 +25,7 @@ export interface ApiEnv {
 
 type Token = Config['API_TOKENS'][number];
 
-function findToken(tokens: readonly Token[], presented: string): Token | null {
+export function findToken(tokens: readonly Token[], presented: string): Token | null {
   const digest = createHash('sha256').update(presented).digest();
   let found: Token | null = null;
   // All are compared, whichever matches.
@@ -44,7 +44,7 @@ function isLoopback(address: string): boolean {
 }
 
 /** The peer is this machine, speaks for itself, and means this machine (a rebound DNS name does not). */
-function isThisMachine(c: Context): boolean {
+export function isThisMachine(c: Context): boolean {
   const { host = '', origin } = c.req.header();
   const named = /^(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?$/i.test(host);
   const forwarded = ['forwarded', 'x-forwarded-for', 'x-real-ip', 'via'].some((name) => c.req.header(name));
@@ -52,11 +52,11 @@ function isThisMachine(c: Context): boolean {
   return isLoopback(addressOf(c)) && named && !forwarded && !foreign;
 }
 
-function addressOf(c: Context): string {
+export function addressOf(c: Context): string {
   return getConnInfo(c).remote.address ?? '';
 }
 
-const READING = new Set(['GET', 'HEAD', 'OPTIONS']);
+export const READING = new Set(['GET', 'HEAD', 'OPTIONS']);
 
 export function requireAccess(tokens: readonly Token[]): MiddlewareHandler<ApiEnv> {
   return async (c, next) => {

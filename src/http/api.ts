@@ -20,6 +20,8 @@ const ANSWER_TIMEOUT_MS = 30_000;
 
 export interface Api {
   readonly app: Hono<ApiEnv>;
+  /** Opens the storage when it is first needed; `close` lets go of it. */
+  readonly openedStorage: () => Promise<Storage>;
   /** Ends open event streams and lets go of the storage. */
   close(): Promise<void>;
 }
@@ -87,6 +89,7 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
 
   return {
     app,
+    openedStorage,
     async close() {
       events.close();
       await (await storage)?.close();

@@ -37,7 +37,7 @@ export function readRange(header: string | undefined, sizeBytes: number): Range 
 }
 
 /** The file itself, whole or in one range. */
-async function serveFile(c: Context<ApiEnv>, storage: Storage, asset: Asset): Promise<Response> {
+export async function serveFile(c: Context, storage: Storage, asset: Asset): Promise<Response> {
   const stored = await storage.stat(asset.key);
   if (!stored) throw new HttpError(404, 'asset_missing', 'The file is no longer in storage.');
   const { sizeBytes } = stored;
@@ -97,7 +97,8 @@ export function createLinkRoutes(hub: Hub, openedStorage: () => Promise<Storage>
   return routes;
 }
 
-function findAsset(assets: Assets | null, generationId: string, wanted: string): Asset {
+/** @throws NotFoundError */
+export function findAsset(assets: Assets | null, generationId: string, wanted: string): Asset {
   const name = ASSET_NAMES.find((known) => known === wanted);
   const asset = name === undefined ? null : assets?.[name];
   if (!asset) throw new NotFoundError(`${generationId} with such an asset in storage`);

@@ -1,8 +1,9 @@
 /**
- * The HTTP server: the API for apps, the provider's callbacks, health and metrics.
+ * The HTTP server: the API for apps, the provider's callbacks, the dashboard, health and metrics.
  *
- * Callbacks come from outside, so with `PUBLIC_URL` it listens on all addresses; so it does with `API_TOKENS`. With
- * neither it listens on this machine only. Whatever it listens on, without tokens the API answers only this machine.
+ * Callbacks come from outside, so with `PUBLIC_URL` it listens on all addresses; so it does with `API_TOKENS` and
+ * `DASHBOARD_USER`. With none of them it listens on this machine only. Whatever it listens on, without tokens the API
+ * answers only this machine, and without `DASHBOARD_USER` so does the dashboard.
  */
 import { serve, type ServerType } from '@hono/node-server';
 import type { AddressInfo } from 'node:net';
@@ -12,6 +13,7 @@ import { createReelhaulOn } from '../reelhaul.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { createApi } from './api.js';
 import { createCallbackRoutes } from './callbacks.js';
+import { createDashboard } from './dashboard/dashboard.js';
 import { createOps, createOpsRoutes, requireOperator, type Ops } from './ops.js';
 
 /** To send the whole request. */
@@ -36,13 +38,16 @@ export async function startServer(
   };
   const reelhaul = createReelhaulOn(hub, openReader, async () => {});
   const api = createApi(hub, reelhaul);
-  const { app } = api;
+  const { app, openedStorage } = api;
   app.route('/', createCallbackRoutes(hub));
   app.use('/metrics', requireOperator(config.API_TOKENS));
   app.route('/', createOpsRoutes(ops));
+  const dashboard = createDashboard({ hub, reelhaul, fleet: ops.fleet, openedStorage });
+  app.route('/', dashboard.app);
 
   const open = config.API_TOKENS.length > 0;
-  const hostname = open || config.PUBLIC_URL ? {} : { hostname: '127.0.0.1' };
+  const reachable = open || config.DASHBOARD_USER !== '' || config.PUBLIC_URL !== '';
+  const hostname = reachable ? {} : { hostname: '127.0.0.1' };
   const server = await new Promise<ServerType>((resolve, reject) => {
     const listening = serve({ fetch: app.fetch, port: config.PORT, ...hostname }, () => resolve(listening));
     listening.once('error', reject);
@@ -63,6 +68,7 @@ export async function startServer(
       const stopped = new Promise<void>((resolve, reject) => {
         server.close((error) => (error ? reject(error) : resolve()));
       });
+      dashboard.close();
       await api.close();
       if ('closeIdleConnections' in server) server.closeIdleConnections();
       await stopped;

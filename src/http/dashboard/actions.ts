@@ -1,0 +1,143 @@
+/**
+ * What somebody may decide about a generation as it stands, in words: what it does, and whether it can bill. The
+ * decisions themselves are the library's; a form is good for the round it was made for and for no later one.
+ */
+import { z } from 'zod';
+import { redriveOf, type Decision } from '../../decisions.js';
+import { StateConflictError } from '../../errors.js';
+import type { GenerationRecord } from '../../generation/record.js';
+import { isTerminal } from '../../generation/states.js';
+import type { Reelhaul } from '../../reelhaul.js';
+
+export const ACTIONS = ['cancel', 'retry', 'resubmit', 'adopt', 'giveUp', 'notify'] as const;
+export type ActionName = (typeof ACTIONS)[number];
+
+/** `never`: it cannot bill. `once`: as any generation. `again`: a second bill for the same video. */
+export type Bill = 'never' | 'once' | 'again';
+
+export interface Action {
+  readonly name: ActionName;
+  readonly title: string;
+  readonly what: string;
+  readonly bill: Bill;
+  /** Ends something; set apart by its looks. */
+  readonly grave: boolean;
+}
+
+export const BILL_WORDS: Readonly<Record<Bill, string>> = {
+  never: 'Cannot bill',
+  once: 'Bills once',
+  again: 'Can bill a second time',
+};
+
+/** What has to be accepted before a form that bills may be sent. */
+export const ACCEPT_WORDS: Readonly<Record<Exclude<Bill, 'never'>, string>> = {
+  once: 'I accept that it is billed when the provider takes it.',
+  again: 'I accept that this video may be billed a second time.',
+};
+
+/** What a cancel cannot undo. */
+function billOfCanceled({ taskId, state, charge }: GenerationRecord): string {
+  if (taskId !== null || charge === 'charged')
+    return 'The provider knows no cancel: its task goes on and stays billed.';
+  if (state === 'queued' && charge === 'none') return 'Nothing was sent, so nothing is billed.';
+  return 'If the provider has taken the request, its task goes on and is billed.';
+}
+
+const RETRY_WORDS = {
+  poll: 'Asks the provider again about the same task, with a new deadline.',
+  archive: 'Fetches the finished video again and stores it.',
+  submit: 'Submits it for the first time that can be accepted: nothing was billed so far.',
+} as const;
+
+export function actionsFor(record: GenerationRecord, deadNotifications: number): Action[] {
+  const { state, failure } = record;
+  const actions: Action[] = [];
+  const offer = (name: ActionName, title: string, what: string, bill: Bill, grave = false) =>
+    actions.push({ name, title, what, bill, grave });
+
+  const free = redriveOf(record, false);
+  if (free !== null && free !== 'resubmit')
+    offer('retry', 'Retry', RETRY_WORDS[free], free === 'submit' ? 'once' : 'never');
+  const mayAdopt = state === 'unconfirmed' || (state === 'failed' && failure?.stage === 'submit');
+  if (mayAdopt && record.taskId === null)
+    offer(
+      'adopt',
+      'Adopt a task',
+      'You found the task at the provider: follow it as this generation’s.',
+      'never',
+    );
+  if (state === 'unconfirmed' || redriveOf(record, true) === 'resubmit') {
+    const known = record.taskId !== null || record.otherTaskIds.length > 0;
+    const before = known ? 'the task of before was billed' : 'the first one may have been accepted';
+    offer('resubmit', 'Submit again', `Sends the paid request once more; ${before}.`, 'again');
+  }
+  if (state === 'unconfirmed')
+    offer(
+      'giveUp',
+      'Give up',
+      'Fails it. A late callback of the provider still brings it back.',
+      'never',
+      true,
+    );
+  if (deadNotifications > 0)
+    offer(
+      'notify',
+      'Tell the app again',
+      'Sends the notifications that were given up, under their old ids.',
+      'never',
+    );
+  if (!isTerminal(state) || state === 'expired')
+    offer('cancel', 'Cancel', `Stops it here. ${billOfCanceled(record)}`, 'never', true);
+  return actions;
+}
+
+export const actionFormSchema = z.object({
+  action: z.enum(ACTIONS),
+  rev: z.coerce.number().pipe(z.int().min(0)),
+  taskId: z.string().trim().max(512).optional(),
+  accept: z.string().optional(),
+});
+export type ActionForm = z.output<typeof actionFormSchema>;
+
+/**
+ * Makes the decision of a form.
+ * @throws StateConflictError when it is not offered any more, or its bill was not accepted; what the library throws
+ */
+export async function act(
+  reelhaul: Reelhaul,
+  record: GenerationRecord,
+  offered: readonly Action[],
+  { action: name, rev, taskId, accept }: ActionForm,
+): Promise<void> {
+  const { id, state } = record;
+  const action = offered.find((one) => one.name === name);
+  if (!action || rev !== record.rev)
+    throw new StateConflictError(`It moved on while you looked: it is ${state} now. Nothing was changed.`);
+  if (action.bill !== 'never' && accept !== 'yes')
+    throw new StateConflictError(
+      'This can bill, and the box that accepts it was not ticked. Nothing was changed.',
+    );
+  switch (name) {
+    case 'cancel':
+      await reelhaul.cancel(id);
+      return;
+    case 'retry':
+      await reelhaul.retry(id);
+      return;
+    case 'resubmit':
+      await (state === 'unconfirmed'
+        ? reelhaul.decide(id, { resubmit: true } satisfies Decision)
+        : reelhaul.retry(id, { allowRebill: true }));
+      return;
+    case 'adopt':
+      await reelhaul.decide(id, { adopt: taskId ?? '' });
+      return;
+    case 'giveUp':
+      await reelhaul.decide(id, { giveUp: true });
+      return;
+    case 'notify':
+      await reelhaul.retryNotification(id);
+      return;
+  }
+}

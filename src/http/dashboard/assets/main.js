@@ -1,0 +1,71 @@
+/**
+ * The page, kept up to date: whenever the server says that something changed, the page is asked for anew and what it
+ * shows is brought in line, part by part. The server's HTML is the only truth; without this script everything still
+ * works, only not by itself.
+ */
+import { follow } from './feed.js';
+import { bringInLine } from './morph.js';
+import { showMarkAll, sayOnce } from './forms.js';
+import { tellTimes } from './times.js';
+
+/** Figures are added up every few seconds: pages of everything look again at least this often. */
+const LOOK_AGAIN_MS = 5000;
+/** However much happens, the page asks for itself no more often. */
+const AT_MOST_EVERY_MS = 1000;
+
+const { follow: followed = '', build = '' } = document.documentElement.dataset;
+
+let askedAt = 0;
+let asking = false;
+let again = false;
+
+async function refresh() {
+  const response = await fetch(location.href, { headers: { accept: 'text/html' }, cache: 'no-store' });
+  if (new URL(response.url).pathname === '/dashboard/login' || response.status === 401)
+    return location.reload();
+  const fresh = new DOMParser().parseFromString(await response.text(), 'text/html');
+  // An error page has no parts; the old ones stay until the next look.
+  if (!response.ok || fresh.documentElement.dataset.follow === undefined) return;
+  if (fresh.documentElement.dataset.build !== build && !document.activeElement?.closest('form'))
+    return location.reload();
+  for (const part of document.querySelectorAll('[data-live]')) {
+    const newer = part.id === '' ? null : fresh.getElementById(part.id);
+    if (newer) bringInLine(part, newer);
+  }
+  tellTimes();
+  showMarkAll();
+}
+
+/** At once when it was quiet, later when it was not; what comes in between is one look. */
+async function lookSoon() {
+  again = true;
+  if (asking) return;
+  asking = true;
+  while (again) {
+    const wait = askedAt + AT_MOST_EVERY_MS - Date.now();
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    again = false;
+    askedAt = Date.now();
+    try {
+      await refresh();
+    } catch {
+      // The connection is gone: the feed notices as well, and looks once it is back.
+    }
+  }
+  asking = false;
+}
+
+sayOnce();
+showMarkAll();
+tellTimes();
+setInterval(tellTimes, 1000);
+
+if (followed !== '') {
+  follow('/dashboard/events', (change) => {
+    if (change === null || followed === 'all' || change.many || change.ids?.includes(followed))
+      void lookSoon();
+  });
+  setInterval(() => {
+    if (document.visibilityState === 'visible') void lookSoon();
+  }, LOOK_AGAIN_MS);
+}

@@ -1,0 +1,68 @@
+/**
+ * Brings what is shown in line with what the server says, changing as little as possible: what is focused stays focused,
+ * what was opened stays open, what was ticked stays ticked, and a video plays on.
+ */
+
+/** What the reader did, and the server does not know. */
+const OWN = new Set(['open', 'hidden']);
+
+/** @param {Node} node */
+const keyOf = (node) => (node instanceof Element && node.id !== '' ? node.id : null);
+
+/**
+ * @param {Node} a
+ * @param {Node} b
+ */
+function alike(a, b) {
+  return a.nodeType === b.nodeType && a.nodeName === b.nodeName && keyOf(a) === keyOf(b);
+}
+
+/**
+ * @param {Element} shown
+ * @param {Element} newer
+ */
+function copyAttributes(shown, newer) {
+  for (const { name } of [...shown.attributes])
+    if (!newer.hasAttribute(name) && !OWN.has(name)) shown.removeAttribute(name);
+  for (const { name, value } of newer.attributes)
+    if (!OWN.has(name) && shown.getAttribute(name) !== value) shown.setAttribute(name, value);
+}
+
+/**
+ * @param {Element} shown
+ * @param {Element} newer
+ */
+export function bringInLine(shown, newer) {
+  const kept = shown.getAttribute('data-keep');
+  if (kept !== null && kept === newer.getAttribute('data-keep')) return;
+  copyAttributes(shown, newer);
+  // An instant is written in the reader's own words, and those are renewed with the clock.
+  if (shown.localName === 'time') return;
+
+  /** @type {Map<string, ChildNode>} */
+  const byKey = new Map();
+  for (const child of shown.childNodes) {
+    const key = keyOf(child);
+    if (key !== null) byKey.set(key, child);
+  }
+  /** @type {ChildNode | null} */
+  let at = shown.firstChild;
+  for (const wanted of [...newer.childNodes]) {
+    const key = keyOf(wanted);
+    const known = key === null ? null : (byKey.get(key) ?? null);
+    if (known !== null && known !== at && alike(known, wanted)) {
+      shown.insertBefore(known, at);
+      at = known;
+    }
+    if (at !== null && alike(at, wanted)) {
+      if (at instanceof Element && wanted instanceof Element) bringInLine(at, wanted);
+      else if (at.nodeValue !== wanted.nodeValue) at.nodeValue = wanted.nodeValue;
+      at = at.nextSibling;
+    } else shown.insertBefore(document.importNode(wanted, true), at);
+  }
+  while (at !== null) {
+    const next = at.nextSibling;
+    at.remove();
+    at = next;
+  }
+}

@@ -1,0 +1,42 @@
+/**
+ * The style sheet and the scripts of the pages, read once. Their address holds a digest of all of them together, so that
+ * a browser may keep them for ever and never mixes two versions.
+ */
+import { createHash } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { Hono } from 'hono';
+
+const FOLDER = fileURLToPath(new URL('./assets/', import.meta.url));
+const TYPES: Readonly<Record<string, string>> = {
+  css: 'text/css; charset=utf-8',
+  js: 'text/javascript; charset=utf-8',
+  svg: 'image/svg+xml',
+};
+
+const files = new Map(
+  readdirSync(FOLDER)
+    .toSorted()
+    .map((name) => [name, readFileSync(FOLDER + name)] as const),
+);
+const digest = createHash('sha256');
+for (const [name, content] of files) digest.update(`${name}\0`).update(content);
+/** Of all files together. */
+export const BUILD = digest.digest('hex').slice(0, 16);
+
+export const addressOfFile = (name: string): string => `/dashboard/assets/${BUILD}/${name}`;
+
+export function createClientFileRoutes(): Hono {
+  const routes = new Hono();
+  routes.get('/dashboard/assets/:build/:name', (c) => {
+    const { build, name } = c.req.param();
+    const content = build === BUILD ? files.get(name) : undefined;
+    const type = TYPES[name.split('.').at(-1) ?? ''];
+    if (content === undefined || type === undefined) return c.notFound();
+    return c.body(new Uint8Array(content), 200, {
+      'content-type': type,
+      'cache-control': 'public, max-age=31536000, immutable',
+    });
+  });
+  return routes;
+}

@@ -1,0 +1,120 @@
+/** The dashboard put together: who may come in, the pages, and the headers that keep strangers' words from running. */
+import { Hono, type Context } from 'hono';
+import { html } from 'hono/html';
+import type { ContentfulStatusCode } from 'hono/utils/http-status';
+import { NotFoundError } from '../../errors.js';
+import type { Hub } from '../../hub.js';
+import type { Reelhaul } from '../../reelhaul.js';
+import type { Storage } from '../../storage/storage.js';
+import type { Fleet } from '../../telemetry/fleet.js';
+import { describeError, HttpError } from '../problems.js';
+import { createClientFileRoutes } from './client-files.js';
+import { createFeed } from './feed.js';
+import { createGenerationRoutes } from './generation.js';
+import { createListRoutes } from './generations.js';
+import { createInbox } from './inbox-count.js';
+import { createInboxRoutes } from './inbox.js';
+import { bare, layout } from './layout.js';
+import { createLoginRoutes } from './login.js';
+import { createOverviewRoutes } from './overview.js';
+import { createQueueRoutes } from './queues.js';
+import { createSessions } from './sessions.js';
+import { HOME, LOGIN, requireVisitor, type DashboardEnv } from './visitor.js';
+
+const POLICY = [
+  "default-src 'none'",
+  ...['script', 'style', 'img', 'media', 'connect'].map((kind) => `${kind}-src 'self'`),
+  "form-action 'self'",
+  "base-uri 'none'",
+  "frame-ancestors 'none'",
+].join('; ');
+
+const HEADERS: Readonly<Record<string, string>> = {
+  'content-security-policy': POLICY,
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'same-origin',
+  'cross-origin-opener-policy': 'same-origin',
+  'cross-origin-resource-policy': 'same-origin',
+};
+
+export interface Dashboard {
+  readonly app: Hono<DashboardEnv>;
+  /** Ends what is live. */
+  close(): void;
+}
+
+export interface DashboardDeps {
+  readonly hub: Hub;
+  readonly reelhaul: Reelhaul;
+  readonly fleet: Fleet;
+  /** Opens the storage when it is first needed. */
+  readonly openedStorage: () => Promise<Storage>;
+}
+
+function errorPage(c: Context<DashboardEnv>, status: number, text: string): Response | Promise<Response> {
+  const title = status === 404 ? 'Not found' : status >= 500 ? 'It did not work' : 'That was not done';
+  // Set only behind the door.
+  const visitor = c.var.visitor as DashboardEnv['Variables']['visitor'] | undefined;
+  const body = html`<h1>${title}</h1>
+    <p class="notice bad" role="alert">${text}</p>
+    <p><a class="button" href="${HOME}">To the overview</a></p>`;
+  const page = visitor
+    ? layout({ title, at: null, visitor, inbox: null, follow: null, body })
+    : bare(title, html`<main class="login">${body}</main>`);
+  return c.html(page, status as ContentfulStatusCode);
+}
+
+export function createDashboard({ hub, reelhaul, fleet, openedStorage }: DashboardDeps): Dashboard {
+  const { config, log, redis } = hub;
+  const app = new Hono<DashboardEnv>();
+  const sessions = createSessions(hub);
+  const inbox = createInbox(fleet);
+  const feed = createFeed(hub, reelhaul);
+
+  app.use(`${HOME}/*`, async (c, next) => {
+    await next();
+    for (const [name, value] of Object.entries(HEADERS))
+      if (!c.res.headers.has(name)) c.res.headers.set(name, value);
+    if (!c.res.headers.has('cache-control')) c.res.headers.set('cache-control', 'no-store');
+  });
+  app.route('/', createClientFileRoutes());
+  app.route('/', createLoginRoutes(sessions, config));
+  app.use(`${HOME}/*`, requireVisitor(sessions, config));
+  app.route('/', createOverviewRoutes(hub, inbox));
+  app.route('/', createListRoutes(hub, inbox));
+  app.route('/', createGenerationRoutes(hub, reelhaul, inbox, openedStorage));
+  app.route('/', createInboxRoutes(hub, reelhaul, inbox));
+  app.route('/', createQueueRoutes(hub));
+  app.route('/', feed.routes);
+  app.get('/', (c) => c.redirect(HOME));
+  app.all(`${HOME}/*`, () => {
+    throw new HttpError(404, 'not_found', 'There is no such page.');
+  });
+
+  app.onError((error, c) => {
+    const problem = describeError(error);
+    if (!problem) log.error({ err: error, method: c.req.method, path: c.req.path }, 'a page failed');
+    const status = problem?.status ?? (redis.status === 'ready' ? 500 : 503);
+    const more = problem?.problems?.map(({ path, message }) => `${path}: ${message}`).join('; ');
+    const text =
+      error instanceof NotFoundError
+        ? 'There is no such generation, or it was forgotten since.'
+        : problem
+          ? [problem.detail, more].filter(Boolean).join(': ')
+          : status === 503
+            ? 'Redis cannot be reached just now. The page comes back by itself.'
+            : 'Something went wrong here; the log says what.';
+    if (error instanceof HttpError)
+      for (const [name, value] of Object.entries(error.headers)) c.header(name, value);
+    const wantsPage = (c.req.header('accept') ?? '').includes('text/html');
+    return wantsPage
+      ? errorPage(c, status, text)
+      : c.json({ status, code: problem?.code, detail: text }, status as ContentfulStatusCode);
+  });
+
+  const open = sessions.accounts.length === 0;
+  if (open)
+    log.warn('DASHBOARD_USER is not set: the dashboard answers only to this machine, asked as localhost');
+  log.info({ dashboard: HOME, login: open ? 'none' : LOGIN }, 'dashboard ready');
+  return { app, close: () => feed.close() };
+}

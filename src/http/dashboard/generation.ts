@@ -1,0 +1,264 @@
+/** `/dashboard/generations/:id`: one generation, with its way, its video, and what can be decided about it. */
+import { Hono } from 'hono';
+import { html } from 'hono/html';
+import { NotFoundError } from '../../errors.js';
+import type { Asset, Failure, GenerationRecord } from '../../generation/record.js';
+import type { Notification } from '../../generation/outbox.js';
+import { isTerminal } from '../../generation/states.js';
+import type { Hub } from '../../hub.js';
+import type { Reelhaul } from '../../reelhaul.js';
+import type { Storage } from '../../storage/storage.js';
+import { findAsset, serveFile } from '../assets.js';
+import { atMost, check } from '../bodies.js';
+import { isGenerationId } from '../schemas.js';
+import {
+  ACCEPT_WORDS,
+  act,
+  actionFormSchema,
+  actionsFor,
+  BILL_WORDS,
+  type Action,
+  type ActionName,
+} from './actions.js';
+import type { Inbox } from './inbox-count.js';
+import { layout, type Html } from './layout.js';
+import { chargeMark, instant, notice, progressBar, shortId, stateMark } from './pieces.js';
+import { timeline } from './timeline.js';
+import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './visitor.js';
+import { adviceOn, durationText, sizeText, STATE_WORDS } from './wording.js';
+
+const MAX_FORM_BYTES = 16_384;
+const PAGE = `${HOME}/generations/:id`;
+
+const DONE_WORDS: Readonly<Record<ActionName, string>> = {
+  cancel: 'Canceled.',
+  retry: 'It is tried again.',
+  resubmit: 'It is submitted again.',
+  adopt: 'The task is adopted, and followed from now on.',
+  giveUp: 'Given up.',
+  notify: 'The app is told again.',
+};
+
+function actionForm(
+  record: GenerationRecord,
+  { name, title, what, bill, grave }: Action,
+  { csrf }: Visitor,
+): Html {
+  const { id, rev } = record;
+  const accept =
+    bill === 'never'
+      ? ''
+      : html`<label class="check"
+          ><input type="checkbox" name="accept" value="yes" required /> ${ACCEPT_WORDS[bill]}</label
+        >`;
+  const task =
+    name === 'adopt'
+      ? html`<label
+          >Task id <input name="taskId" required maxlength="256" autocomplete="off" spellcheck="false"
+        /></label>`
+      : '';
+  return html`<details class="action" id="action-${name}" data-keep="${name}-${rev}">
+    <summary>
+      <span class="title">${title}</span> <span class="bill" data-bill="${bill}">${BILL_WORDS[bill]}</span>
+    </summary>
+    <form method="post" action="${HOME}/generations/${id}">
+      <p>${what}</p>
+      <input type="hidden" name="csrf" value="${csrf ?? ''}" />
+      <input type="hidden" name="rev" value="${rev}" />
+      ${task} ${accept}
+      <button name="action" value="${name}" class="${grave || bill === 'again' ? 'grave' : 'primary'}">
+        ${name === 'cancel' ? 'Yes, cancel it' : title}
+      </button>
+    </form>
+  </details>`;
+}
+
+function actionsSection(record: GenerationRecord, actions: readonly Action[], visitor: Visitor): Html {
+  const inside = !visitor.mayAct
+    ? html`<p class="small">You may look, and change nothing.</p>`
+    : actions.length === 0
+      ? html`<p class="small">Nothing is to be decided about it.</p>`
+      : actions.map((action) => actionForm(record, action, visitor));
+  return html`<section aria-labelledby="actions-title" id="actions" data-live>
+    <h2 id="actions-title">What you can do</h2>
+    ${inside}
+  </section>`;
+}
+
+function failureBox({ code, message }: Failure): Html {
+  const { what, todo } = adviceOn(code);
+  return html`<div class="failure">
+    <p><strong>${what}</strong></p>
+    <p>${todo}</p>
+    <p class="small"><code>${code}</code> ${message}</p>
+  </div>`;
+}
+
+function film({ id, assets, request, state, failure }: GenerationRecord): Html {
+  const at = (name: string) => `${HOME}/generations/${id}/assets/${name}`;
+  if (!assets) {
+    const still = request.ratio.split(':').map(Number);
+    const tall = (still[0] ?? 16) < (still[1] ?? 9);
+    return html`<div class="film none${tall ? ' tall' : ''}" id="film" data-live>
+      <p>
+        ${isTerminal(state) && failure ? 'There is no video.' : state === 'canceled' ? 'There is no video.' : 'No video yet.'}
+      </p>
+    </div>`;
+  }
+  const poster = assets.poster ? html`poster="${at('poster')}"` : '';
+  return html`<div class="film" id="film" data-live>
+    <video
+      controls
+      preload="metadata"
+      playsinline
+      ${poster}
+      src="${at('video')}"
+      data-keep="video"
+      aria-label="The archived video"
+    ></video>
+  </div>`;
+}
+
+const file = (id: string, name: string, asset: Asset | null): Html | '' =>
+  asset === null
+    ? ''
+    : html`<dt>${name}</dt>
+        <dd>
+          <a href="${HOME}/generations/${id}/assets/${name}"
+            >${sizeText(asset.sizeBytes)}, ${asset.contentType}</a
+          ><br />
+          <code class="key">${asset.key}</code>
+        </dd>`;
+
+function facts(record: GenerationRecord): Html {
+  const { id, tenant, idempotencyKey, taskId, otherTaskIds, attempts, charge, deadlineAt, createdAt } =
+    record;
+  const fact = (name: string, value: Html | string | null) =>
+    value === null || value === ''
+      ? ''
+      : html`<dt>${name}</dt>
+          <dd>${value}</dd>`;
+  const { runAt, finishedAt, priority, notifyUrl, state } = record;
+  return html`<section aria-labelledby="facts-title">
+    <h2 id="facts-title">Facts</h2>
+    <dl class="facts" id="facts" data-live>
+      ${fact('Id', html`<code>${id}</code>`)} ${fact('Charge', chargeMark(charge))} ${fact('Tenant', tenant)}
+      ${fact('Task', taskId === null ? null : html`<code>${taskId}</code>`)}
+      ${fact('Further tasks', otherTaskIds.length === 0 ? null : html`<code>${otherTaskIds.join(', ')}</code>, each may be a bill of its own`)}
+      ${fact('Idempotency key', idempotencyKey === null ? null : html`<code>${idempotencyKey}</code>`)}
+      ${fact('Created', instant(createdAt, 'full'))}
+      ${fact('Not before', runAt === null ? null : instant(runAt, 'full'))}
+      ${fact('Deadline', isTerminal(state) || deadlineAt === null ? null : instant(deadlineAt, 'full'))}
+      ${fact('Took', finishedAt === null ? null : durationText(finishedAt - createdAt))}
+      ${fact('Tries', `submit ${attempts.submit}, poll ${attempts.poll}, archive ${attempts.archive}, notify ${attempts.notify}`)}
+      ${fact('Priority', priority === 0 ? null : String(priority))}
+      ${fact('Tells', notifyUrl === null ? null : html`<code>${notifyUrl}</code>`)}
+      ${file(id, 'video', record.assets?.video ?? null)} ${file(id, 'poster', record.assets?.poster ?? null)}
+      ${file(id, 'lastFrame', record.assets?.lastFrame ?? null)}
+    </dl>
+  </section>`;
+}
+
+function notificationList(notifications: readonly Notification[]): Html {
+  if (notifications.length === 0) return html`<div id="told" data-live></div>`;
+  return html`<section aria-labelledby="told-title" id="told" data-live>
+    <h2 id="told-title">Not told to the app yet</h2>
+    <ul class="plain">
+      ${notifications.map(
+        ({ type, at, attempts, lastError, dead, nextAttemptAt }) =>
+          html`<li>
+            <code>${type}</code> of ${instant(at, 'clock')}:
+            ${attempts === 1 ? '1 try' : `${attempts} tries`},
+            ${dead ? 'given up' : nextAttemptAt === null ? '' : html`next ${instant(nextAttemptAt)}`}
+            ${lastError === null ? '' : html`<span class="small">${lastError}</span>`}
+          </li>`,
+      )}
+    </ul>
+  </section>`;
+}
+
+function requestSection({ request, metadata, warnings }: GenerationRecord): Html {
+  const { prompt: _prompt, ...rest } = request;
+  return html`<section aria-labelledby="request-title">
+    <h2 id="request-title">Request</h2>
+    ${warnings.map(({ code, message }) => html`<p class="small"><code>${code}</code> ${message}</p>`)}
+    <pre tabindex="0" aria-label="Request">${JSON.stringify(rest, null, 2)}</pre>
+    ${
+      Object.keys(metadata).length === 0
+        ? ''
+        : html`<h3>Metadata</h3>
+            <pre tabindex="0" aria-label="Metadata">${JSON.stringify(metadata, null, 2)}</pre>`
+    }
+  </section>`;
+}
+
+export function createGenerationRoutes(
+  hub: Hub,
+  reelhaul: Reelhaul,
+  inbox: Inbox,
+  openedStorage: () => Promise<Storage>,
+): Hono<DashboardEnv> {
+  const routes = new Hono<DashboardEnv>();
+  const load = async (id: string): Promise<GenerationRecord> => {
+    const record = isGenerationId(id) ? await hub.store.get(id) : null;
+    if (!record) throw new NotFoundError(id.slice(0, 64));
+    return record;
+  };
+
+  routes.get(PAGE, async (c) => {
+    const record = await load(c.req.param('id'));
+    const { id, state, request, progress, failure } = record;
+    const [answers, notifications, { count }] = await Promise.all([
+      hub.store.answers(id),
+      reelhaul.notifications(id),
+      inbox.read(),
+    ]);
+    const dead = notifications.filter((one) => one.dead).length;
+    const done = DONE_WORDS[c.req.query('done') as ActionName];
+    const body = html`<p class="crumb">
+        <a href="${HOME}/generations">Generations</a> <code>${shortId(id)}</code>
+      </p>
+      ${done === undefined ? '' : notice('good', done)}
+      <h1 class="prompt">${request.prompt}</h1>
+      <div class="now" id="now" data-live>
+        <p aria-live="polite">${stateMark(state)} <span>${STATE_WORDS[state].means}</span></p>
+        ${state === 'generating' ? progressBar(progress, 'Progress of the task') : ''}
+        ${failure ? failureBox(failure) : ''}
+      </div>
+      <div class="columns">
+        <div>
+          ${film(record)} ${actionsSection(record, actionsFor(record, dead), c.var.visitor)}
+          ${notificationList(notifications)}
+        </div>
+        <div>${timeline(record, answers, hub.now())}</div>
+        <div>${facts(record)} ${requestSection(record)}</div>
+      </div>`;
+    const title = request.prompt.length > 60 ? `${request.prompt.slice(0, 59)}…` : request.prompt;
+    const follow = { generationId: id };
+    return c.html(layout({ title, at: 'generations', visitor: c.var.visitor, inbox: count, follow, body }));
+  });
+
+  routes.post(PAGE, atMost(MAX_FORM_BYTES), async (c) => {
+    requireActor(c.var.visitor);
+    const body = await c.req.parseBody();
+    checkCsrf(c.var.visitor, body['csrf']);
+    const form = check(actionFormSchema, body, 'Nothing was decided');
+    const record = await load(c.req.param('id'));
+    const dead = await hub.outbox.dead(record.id);
+    const { name } = c.var.visitor;
+    await act(reelhaul, record, actionsFor(record, dead.length), form);
+    hub.log.info(
+      { generationId: record.id, action: form.action, by: name ?? 'this machine' },
+      'decided in the dashboard',
+    );
+    return c.redirect(`${HOME}/generations/${record.id}?done=${form.action}`, 303);
+  });
+
+  // Through this server, whatever the storage: no other host has to be allowed, and none learns who looks.
+  routes.get(`${PAGE}/assets/:name`, async (c) => {
+    const { id, assets } = await load(c.req.param('id'));
+    return serveFile(c, await openedStorage(), findAsset(assets, id, c.req.param('name')));
+  });
+
+  return routes;
+}

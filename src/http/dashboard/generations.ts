@@ -1,0 +1,136 @@
+/** `/dashboard/generations`: the list with its filters, and the search for one. */
+import { Hono } from 'hono';
+import { html } from 'hono/html';
+import type { GenerationRecord } from '../../generation/record.js';
+import { STATES, type State } from '../../generation/states.js';
+import { isTerminal } from '../../generation/states.js';
+import type { Hub } from '../../hub.js';
+import { findOne, findPage, LOOKED_AT_MOST, readFilter, type Filter, type Found } from './find.js';
+import { layout, type Html } from './layout.js';
+import { chargeMark, instant, notice, progressBar, shortId, stateMark } from './pieces.js';
+import type { Inbox } from './inbox-count.js';
+import { HOME, type DashboardEnv } from './visitor.js';
+import { countText, durationText, STATE_WORDS } from './wording.js';
+
+const LIST = `${HOME}/generations`;
+
+function addressOf(filter: Filter, change: Partial<Filter>): string {
+  const query = Object.entries({ ...filter, ...change }).filter(([, value]) => value !== undefined);
+  return `${LIST}?${new URLSearchParams(query as [string, string][]).toString()}`;
+}
+
+/** One generation as a line of a list. */
+export function row(record: GenerationRecord, before: Html | '' = ''): Html {
+  const { id, state, request, tenant, createdAt, finishedAt, progress, charge, failure } = record;
+  const shown = state === 'generating' ? progressBar(progress, 'Progress') : '';
+  const took =
+    finishedAt === null ? '' : html`<span class="took">took ${durationText(finishedAt - createdAt)}</span>`;
+  return html`<li id="g-${id}" class="generation">
+    ${before}
+    <div class="what">
+      <a href="${LIST}/${id}"
+        ><span class="prompt">${request.prompt}</span> <span class="unseen">(${shortId(id)})</span></a
+      >
+      <p class="small">
+        <code>${shortId(id)}</code> <span>${tenant}</span> <span>${request.model}</span> ${instant(createdAt)}
+        ${took} ${failure ? html`<span class="code">${failure.code}</span>` : ''}
+      </p>
+    </div>
+    <div class="where">${stateMark(state)} ${shown} ${isTerminal(state) ? chargeMark(charge) : ''}</div>
+  </li>`;
+}
+
+function stateChips(filter: Filter, counts: Readonly<Record<State, number>> | null): Html {
+  const chip = (state: State | undefined, label: string, n: number | null) =>
+    html`<li>
+      <a
+        href="${addressOf(filter, { state, before: undefined, q: undefined })}"
+        ${filter.state === state ? html`aria-current="true"` : ''}
+        >${label}${n === null ? '' : html` <span class="n">${countText(n)}</span>`}</a
+      >
+    </li>`;
+  const all = counts === null ? null : STATES.reduce((sum, state) => sum + counts[state], 0);
+  return html`<nav aria-label="By state">
+    <ul class="chips" id="chips" data-live>
+      ${chip(undefined, 'All', all)}
+      ${STATES.map((state) => chip(state, STATE_WORDS[state].label, counts === null ? null : counts[state]))}
+    </ul>
+  </nav>`;
+}
+
+function filterForm({ state, tenant, model, from, to, q }: Filter): Html {
+  const open = [tenant, model, from, to].some((value) => value !== undefined);
+  return html`<form class="filter" method="get" action="${LIST}" role="search">
+    ${state === undefined ? '' : html`<input type="hidden" name="state" value="${state}" />`}
+    <div class="line">
+      <label class="grow"
+        >Find one by its id, task id or idempotency key
+        <input type="search" name="q" value="${q ?? ''}" autocomplete="off" spellcheck="false"
+      /></label>
+      <button class="primary">Find</button>
+    </div>
+    <details ${open ? html`open` : ''}>
+      <summary>Filter by tenant, model, time</summary>
+      <div class="line">
+        <label>Tenant <input name="tenant" value="${tenant ?? ''}" autocomplete="off" /></label>
+        <label>Model <input name="model" value="${model ?? ''}" autocomplete="off" /></label>
+        <label>Created from (UTC) <input type="datetime-local" name="from" value="${from ?? ''}" /></label>
+        <label>Created before (UTC) <input type="datetime-local" name="to" value="${to ?? ''}" /></label>
+        <button>Filter</button>
+        <a class="button quiet" href="${LIST}">Clear</a>
+      </div>
+    </details>
+  </form>`;
+}
+
+function results(filter: Filter, { records, cursor, lookedAt }: Found): Html {
+  const looked =
+    filter.model === undefined
+      ? ''
+      : html`<p class="small">
+          Looked at ${countText(lookedAt)} generations for the model ${filter.model}.
+          ${cursor !== null && lookedAt >= LOOKED_AT_MOST ? 'There are older ones: go on below.' : ''}
+        </p>`;
+  const list =
+    records.length === 0
+      ? html`<p class="empty">
+          No generation is like that${cursor === null ? '.' : ' among these; older ones may be.'}
+        </p>`
+      : html`<ul class="generations">
+          ${records.map((record) => row(record))}
+        </ul>`;
+  return html`<section id="results" data-live aria-label="Generations">
+    ${looked} ${list}
+    <nav class="pages" aria-label="More of them">
+      ${filter.before === undefined ? '' : html`<a class="button" href="${addressOf(filter, { before: undefined })}">Newest</a>`}
+      ${cursor === null ? '' : html`<a class="button" rel="next" href="${addressOf(filter, { before: cursor })}">Older</a>`}
+    </nav>
+  </section>`;
+}
+
+export function createListRoutes(hub: Hub, inbox: Inbox): Hono<DashboardEnv> {
+  const routes = new Hono<DashboardEnv>();
+  routes.get(LIST, async (c) => {
+    const filter = readFilter(c.req.query());
+    const { q, tenant } = filter;
+    const hit = q === undefined ? null : await findOne(hub, q, tenant);
+    if (hit !== null) return c.redirect(`${LIST}/${hit}`, 303);
+    const [found, { figures, count }] = await Promise.all([findPage(hub, filter), inbox.read()]);
+    const missed =
+      q === undefined
+        ? ''
+        : notice(
+            'bad',
+            `Nothing has the id, task id or idempotency key “${q}”${tenant === undefined ? ' (keys were looked for in the tenant “default”; name another one in the filter)' : ''}.`,
+          );
+    const body = html`<h1>Generations</h1>
+      ${stateChips(filter, figures?.generations ?? null)} ${missed} ${filterForm(filter)}
+      ${results(filter, found)}`;
+    // An older page shows what does not change by itself any more; it is not followed.
+    const follow = filter.before === undefined ? 'all' : null;
+    return c.html(
+      layout({ title: 'Generations', at: 'generations', visitor: c.var.visitor, inbox: count, follow, body }),
+    );
+  });
+  return routes;
+}

@@ -1,0 +1,103 @@
+/** What every page has around it: the head, the way to the other pages, who is looking, and whether it is live. */
+import { html } from 'hono/html';
+import { addressOfFile, BUILD } from './client-files.js';
+import { HOME, type Visitor } from './visitor.js';
+
+/** HTML in which every value was escaped. */
+export type Html = ReturnType<typeof html>;
+
+export interface Page {
+  readonly title: string;
+  /** Which entry of the menu this belongs to. */
+  readonly at: 'overview' | 'generations' | 'inbox' | null;
+  readonly visitor: Visitor;
+  /** How many things want a decision; null when Redis did not say. */
+  readonly inbox: number | null;
+  /** What the page follows: one generation, everything, or nothing. */
+  readonly follow: { readonly generationId: string } | 'all' | null;
+  readonly body: Html;
+}
+
+function head(title: string): Html {
+  return html`<head>
+    <meta charset="utf-8" />
+    <meta name="viewport" content="width=device-width, initial-scale=1" />
+    <meta name="color-scheme" content="light dark" />
+    <meta name="robots" content="noindex" />
+    <title>${title} · reelhaul</title>
+    <link rel="icon" href="${addressOfFile('reel.svg')}" type="image/svg+xml" />
+    <link rel="stylesheet" href="${addressOfFile('style.css')}" />
+  </head>`;
+}
+
+/** A page for somebody who is not in yet. */
+export function bare(title: string, body: Html): Html {
+  return html`<!doctype html>
+    <html lang="en">
+      ${head(title)}
+      <body>
+        ${body}
+      </body>
+    </html>`;
+}
+
+function menu({ at, inbox }: Page): Html {
+  const entry = (where: Page['at'], path: string, label: string, more: Html | '' = '') =>
+    html`<li>
+      <a href="${HOME}${path}" ${where === at && where !== null ? html`aria-current="page"` : ''}
+        >${label}${more}</a
+      >
+    </li>`;
+  const badge =
+    inbox === null || inbox === 0
+      ? ''
+      : html` <span class="badge">${inbox}<span class="unseen"> to decide</span></span>`;
+  return html`<nav aria-label="Pages">
+    <ul id="menu" data-live>
+      ${entry('overview', '', 'Overview')} ${entry('generations', '/generations', 'Generations')}
+      ${entry('inbox', '/inbox', 'Inbox', badge)} ${entry(null, '/queues', 'Queues')}
+    </ul>
+  </nav>`;
+}
+
+function whoami({ name, mayAct, csrf, session }: Visitor): Html {
+  const role = mayAct ? '' : html` <span class="role">read only</span>`;
+  if (name === null) return html`<p class="who">No login: this machine only</p>`;
+  return html`<div class="who">
+    <span>${name}${role}</span>
+    ${
+      session
+        ? html`<form method="post" action="${HOME}/logout">
+            <input type="hidden" name="csrf" value="${csrf}" /><button class="quiet">Log out</button>
+          </form>`
+        : ''
+    }
+  </div>`;
+}
+
+export function layout(page: Page): Html {
+  const { title, visitor, follow, body } = page;
+  const followed = follow === null ? '' : follow === 'all' ? 'all' : follow.generationId;
+  return html`<!doctype html>
+    <html lang="en" data-build="${BUILD}" data-follow="${followed}">
+      ${head(title)}
+      <body>
+        <a class="skip" href="#content">Skip to the content</a>
+        <header>
+          <a class="wordmark" href="${HOME}">
+            <img src="${addressOfFile('reel.svg')}" alt="" width="24" height="24" />reelhaul
+          </a>
+          ${menu(page)}
+          <div class="aside">
+            <p id="connection" role="status" class="connection" data-state="still">
+              <span class="dot" aria-hidden="true"></span
+              ><span class="said">${follow === null ? '' : 'not live'}</span>
+            </p>
+            ${whoami(visitor)}
+          </div>
+        </header>
+        <main id="content" tabindex="-1">${body}</main>
+        <script type="module" src="${addressOfFile('main.js')}"></script>
+      </body>
+    </html>`;
+}

@@ -1,0 +1,69 @@
+/**
+ * `/dashboard/queues`: bull-board under the same login, for whoever wants to see the jobs themselves. Who may only look
+ * gets one that cannot change anything, in its pages and in its routes. What somebody deletes there is only a reminder:
+ * the next sweep writes the job again.
+ */
+import { createRequire } from 'node:module';
+import { dirname } from 'node:path';
+import { createBullBoard } from '@bull-board/api';
+import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
+import { HonoAdapter } from '@bull-board/hono';
+import { serveStatic } from '@hono/node-server/serve-static';
+import { Hono } from 'hono';
+import type { Hub } from '../../hub.js';
+import { HOME, requireActor, type DashboardEnv } from './visitor.js';
+import { READING } from '../access.js';
+
+const BASE = `${HOME}/queues`;
+
+/** Its pages set styles from scripts; they still load nothing from other hosts and run no script but their own files. */
+export const BOARD_POLICY =
+  "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
+
+function openBoard({ queues }: Hub, mayAct: boolean): Hono {
+  const serverAdapter = new HonoAdapter(serveStatic);
+  serverAdapter.setBasePath(BASE);
+  createBullBoard({
+    queues: queues.all().map((queue) => new BullMQAdapter(queue, { readOnlyMode: !mayAct })),
+    serverAdapter,
+    options: {
+      uiBasePath: dirname(createRequire(import.meta.url).resolve('@bull-board/ui/package.json')),
+      uiConfig: {
+        boardTitle: 'reelhaul queues',
+        hideDocsLink: true,
+        miscLinks: [{ text: 'Back to the dashboard', url: HOME }],
+      },
+    },
+  });
+  return serverAdapter.registerPlugin();
+}
+
+export function createQueueRoutes(hub: Hub): Hono<DashboardEnv> {
+  const routes = new Hono<DashboardEnv>();
+  const boards = new Map<boolean, Hono>();
+  const boardOf = (mayAct: boolean): Hono => {
+    const board = boards.get(mayAct) ?? new Hono().route(BASE, openBoard(hub, mayAct));
+    boards.set(mayAct, board);
+    return board;
+  };
+  const serve = async (request: Request, mayAct: boolean): Promise<Response> => {
+    const response = await boardOf(mayAct).fetch(request);
+    const headers = new Headers(response.headers);
+    headers.set('content-security-policy', BOARD_POLICY);
+    if (!headers.get('content-type')?.startsWith('text/html'))
+      return new Response(response.body, { status: response.status, headers });
+    // Its page asks a font service for two fonts; it looks well without them.
+    const page = (await response.text()).replaceAll(/<link[^>]+href="https?:[^>]+>/g, '');
+    headers.delete('content-length');
+    return new Response(page, { status: response.status, headers });
+  };
+  routes.all(`${BASE}/*`, (c) => {
+    const { mayAct } = c.var.visitor;
+    if (!READING.has(c.req.method)) requireActor(c.var.visitor);
+    return serve(c.req.raw, mayAct);
+  });
+  routes.get(BASE, (c) => {
+    return serve(c.req.raw, c.var.visitor.mayAct);
+  });
+  return routes;
+}

@@ -1,0 +1,129 @@
+/**
+ * Sessions and accounts of the dashboard. A session is a random id in a cookie; what it stands for is in Redis under the
+ * id's digest, so that every replica knows it, logging out ends it everywhere, and whoever reads Redis cannot use it. It
+ * is bound to the password it was opened with: a new password ends it.
+ */
+import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import type { Config } from '../../config.js';
+import type { Hub } from '../../hub.js';
+
+/** Without a request for so long a session ends. */
+export const IDLE_MS = 12 * 3_600_000;
+/** However busy it is. */
+const LONGEST_MS = 7 * 24 * 3_600_000;
+
+const THROTTLE_WINDOW_MS = 60_000;
+/** Tries per minute: from one address, and from all of them together. */
+const TRIES_PER_ADDRESS = 10;
+const TRIES_IN_ALL = 100;
+
+export interface Account {
+  readonly user: string;
+  /** False: may look, and change nothing. */
+  readonly mayAct: boolean;
+  /** Changes with the password; no way back to it. */
+  readonly fingerprint: string;
+  /** Of `user:password`. */
+  readonly digest: Buffer;
+}
+
+export interface Session {
+  readonly account: Account;
+  /** What forms of this session carry. */
+  readonly csrf: string;
+}
+
+export interface Sessions {
+  readonly accounts: readonly Account[];
+  /** The account of these credentials; all are compared, in constant time. */
+  findAccount(user: string, password: string): Account | null;
+  /** @returns the id for the cookie */
+  open(account: Account): Promise<string>;
+  find(id: string): Promise<Session | null>;
+  end(id: string): Promise<void>;
+  /** Counts a try to log in from this address. @returns how many seconds to wait first; 0: it may be made */
+  countTry(address: string): Promise<number>;
+  /** It succeeded, and is not held against the address. */
+  forgiveTry(address: string): Promise<void>;
+}
+
+const sha256 = (text: string) => createHash('sha256').update(text).digest();
+
+function accountOf(user: string, password: string, mayAct: boolean): Account {
+  const digest = sha256(`${user}:${password}`);
+  const fingerprint = createHmac('sha256', digest).update('fingerprint').digest('hex').slice(0, 32);
+  return { user, mayAct, fingerprint, digest };
+}
+
+/** The accounts that are configured; empty: nobody has to log in, and only this machine may come. */
+export function accountsOf(config: Config): Account[] {
+  const { DASHBOARD_USER, DASHBOARD_PASSWORD, DASHBOARD_VIEWER_USER, DASHBOARD_VIEWER_PASSWORD } = config;
+  return [
+    ...(DASHBOARD_USER === '' ? [] : [accountOf(DASHBOARD_USER, DASHBOARD_PASSWORD, true)]),
+    ...(DASHBOARD_VIEWER_USER === ''
+      ? []
+      : [accountOf(DASHBOARD_VIEWER_USER, DASHBOARD_VIEWER_PASSWORD, false)]),
+  ];
+}
+
+/** The token for forms of this session: as long as the session, and no way back to its id. */
+export const csrfOf = (secret: string | Buffer): string =>
+  createHmac('sha256', secret).update('csrf').digest('base64url');
+
+export function createSessions({ redis, config, now }: Hub): Sessions {
+  const accounts = accountsOf(config);
+  const prefix = `${config.REDIS_PREFIX}:dashboard`;
+  const keyOf = (id: string) => `${prefix}:session:${sha256(id).toString('hex')}`;
+  const window = () => Math.floor(now() / THROTTLE_WINDOW_MS);
+  const triesOf = (who: string) => `${prefix}:tries:${who}:${window()}`;
+
+  return {
+    accounts,
+
+    findAccount(user, password) {
+      const presented = sha256(`${user}:${password}`);
+      let found: Account | null = null;
+      for (const account of accounts) if (timingSafeEqual(account.digest, presented)) found = account;
+      return found;
+    },
+
+    async open({ user, fingerprint }) {
+      const id = randomBytes(32).toString('base64url');
+      const session = JSON.stringify({ user, fingerprint, openedAt: now() });
+      await redis.set(keyOf(id), session, 'PX', IDLE_MS);
+      return id;
+    },
+
+    async find(id) {
+      const text = await redis.getex(keyOf(id), 'PX', IDLE_MS);
+      if (text === null) return null;
+      const { user, fingerprint, openedAt } = JSON.parse(text) as Record<string, unknown>;
+      const account = accounts.find((one) => one.user === user && one.fingerprint === fingerprint);
+      if (!account || now() - Number(openedAt) > LONGEST_MS) return null;
+      return { account, csrf: csrfOf(id) };
+    },
+
+    async end(id) {
+      await redis.unlink(keyOf(id));
+    },
+
+    async countTry(address) {
+      const transaction = redis.multi();
+      for (const who of [address, 'all']) {
+        transaction.incr(triesOf(who));
+        transaction.pexpire(triesOf(who), 2 * THROTTLE_WINDOW_MS);
+      }
+      const replies = await transaction.exec();
+      const [mine, , all] = (replies ?? []).map(([error, reply]) => {
+        if (error) throw error;
+        return Number(reply);
+      });
+      if (mine! <= TRIES_PER_ADDRESS && all! <= TRIES_IN_ALL) return 0;
+      return Math.max(1, Math.ceil(((window() + 1) * THROTTLE_WINDOW_MS - now()) / 1000));
+    },
+
+    async forgiveTry(address) {
+      await Promise.all([redis.decr(triesOf(address)), redis.decr(triesOf('all'))]);
+    },
+  };
+}
