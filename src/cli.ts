@@ -64,6 +64,7 @@ function stageList(text: string): Stage[] {
 function loggerFor(config: Config, onAlarm: (alarm: string) => void = () => {}): Logger {
   const secrets = [
     config.COMETAPI_KEY,
+    config.COMETAPI_QUOTA_KEY,
     config.CALLBACK_SECRET,
     config.REDIS_SENTINEL_PASSWORD,
     ...config.NOTIFY_SECRET,
@@ -486,12 +487,15 @@ program
   .option('--json', 'one finding per line')
   .action(async ({ json }: { json?: boolean }) => {
     const config = readConfig(process.env);
-    const { describeConfig, examine } = await import('./doctor.js');
+    const { describeConfig, examine } = await import('./doctor/examine.js');
     const findings = await examine(config, loggerFor({ ...config, LOG_LEVEL: 'silent' }));
-    if (json) for (const finding of findings) print(JSON.stringify(finding));
-    else {
+    const settings = describeConfig(config, readConfig({}));
+    if (json) {
+      for (const finding of findings) print(JSON.stringify(finding));
+      print(JSON.stringify({ level: 'ok', about: 'settings', message: settings.join(' ') }));
+    } else {
       for (const { level, about, message } of findings) print(`${level.padEnd(7)}  ${about}: ${message}`);
-      for (const line of describeConfig(config, readConfig({}))) print(`setting  ${line}`);
+      for (const line of settings) print(`setting  ${line}`);
     }
     if (findings.some(({ level }) => level === 'error')) process.exitCode = 1;
   });

@@ -224,6 +224,8 @@ const keyTemplate = z.string().superRefine((text, issue) => {
 const shape = {
   COMETAPI_KEY: headerSafe.default(''),
   COMETAPI_BASE_URL: httpUrl().default('https://api.cometapi.com'),
+  COMETAPI_QUOTA_KEY: headerSafe.default(''),
+  COMETAPI_QUOTA_URL: httpUrl().default('https://query.cometapi.com'),
   RUNWAY_VERSION: headerSafe.default('2024-11-06'),
   REDIS_URL: redisUrl.default('redis://127.0.0.1:6379'),
   REDIS_SENTINELS: addressList.default([]),

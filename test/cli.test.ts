@@ -170,7 +170,16 @@ describe('doctor', () => {
   test('finds a good set-up good, and hides the key', async () => {
     const { code, out, err } = await reelhaul('doctor');
     expect(out + err).not.toContain(bed.environment['COMETAPI_KEY']);
-    for (const about of ['Redis', 'clock', 'memory', 'storage', 'provider'])
+    for (const about of [
+      'Redis',
+      'eviction',
+      'persistence',
+      'clock',
+      'memory',
+      'workers',
+      'storage',
+      'provider',
+    ])
       expect(out).toMatch(new RegExp(`^ok +${about}:`, 'm'));
     expect(code).toBe(0);
   });
@@ -193,11 +202,38 @@ describe('doctor', () => {
       'COMETAPI_KEY',
       'Redis',
       'storage',
+      'callbacks',
     ]);
     expect(findings.filter(({ level }) => level === 'warning').map(({ about }) => about)).toEqual(
-      expect.arrayContaining(['SHUTDOWN_TIMEOUT_MS', 'PUBLIC_URL']),
+      expect.arrayContaining(['SHUTDOWN_TIMEOUT_MS', 'provider']),
     );
     expect(code).toBe(1);
+  });
+
+  test('tells the balance, and neither there nor in a failure the key that stands in the address', async () => {
+    const quotaKey = 'quota-key-0123456789';
+    const environment = { ...bed.environment, COMETAPI_QUOTA_KEY: quotaKey, LOG_LEVEL: 'trace' };
+    const good = await run(['doctor'], { ...environment, COMETAPI_QUOTA_URL: bed.simulator.url });
+    expect(good.out).toMatch(/^ok +balance: 10000000 left, 0 used/m);
+    const bad = await run(['doctor'], { ...environment, COMETAPI_QUOTA_URL: 'http://127.0.0.1:9' });
+    expect(bad.out).toMatch(/^warning +balance: .*ECONNREFUSED/m);
+    expect(bad.code).toBe(0);
+    for (const { out, err } of [good, bad]) expect(out + err).not.toContain(quotaKey);
+  });
+
+  test('sees a Redis that evicts, keeps nothing, and has no replica to wait for', async () => {
+    const redis = await launchRedis(['--maxmemory-policy', 'allkeys-lru', '--appendonly', 'no']);
+    const { out, code } = await run(['doctor'], {
+      ...bed.environment,
+      REDIS_URL: redis.url,
+      LEDGER_WAIT_REPLICAS: '1',
+    });
+    expect(out).toMatch(/^error +Redis:.*allkeys-lru/m);
+    expect(out).toMatch(/^error +eviction: allkeys-lru .*noeviction/m);
+    expect(out).toMatch(/^warning +persistence:.*appendonly yes/m);
+    expect(out).toMatch(/^error +replicas:/m);
+    expect(code).toBe(1);
+    await redis.stop();
   });
 
   test('is told that the key is wrong, at no cost', async () => {

@@ -2,29 +2,18 @@
  * `reelhaul doctor`: looks at everything a worker stands on before it has to, and says what to do. It changes nothing
  * but a probe file that it removes again, and its one call to the provider costs nothing.
  */
+import { lookup } from 'node:dns/promises';
 import type { Logger } from 'pino';
-import { VARIABLES, type Config } from './config.js';
-import { createProvider } from './provider/client.js';
-import { checkRedis, connectRedis, describeRedis } from './redis.js';
-import { openStorage } from './storage/open.js';
+import { VARIABLES, type Config } from '../config.js';
+import { createProvider } from '../provider/client.js';
+import { readQuota } from '../provider/quota.js';
+import { openStorage } from '../storage/open.js';
+import { failed, ok, reasonOf, warning, type Finding } from './finding.js';
+import { examineRedis } from './redis.js';
 
-export interface Finding {
-  readonly level: 'ok' | 'warning' | 'error';
-  /** What was looked at. */
-  readonly about: string;
-  /** What is, and for a warning or an error what to do. */
-  readonly message: string;
-}
-
-const MAX_CLOCK_SKEW_MS = 1000;
-const MEMORY_WARNING_SHARE = 0.8;
 const PROBE_TASK = 'reelhaul-doctor-no-such-task';
+const PUBLIC_URL_TIMEOUT_MS = 5000;
 const SECRETS = /KEY$|SECRET|PASSWORD|TOKEN/;
-
-const ok = (about: string, message: string): Finding => ({ level: 'ok', about, message });
-const warning = (about: string, message: string): Finding => ({ level: 'warning', about, message });
-const failed = (about: string, message: string): Finding => ({ level: 'error', about, message });
-const reasonOf = (error: unknown) => (error instanceof Error ? error.message : String(error));
 
 /** Everything, in the order in which one would mend it. */
 export async function examine(config: Config, log: Logger): Promise<Finding[]> {
@@ -33,6 +22,8 @@ export async function examine(config: Config, log: Logger): Promise<Finding[]> {
     ...(await examineRedis(config, log)),
     await examineStorage(config),
     await examineProvider(config),
+    ...(await examineQuota(config)),
+    await examineCallbacks(config),
   ];
 }
 
@@ -83,84 +74,38 @@ function examineConfig(config: Config): Finding[] {
       ),
     );
   }
-  findings.push(
-    config.PUBLIC_URL === ''
-      ? warning(
-          'PUBLIC_URL',
-          'is not set: a submit whose answer is lost cannot be recovered by a callback. Set it if the provider can reach you.',
-        )
-      : examinePublicUrl(config.PUBLIC_URL),
-  );
   return findings;
 }
 
-function examinePublicUrl(url: string): Finding {
+/** Only the provider can tell whether it reaches us; what can be seen from here is seen. */
+async function examineCallbacks({ PUBLIC_URL: url }: Config): Promise<Finding> {
+  const about = 'callbacks';
+  if (url === '') {
+    return warning(
+      about,
+      'PUBLIC_URL is not set: a submit whose answer is lost cannot be recovered by a callback. Set it if the provider can reach you.',
+    );
+  }
   const { protocol, hostname } = new URL(url);
-  if (protocol !== 'https:')
-    return warning('PUBLIC_URL', `${url} is not https: its tokens travel in the open.`);
-  if (!hostname.includes('.') || /^(127\.|10\.|192\.168\.)/.test(hostname)) {
-    return failed('PUBLIC_URL', `${url} cannot be reached from outside. Use the public name.`);
-  }
-  return ok('PUBLIC_URL', `${url}; whether the provider reaches it shows at the first callback.`);
-}
-
-async function examineRedis(config: Config, log: Logger): Promise<Finding[]> {
-  let redis: Awaited<ReturnType<typeof connectRedis>>;
+  if (!hostname.includes('.') || /^(127\.|10\.|192\.168\.)/.test(hostname))
+    return failed(about, `${url} cannot be reached from outside. Set PUBLIC_URL to the public name.`);
+  if (protocol !== 'https:') return warning(about, `${url} is not https: its tokens travel in the open.`);
   try {
-    redis = await connectRedis(config, 'producer', log);
-  } catch (error) {
-    return [failed('Redis', reasonOf(error))];
+    await lookup(hostname);
+  } catch {
+    return failed(about, `${hostname} has no address here. Check PUBLIC_URL.`);
   }
-  try {
-    const findings: Finding[] = [];
-    const askedAt = Date.now();
-    const [seconds, microseconds] = await redis.time();
-    const skewMs = Math.round(
-      Number(seconds) * 1000 + Number(microseconds) / 1000 - (askedAt + Date.now()) / 2,
-    );
-    const info = await redis.info();
-    const field = (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(info)?.[1] ?? '';
-
-    try {
-      await checkRedis(redis, config.REDIS_PREFIX);
-      findings.push(ok('Redis', `${describeRedis(config)}: version ${field('redis_version')}, noeviction`));
-    } catch (error) {
-      findings.push(failed('Redis', reasonOf(error)));
-    }
-    if (field('aof_enabled') === '1') findings.push(ok('persistence', 'the append-only file is on'));
-    else {
-      findings.push(
-        warning(
-          'persistence',
-          'the append-only file is off: a restart forgets generations that are paid for. Set appendonly yes.',
-        ),
-      );
-    }
-    if (Math.abs(skewMs) <= MAX_CLOCK_SKEW_MS)
-      findings.push(ok('clock', `${skewMs} ms beside that of Redis`));
-    else
-      findings.push(
-        warning('clock', `${skewMs} ms beside that of Redis: delays and deadlines shift by that. Use NTP.`),
-      );
-
-    const used = Number(field('used_memory'));
-    const limit = Number(field('maxmemory'));
-    const share = limit > 0 ? used / limit : 0;
-    const megabytes = (bytes: number) => `${Math.round(bytes / 1e6)} MB`;
-    const memory =
-      limit > 0 ? `${megabytes(used)} of ${megabytes(limit)}` : `${megabytes(used)}, no limit set`;
-    findings.push(
-      share > MEMORY_WARNING_SHARE
-        ? warning(
-            'memory',
-            `${memory}: when it is full, Redis refuses writes. Raise maxmemory or lower RETENTION_MS.`,
-          )
-        : ok('memory', memory),
-    );
-    return findings;
-  } finally {
-    redis.disconnect();
-  }
+  const signal = AbortSignal.timeout(PUBLIC_URL_TIMEOUT_MS);
+  const status = await fetch(`${url}/healthz`, { signal, redirect: 'manual' }).then(
+    (response) => response.status,
+    () => null,
+  );
+  if (status === 200)
+    return ok(about, `${url} answers from here; whether the provider reaches it shows the first one`);
+  return warning(
+    about,
+    `${url}/healthz answered ${status === null ? 'nothing' : `HTTP ${status}`} from here. Is reelhaul serve running behind it?`,
+  );
 }
 
 async function examineStorage(config: Config): Promise<Finding> {
@@ -206,4 +151,20 @@ async function examineProvider(config: Config): Promise<Finding> {
   } finally {
     provider.close();
   }
+}
+
+async function examineQuota({
+  COMETAPI_QUOTA_KEY: key,
+  COMETAPI_QUOTA_URL: url,
+}: Config): Promise<Finding[]> {
+  if (key === '') return [];
+  const result = await readQuota(url, key);
+  if ('problem' in result) {
+    const what = `${url} gives no balance: ${result.problem}. Check COMETAPI_QUOTA_KEY.`;
+    return [warning('balance', what)];
+  }
+  const { left, used } = result.quota;
+  return left > 0
+    ? [ok('balance', `${left} left, ${used} used, in the provider's units`)]
+    : [failed('balance', `nothing is left (${used} used): submits will be refused. Top up.`)];
 }
