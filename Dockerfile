@@ -1,19 +1,33 @@
-# Builds with everything, ships with what runs. Node is process 1's child of nobody: it gets SIGTERM itself.
+# Builds with everything, ships with what runs. Node is process 1, and gets SIGTERM itself: reelhaul stops in order.
+#   docker build -t reelhaul .
 FROM node:24-bookworm-slim AS build
 WORKDIR /app
-COPY package.json package-lock.json .npmrc tsconfig.json ./
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --ignore-scripts
+COPY tsconfig.json ./
 COPY src ./src
 COPY workers ./workers
-RUN npm ci && npm prune --omit=dev --ignore-scripts
+RUN npm run build
+
+FROM node:24-bookworm-slim AS dependencies
+WORKDIR /app
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --omit=dev --ignore-scripts
 
 FROM node:24-bookworm-slim
-ENV NODE_ENV=production
+ENV NODE_ENV=production \
+    STORAGE_URL=file:/archive \
+    WORKER_PORT=9100
 WORKDIR /app
-COPY --from=build /app/package.json ./
-COPY --from=build /app/node_modules ./node_modules
+COPY --from=dependencies /app/node_modules ./node_modules
 COPY --from=build /app/dist ./dist
-RUN mkdir /archive && chown node /archive
+COPY package.json LICENSE ./
+RUN mkdir /archive && chown node:node /archive
 USER node
 VOLUME /archive
+EXPOSE 3000 9100
+# Of a server on PORT, of a worker on WORKER_PORT: whichever this container runs. It asks whether a restart would help.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=30s --retries=3 \
+  CMD ["node", "-e", "Promise.any([process.env.PORT || 3000, process.env.WORKER_PORT].map(async (port) => { const { ok } = await fetch(`http://127.0.0.1:${port}/healthz`); if (!ok) throw new Error(port); })).catch(() => process.exit(1))"]
 ENTRYPOINT ["node", "dist/src/cli.js"]
 CMD ["worker"]
