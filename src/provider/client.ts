@@ -15,7 +15,7 @@ import type { Exchange, FailureReason } from './answer.js';
 import { classifyPoll } from './classify-poll.js';
 import { classifySubmit, type Submit5xxPolicy } from './classify-submit.js';
 import type { PollOutcome, SubmitOutcome } from './outcomes.js';
-import { watchedTransport } from './transport.js';
+import { transport, type Watcher } from './transport.js';
 
 export interface ProviderOptions {
   /** Scheme, host and port of the API, such as `https://api.cometapi.com`. */
@@ -60,7 +60,7 @@ interface Call {
   readonly url: string;
   readonly body: () => object;
   readonly timeoutMs: number;
-  readonly agents: { readonly http: http.Agent; readonly https: https.Agent };
+  readonly agent: http.Agent;
   readonly signal: AbortSignal | undefined;
   readonly onSent: (() => void) | undefined;
 }
@@ -71,14 +71,10 @@ export function createProvider(options: ProviderOptions): Provider {
   const tls = options.ca === undefined ? {} : { ca: options.ca };
   // A server may drop an idle connection at the very moment it is used again. Such a reset looks exactly like one
   // after the request was read, and would make a paid submit unconfirmed for nothing: it gets a fresh connection.
-  const submitAgents = {
-    http: new http.Agent({ keepAlive: false }),
-    https: new https.Agent({ keepAlive: false, ...tls }),
-  };
-  const pollAgents = {
-    http: new http.Agent({ keepAlive: true }),
-    https: new https.Agent({ keepAlive: true, ...tls }),
-  };
+  const open = (keepAlive: boolean): http.Agent =>
+    /^https:/i.test(origin) ? new https.Agent({ keepAlive, ...tls }) : new http.Agent({ keepAlive });
+  const submitAgent = open(false);
+  const pollAgent = open(true);
   // An instance of our own: the host's interceptors on the global one have no business with a paid request.
   const caller = create();
 
@@ -130,7 +126,7 @@ export function createProvider(options: ProviderOptions): Provider {
           note({ error: explain(error) }, 'onSent threw');
         }
       };
-      const transport = watchedTransport({
+      const watcher: Watcher = {
         begun(made) {
           request = made;
           // Today axios makes the request in the turn it is asked; should it ever wait, an abort may come first.
@@ -148,13 +144,30 @@ export function createProvider(options: ProviderOptions): Provider {
         closed() {
           fail(sent ? 'connectionLost' : 'connect', 'The connection closed without an answer.');
         },
-      });
+      };
+
+      const read = (body: Readable) => {
+        body.on('data', (chunk: Buffer) => {
+          chunks.push(chunk.subarray(0, MAX_BODY_BYTES - sizeBytes));
+          sizeBytes += chunk.length;
+          if (sizeBytes <= MAX_BODY_BYTES) return;
+          fail('tooLarge', `The answer is bigger than ${MAX_BODY_BYTES} bytes.`);
+          body.destroy();
+        });
+        body.once('end', () => finish(null));
+        body.once('error', (error) => fail('connectionLost', explain(error)));
+        // An error says more; it goes first.
+        const broken = 'The connection closed in the middle of the answer.';
+        body.once('close', () => fail('connectionLost', broken));
+        // It may have broken in the very turn in which it came.
+        if (body.destroyed) fail('connectionLost', body.errored ? explain(body.errored) : broken);
+      };
 
       const run = async () => {
         if (call.signal?.aborted) return onAbort();
         call.signal?.addEventListener('abort', onAbort, { once: true });
         const response = await caller.request<Readable>({
-          adapter: 'http',
+          adapter: transport({ agent: call.agent, watcher, decompress: true }),
           method: 'POST',
           url: call.url,
           headers: {
@@ -167,30 +180,13 @@ export function createProvider(options: ProviderOptions): Provider {
           },
           data: Buffer.from(JSON.stringify(call.body()), 'utf8'),
           transformRequest: [(data: unknown) => data],
-          responseType: 'stream',
+          // The stream as it is: time and size are kept here, since the half of an answer counts.
+          transformResponse: [(body: unknown) => body],
           validateStatus: () => true,
-          maxRedirects: 0,
-          proxy: false,
-          // Time and size are kept here, not by axios: its errors would throw the half of an answer away.
-          timeout: 0,
-          maxContentLength: -1,
-          maxBodyLength: Infinity,
-          httpAgent: call.agents.http,
-          httpsAgent: call.agents.https,
-          transport,
         });
         httpStatus = response.status;
         headers = readHeaders(response.headers);
-        for await (const chunk of response.data as AsyncIterable<Buffer>) {
-          const room = MAX_BODY_BYTES - sizeBytes;
-          chunks.push(chunk.subarray(0, room));
-          sizeBytes += chunk.length;
-          if (sizeBytes > MAX_BODY_BYTES) {
-            return fail('tooLarge', `The answer is bigger than ${MAX_BODY_BYTES} bytes.`);
-          }
-          if (over) return;
-        }
-        finish(null);
+        read(response.data);
       };
       run().catch((error: unknown) => {
         fail(sent ? 'connectionLost' : 'connect', explain(error));
@@ -232,7 +228,7 @@ export function createProvider(options: ProviderOptions): Provider {
         url: `${origin}/runway/pro/generate`,
         body: () => wireRequest(request, callbackUrl),
         timeoutMs: options.submitTimeoutMs,
-        agents: submitAgents,
+        agent: submitAgent,
         signal,
         onSent,
       });
@@ -244,7 +240,7 @@ export function createProvider(options: ProviderOptions): Provider {
         url: `${origin}/runway/feed`,
         body: () => ({ task_id: taskId }),
         timeoutMs: options.pollTimeoutMs,
-        agents: pollAgents,
+        agent: pollAgent,
         signal,
         onSent: undefined,
       });
@@ -252,8 +248,7 @@ export function createProvider(options: ProviderOptions): Provider {
     },
 
     close() {
-      pollAgents.http.destroy();
-      pollAgents.https.destroy();
+      pollAgent.destroy();
     },
   };
 }
