@@ -2,7 +2,10 @@
 import { openLedger, type Ledger } from './generation/durability.js';
 import type { Hub } from './hub.js';
 import { bringBack } from './recall.js';
+import { parseAllowedHosts } from './provider/allowed-hosts.js';
 import { createProvider, type Provider } from './provider/client.js';
+import { resolveBySystem } from './provider/download.js';
+import { keepGuardedAgents, type KeptAgents } from './provider/guarded-agent.js';
 import { openStorage } from './storage/open.js';
 import type { Storage } from './storage/storage.js';
 
@@ -10,6 +13,8 @@ export interface Context extends Hub {
   readonly provider: Provider;
   readonly storage: Storage;
   readonly ledger: Ledger;
+  /** Connections to where assets lie. */
+  readonly assetHosts: KeptAgents;
 }
 
 /**
@@ -32,7 +37,16 @@ export async function createContext(hub: Hub): Promise<Context> {
     { redis: hub.redis, keys: hub.store.keys, settings: config, now },
     (posts) => bringBack(hub, posts),
   );
-  return { ...hub, provider: told(provider, hub), storage, ledger };
+  const assetHosts = keepGuardedAgents(
+    {
+      allowed: parseAllowedHosts(config.ARCHIVE_ALLOW_HOSTS),
+      onlyAllowed: config.ARCHIVE_ONLY_ALLOWED,
+      setting: 'ARCHIVE_ALLOW_HOSTS',
+      resolve: resolveBySystem,
+    },
+    now,
+  );
+  return { ...hub, provider: told(provider, hub), storage, ledger, assetHosts };
 }
 
 /** The provider, with every call told. */

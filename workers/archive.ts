@@ -65,7 +65,7 @@ async function haulAll(
 }
 
 function haul(
-  { config, storage, now }: Context,
+  { config, storage, now, assetHosts }: Context,
   record: GenerationRecord,
   name: AssetName,
   url: string,
@@ -79,8 +79,7 @@ function haul(
     signal,
     fetchOptions: {
       api: { baseUrl: config.COMETAPI_BASE_URL, key: config.COMETAPI_KEY },
-      allowHosts: config.ARCHIVE_ALLOW_HOSTS,
-      onlyAllowed: config.ARCHIVE_ONLY_ALLOWED,
+      agents: assetHosts,
       idleTimeoutMs: config.ARCHIVE_IDLE_TIMEOUT_MS,
       totalTimeoutMs: config.ARCHIVE_TIMEOUT_MS,
       maxBytes: config.ARCHIVE_MAX_BYTES,

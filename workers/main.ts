@@ -89,7 +89,7 @@ async function probeStorage({ storage }: Context): Promise<void> {
 }
 
 async function run(context: Context, stages: readonly Stage[]): Promise<RunningWorkers> {
-  const { config, log, redis, queues, storage, provider, ledger, work } = context;
+  const { config, log, redis, queues, storage, provider, assetHosts, ledger, work } = context;
   const prefix = config.REDIS_PREFIX;
   const concurrency = {
     submit: config.SUBMIT_CONCURRENCY,
@@ -158,6 +158,7 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
       await figures.close();
       ledger.close();
       provider.close();
+      assetHosts.close();
       await storage.close();
       await queues.close();
       // A stage that did not stop in time had its connection closed under it.

@@ -13,11 +13,13 @@
  * Every failure is an `AssetError`, decided by status, class or code. An abort by `signal` rejects with its reason.
  */
 import { lookup } from 'node:dns/promises';
+import type { ClientRequest } from 'node:http';
 import { Readable } from 'node:stream';
-import { AxiosError, create } from 'axios';
-import { parseAllowedHosts, type AllowedHosts } from './allowed-hosts.js';
+import { create, type AxiosResponse } from 'axios';
+import { parseAllowedHosts } from './allowed-hosts.js';
 import { AssetError } from './asset-error.js';
-import { guardedAgent, HostRefusedError, type ResolvedAddress } from './guarded-agent.js';
+import { guardedAgent, HostRefusedError, type KeptAgents, type ResolvedAddress } from './guarded-agent.js';
+import { transport, type Watcher } from './transport.js';
 
 export interface OpenAssetOptions {
   /** Aborts the download at any time, also while the body is read. */
@@ -42,6 +44,8 @@ export interface OpenAssetOptions {
   readonly now?: () => number;
   /** DNS; all addresses of a name. Default that of the system. */
   readonly resolve?: (hostname: string) => Promise<readonly ResolvedAddress[]>;
+  /** Connections kept between downloads. They bring their own rules, which then replace the three above. Default none. */
+  readonly agents?: Pick<KeptAgents, 'agentFor'>;
 }
 
 export interface OpenedAsset {
@@ -81,8 +85,10 @@ interface Answer {
 /** What all requests of one download share. */
 interface Session {
   readonly start: URL;
-  readonly allowed: AllowedHosts;
-  readonly options: Required<Omit<OpenAssetOptions, 'signal' | 'api' | 'allowHosts'>> &
+  readonly agents: Pick<KeptAgents, 'agentFor'>;
+  readonly options: Required<
+    Omit<OpenAssetOptions, 'signal' | 'api' | 'allowHosts' | 'onlyAllowed' | 'resolve' | 'agents'>
+  > &
     Pick<OpenAssetOptions, 'api'>;
   /** Aborted with the reason for which everything ends. */
   readonly ended: AbortController;
@@ -95,16 +101,14 @@ interface Session {
 export async function openAsset(url: string, options: OpenAssetOptions = {}): Promise<OpenedAsset> {
   const session: Session = {
     start: parseLink(url, null),
-    allowed: parseAllowedHosts(options.allowHosts ?? []),
+    agents: options.agents ?? freshAgents(options),
     options: {
-      onlyAllowed: options.onlyAllowed ?? false,
       connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
       idleTimeoutMs: options.idleTimeoutMs ?? 30_000,
       totalTimeoutMs: options.totalTimeoutMs ?? 900_000,
       maxBytes: options.maxBytes ?? 5_000_000_000,
       maxResumes: options.maxResumes ?? 5,
       now: options.now ?? Date.now,
-      resolve: options.resolve ?? ((hostname) => lookup(hostname, { all: true })),
       ...(options.api === undefined ? {} : { api: options.api }),
     },
     ended: new AbortController(),
@@ -147,6 +151,21 @@ export async function openAsset(url: string, options: OpenAssetOptions = {}): Pr
     ended.abort(error);
     throw error;
   }
+}
+
+/** DNS as the system does it. */
+export const resolveBySystem = (hostname: string): Promise<readonly ResolvedAddress[]> =>
+  lookup(hostname, { all: true });
+
+/** A new connection for every request. */
+function freshAgents({ allowHosts = [], onlyAllowed = false, resolve = resolveBySystem }: OpenAssetOptions) {
+  const guard = {
+    allowed: parseAllowedHosts(allowHosts),
+    onlyAllowed,
+    resolve,
+    setting: 'ARCHIVE_ALLOW_HOSTS',
+  };
+  return { agentFor: (url: URL, signal: AbortSignal) => guardedAgent(url, { ...guard, signal }) };
 }
 
 /** Where to go on after a broken body. */
@@ -203,14 +222,6 @@ async function request(
     timer = startTimer(options.idleTimeoutMs, () => giveUp(`no answer within ${options.idleTimeoutMs} ms.`));
   };
   try {
-    const agent = await guardedAgent(url, {
-      allowed: session.allowed,
-      onlyAllowed: options.onlyAllowed,
-      setting: 'ARCHIVE_ALLOW_HOSTS',
-      resolve: options.resolve,
-      signal: ended.signal,
-      onConnect,
-    });
     const headers: Record<string, string> = {
       Accept: '*/*',
       'Accept-Encoding': 'identity',
@@ -223,34 +234,50 @@ async function request(
       headers['Range'] = `bytes=${from.fromByte}-`;
       headers['If-Range'] = from.validator;
     }
-    const response = await http.request<Readable>({
-      url: url.href,
-      method: 'GET',
-      adapter: 'http',
-      responseType: 'stream',
-      decompress: false,
-      maxRedirects: 0,
-      // Counted while reading, where the error can say so.
-      maxContentLength: -1,
-      timeout: 0,
-      proxy: false,
-      validateStatus: () => true,
-      httpAgent: agent,
-      httpsAgent: agent,
-      headers,
-      signal: ended.signal,
-    });
+    const response = await ask(session, url, headers, onConnect);
     return { status: response.status, headers: response.headers, stream: response.data, url };
   } catch (error) {
     ended.signal.throwIfAborted();
     if (error instanceof AssetError) throw error;
     if (error instanceof HostRefusedError) throw new AssetError('forbiddenHost', error.message);
     throw new AssetError('unavailable', `${shown(url)} cannot be reached: ${codeOf(error)}.`, {
-      // Not the AxiosError itself: it carries the request's headers, the API key among them.
-      cause: error instanceof AxiosError ? error.cause : error,
+      cause: error,
     });
   } finally {
     clearTimeout(timer);
+  }
+}
+
+/** One GET. A kept connection that its server closed just now says nothing about the asset: then a fresh one is tried. */
+async function ask(
+  { agents, ended }: Session,
+  url: URL,
+  headers: Record<string, string>,
+  onConnect: () => void,
+): Promise<AxiosResponse<Readable>> {
+  for (;;) {
+    const agent = await agents.agentFor(url, ended.signal);
+    let request: ClientRequest | undefined;
+    const watcher: Watcher = {
+      begun: (made) => (request = made),
+      connected: onConnect,
+      flushed: () => {},
+      closed: () => {},
+    };
+    try {
+      return await http.request<Readable>({
+        url: url.href,
+        method: 'GET',
+        adapter: transport({ agent, watcher }),
+        transformResponse: [(body: unknown) => body],
+        validateStatus: () => true,
+        headers,
+        signal: ended.signal,
+      });
+    } catch (error) {
+      if (ended.signal.aborted || request?.reusedSocket !== true || codeOf(error) !== 'ECONNRESET')
+        throw error;
+    }
   }
 }
 

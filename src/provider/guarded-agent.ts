@@ -23,21 +23,34 @@ export interface GuardOptions {
   readonly resolve: (hostname: string) => Promise<readonly ResolvedAddress[]>;
   /** Ends the waiting for DNS. */
   readonly signal: AbortSignal;
-  /** Called once a connection stands, TLS included. */
-  readonly onConnect?: () => void;
+  /** Keep connections for later requests by the same agent. Default false. */
+  readonly keepAlive?: boolean;
 }
+
+export type GuardedAgent = RequestFilteringHttpAgent | RequestFilteringHttpsAgent;
+
+/** Agents that are kept for a while, so that the next request to the same host finds a connection. */
+export interface KeptAgents {
+  /** @throws HostRefusedError; what `resolve` throws; the signal's reason. */
+  agentFor(url: URL, signal: AbortSignal): Promise<GuardedAgent>;
+  /** Closes all connections. */
+  close(): void;
+}
+
+/** A name is resolved and checked anew after so long; connections that were made meanwhile are kept no longer. */
+const KEEP_MS = 30_000;
 
 /** This host may not be connected to; the message says which setting would change that. */
 export class HostRefusedError extends Error {}
 
 /**
- * Resolves and checks the host of `url`; the agent is for one request.
+ * Resolves and checks the host of `url`; the agent is for requests to it, and for no other.
  * @throws HostRefusedError; what `resolve` throws; the signal's reason.
  */
 export async function guardedAgent(
   url: URL,
-  { allowed, onlyAllowed, setting, resolve, signal, onConnect = () => {} }: GuardOptions,
-): Promise<RequestFilteringHttpAgent | RequestFilteringHttpsAgent> {
+  { allowed, onlyAllowed, setting, resolve, signal, keepAlive = false }: GuardOptions,
+): Promise<GuardedAgent> {
   const secure = url.protocol === 'https:';
   const hostname = url.hostname.replace(/^\[|\]$/g, '');
   const port = Number(url.port) || (secure ? 443 : 80);
@@ -68,20 +81,52 @@ export async function guardedAgent(
     else callback(null, usable[0]!.address, usable[0]!.family);
   };
   const settings = {
-    keepAlive: false,
+    keepAlive,
     lookup: pinned,
     allowPrivateIPAddress: namedByUser,
     allowMetaIPAddress: namedByUser,
     allowIPAddressList: covered.map(({ address }) => address),
   };
-  const agent = secure ? new RequestFilteringHttpsAgent(settings) : new RequestFilteringHttpAgent(settings);
-  const connect = agent.createConnection.bind(agent);
-  agent.createConnection = (connectOptions, listener) => {
-    const socket = connect(connectOptions, listener);
-    socket.once(secure ? 'secureConnect' : 'connect', onConnect);
-    return socket;
+  return secure ? new RequestFilteringHttpsAgent(settings) : new RequestFilteringHttpAgent(settings);
+}
+
+export function keepGuardedAgents(
+  guard: Omit<GuardOptions, 'signal' | 'keepAlive'>,
+  now: () => number,
+): KeptAgents {
+  const kept = new Map<string, { readonly agent: GuardedAgent; readonly madeAt: number }>();
+
+  /** Requests under way go on; nothing is kept behind them. */
+  function retire(agent: GuardedAgent): void {
+    (agent as unknown as { keepAlive: boolean }).keepAlive = false;
+    for (const sockets of Object.values(agent.freeSockets))
+      for (const socket of sockets ?? []) socket.destroy();
+  }
+
+  function forgetOld(): void {
+    for (const [origin, { agent, madeAt }] of kept) {
+      if (madeAt > now() - KEEP_MS) return;
+      kept.delete(origin);
+      retire(agent);
+    }
+  }
+
+  return {
+    async agentFor(url, signal) {
+      forgetOld();
+      const known = kept.get(url.origin);
+      if (known) return known.agent;
+      const agent = await guardedAgent(url, { ...guard, signal, keepAlive: true });
+      const meanwhile = kept.get(url.origin);
+      if (meanwhile) return meanwhile.agent;
+      kept.set(url.origin, { agent, madeAt: now() });
+      return agent;
+    },
+    close() {
+      for (const { agent } of kept.values()) agent.destroy();
+      kept.clear();
+    },
   };
-  return agent;
 }
 
 /** A link for messages: without its query, in which signatures and tokens stand. */
