@@ -76,43 +76,47 @@ const NO_LINKS: ReadonlySet<string> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP',
 export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: LocalStorageOptions): Storage {
   const home = resolve(root);
   const partials = join(home, PARTIAL_DIRECTORY);
+  /** Where `home` was found to lie at the last look. */
+  let realHome: string | null = null;
   /** Partial files of this very object, which are not abandoned however old they look. */
   const writing = new Set<string>();
 
-  /** Where a key lies. Refuses keys that lead out, also by a symbolic link on the way. */
-  async function locate(key: string): Promise<string> {
+  /** Where a key would lie. Refuses keys that are none. */
+  function pathOf(key: string): string {
     assertKey(key);
-    if (key.split('/')[0] === PARTIAL_DIRECTORY) {
+    const parts = key.split('/');
+    if (parts[0] === PARTIAL_DIRECTORY) {
       throw new StorageError(`The name ${PARTIAL_DIRECTORY} is kept for unfinished files.`, false);
     }
-    const path = join(home, ...key.split('/'));
+    return join(home, ...parts);
+  }
+
+  /** The same, refusing keys that lead out by a symbolic link on the way. */
+  async function locate(key: string): Promise<string> {
+    const path = pathOf(key);
     await assertInside(dirname(path), key);
     return path;
   }
 
   /** The nearest directory that exists must really lie in the archive. */
   async function assertInside(directory: string, key: string): Promise<void> {
-    const realHome = await realpathOrNull(home);
-    if (realHome === null) return;
     let existing = directory;
     let real = await realpathOrNull(existing);
     while (real === null && existing !== home) {
       existing = dirname(existing);
       real = await realpathOrNull(existing);
     }
-    if (
-      real !== null &&
-      real !== realHome &&
-      !real.startsWith(realHome.endsWith(sep) ? realHome : realHome + sep)
-    ) {
+    // Where the archive itself really lies is looked up again only when what was found is elsewhere.
+    if (real === null || isIn(real, realHome)) return;
+    realHome = await realpathOrNull(home);
+    if (realHome !== null && !isIn(real, realHome)) {
       throw new StorageError(`The key ${key} leads out of the archive by a symbolic link.`, false);
     }
   }
 
   /** Writes all chunks to a new partial file, flushed to the disk. */
   async function writePartial(partial: string, chunks: AsyncIterable<Buffer>): Promise<void> {
-    await makeDirectory(partials);
-    const file = await open(partial, 'wx', fileMode);
+    const file = await openNew(partial, fileMode);
     try {
       for await (const chunk of chunks) await writeWhole(file, chunk);
       await file.sync();
@@ -125,13 +129,13 @@ export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: L
     const meter = createMeter(source, signal);
     const partial = join(partials, `${randomUUID()}.partial`);
     try {
-      const path = await locate(key);
+      const path = pathOf(key);
       signal?.throwIfAborted();
       writing.add(partial);
       await writePartial(partial, meter.chunks());
       const written = meter.measured();
       signal?.throwIfAborted();
-      // Again, now that time has passed and directories may have been made.
+      // Only now: what was found before the bytes had come could be another thing by the time they are named.
       await assertInside(dirname(path), key);
       if (!(await publish(partial, path)) && !(await holdsSameBytes(path, written))) {
         throw new StorageConflictError(key);
@@ -234,7 +238,6 @@ export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: L
 /** Makes the partial file visible as `path`. False when something is there already. */
 async function publish(partial: string, path: string): Promise<boolean> {
   for (let tries = 1; ; tries += 1) {
-    await makeDirectory(dirname(path));
     try {
       await linkOrRename(partial, path);
       await syncDirectory(dirname(path));
@@ -243,8 +246,25 @@ async function publish(partial: string, path: string): Promise<boolean> {
       if (codeOf(error) === 'EEXIST') return false;
       if (codeOf(error) !== 'ENOENT' || tries === DIRECTORY_TRIES) throw error;
     }
+    await makeDirectory(dirname(path));
   }
 }
+
+/** A new file, in a directory that is nearly always there. */
+async function openNew(path: string, mode: number): Promise<FileHandle> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await open(path, 'wx', mode);
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT' || tries === DIRECTORY_TRIES) throw error;
+    }
+    await makeDirectory(dirname(path));
+  }
+}
+
+const isIn = (path: string, directory: string | null): boolean =>
+  directory !== null &&
+  (path === directory || path.startsWith(directory.endsWith(sep) ? directory : directory + sep));
 
 /**
  * Directories up to `directory`, each entry flushed to the disk. Step by step, since the recursive `mkdir` of Node says
