@@ -8,6 +8,7 @@
 import { Cluster, Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { RedisUnusableError } from './errors.js';
+import { gatherWrites } from './redis-writes.js';
 import {
   databaseOf,
   describeRedis,
@@ -209,6 +210,17 @@ export async function connectRedis(
 }
 
 async function open(
+  settings: RedisSettings,
+  role: RedisRole,
+  retry: (times: number) => number | null,
+): Promise<RedisConnection> {
+  const redis = await create(settings, role, retry);
+  if (isCluster(redis)) redis.on('+node', gatherWrites);
+  else gatherWrites(redis);
+  return redis;
+}
+
+async function create(
   settings: RedisSettings,
   role: RedisRole,
   retry: (times: number) => number | null,
