@@ -4,12 +4,9 @@
  * if any generation has two tasks, is lost, is neither over nor in the inbox, or has a file that differs from the
  * provider's.
  */
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { setTimeout as wait } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { readConfig } from '../../src/config.js';
@@ -19,6 +16,7 @@ import { isTerminal, STATES } from '../../src/generation/states.js';
 import { createReelhaul } from '../../src/producer.js';
 import { billsPerGeneration, startSimulator } from '../../src/provider/simulator/simulator.js';
 import type { Reelhaul } from '../../src/reelhaul.js';
+import { fileDigest } from '../support/digest.js';
 import { CHAOS_RATES } from './faults.js';
 import { startFleet } from './fleet.js';
 
@@ -204,12 +202,6 @@ async function settledGenerations(): Promise<Generation[]> {
   }
 }
 
-async function sha256(file: string): Promise<string> {
-  const hash = createHash('sha256');
-  await pipeline(createReadStream(file), hash);
-  return hash.digest('hex');
-}
-
 const trouble = makeTrouble();
 await enqueueAll();
 const generations = await settledGenerations();
@@ -229,7 +221,7 @@ const wrongFiles: string[] = [];
 for (const { id, assets, taskId } of generations) {
   if (!assets) continue;
   const expected = tasksById.get(taskId ?? '')?.assets.video.sha256;
-  const stored = await sha256(join(archive, assets.video.key)).catch(() => 'missing');
+  const stored = await fileDigest(join(archive, assets.video.key)).catch(() => 'missing');
   if (stored === assets.video.sha256 && stored === expected) verified += 1;
   else wrongFiles.push(id);
 }
