@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { readConfig } from '../../src/config.js';
+import { NotFoundError } from '../../src/errors.js';
 import { freePort, launchRedis } from '../../src/demo/redis-server.js';
 import type { Generation } from '../../src/generation/record.js';
 import { isTerminal, STATES } from '../../src/generation/states.js';
@@ -185,7 +186,13 @@ async function settledGenerations(): Promise<Generation[]> {
   for (;;) {
     const look = await insist(async (reelhaul) => {
       const generations = await Promise.all(
-        [...ids.values()].map((id) => reelhaul.get(id).catch(() => null)),
+        [...ids.values()].map((id) =>
+          reelhaul.get(id).catch((error: unknown) => {
+            // A Redis that is away has lost nothing: look again.
+            if (error instanceof NotFoundError) return null;
+            throw error;
+          }),
+        ),
       );
       return generations.filter((generation) => generation !== null);
     });
