@@ -18,8 +18,8 @@ export interface Standing {
   refused(): Promise<boolean>;
   /** A 403 for this generation. Returns true when it means that the key is refused. */
   forbidden(generationId: string): Promise<boolean>;
-  /** The provider dealt with a submit: neither refused nor forbidden any more. */
-  accepted(): Promise<void>;
+  /** The provider dealt with a submit: nothing is held against the key any more. Returns true when something was. */
+  accepted(): Promise<boolean>;
   /** A 429: how long everybody should hold still, in milliseconds. Doubles with each one in a row. */
   slowDown(call: 'submit' | 'poll', retryAfterMs: number | null): Promise<number>;
   isRefused(): Promise<boolean>;
@@ -63,7 +63,7 @@ export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): 
     },
 
     async accepted() {
-      await redis.unlink(refusedKey, probeKey, forbiddenKey, streakKeyOf('submit'));
+      return (await redis.unlink(refusedKey, probeKey, forbiddenKey, streakKeyOf('submit'))) > 0;
     },
 
     async slowDown(call, retryAfterMs) {

@@ -229,12 +229,12 @@ async function conclude(
   if (taskId !== null) ledger.accepted(record.submitNonce ?? '', taskId);
   else if (kind !== 'unconfirmed') ledger.notAccepted(record.submitNonce ?? '');
   const away = isAway(outcome);
-  const after = away ? () => noteAway(context, signal) : () => noteAnswered(context);
+  const after = away ? () => noteAway(context, signal) : () => noteAnswered(context, probe);
 
   switch (outcome.kind) {
     case 'accepted':
       await saveTask(context, generationId, outcome.taskId, outcome);
-      await standing.accepted();
+      await noteWelcome(context);
       await after();
       return done;
 
@@ -254,7 +254,7 @@ async function conclude(
         await giveBack(context, record, answer);
         return waitForStanding(context, generationId, outcome.message);
       }
-      if (!outcome.forbidden) await standing.accepted();
+      if (!outcome.forbidden) await noteWelcome(context);
       await reject(context, record, outcome);
       await after();
       return snooze(0);
@@ -305,10 +305,15 @@ async function noteAway({ breaker, log }: Context, signal: AbortSignal): Promise
   log.error({ stage: 'submit', alarm: 'provider_away' }, 'the provider seems to be away: submits wait');
 }
 
-async function noteAnswered({ breaker, dispatch, log }: Context): Promise<void> {
-  if (!(await breaker.worked('submit'))) return;
+async function noteAnswered({ breaker, dispatch, log }: Context, probe: boolean): Promise<void> {
+  if (!(await breaker.worked('submit', probe))) return;
   log.info({ stage: 'submit' }, 'the provider is back: submits go on');
-  await dispatch.soon();
+  await dispatch.wake();
+}
+
+/** Key and quota are good: those that wait for the next look at them need not. */
+async function noteWelcome({ standing, dispatch }: Context): Promise<void> {
+  if (await standing.accepted()) await dispatch.wake();
 }
 
 /** Nothing is billed by a submit that was not accepted; an earlier one of the same generation may have been. */

@@ -55,8 +55,11 @@ export interface BreakerState {
 export interface Breaker {
   /** A call found nobody or an error of the provider. Returns true when that opened the breaker. */
   failed(call: Call): Promise<boolean>;
-  /** A call was dealt with. Returns true when that closed the breaker. Costs nothing while all is well. */
-  worked(call: Call): Promise<boolean>;
+  /**
+   * A call was dealt with; `probe` when it went out to look. Returns true when that closed the breaker. Costs nothing
+   * while all is well.
+   */
+  worked(call: Call, probe?: boolean): Promise<boolean>;
   /** For polls (submits are asked in the line): how long to wait, in ms; 0: go. `probe`: while it is open. */
   pass(call: Call): Promise<{ readonly waitMs: number; readonly probe: boolean }>;
   state(call: Call): Promise<BreakerState>;
@@ -95,8 +98,9 @@ export function createBreaker({ redis, prefix, failures, probeMs, now }: Breaker
       return (await scripts.reelhaulBreakerFailed(keyOf(call), failures, IN_A_ROW_MS)) === 1;
     },
 
-    async worked(call) {
-      if (!troubled.delete(call)) return false;
+    async worked(call, probe = false) {
+      // A probe may be the first call of its process: others saw the failures.
+      if (!troubled.delete(call) && !probe) return false;
       const wasOpen = await redis.hexists(keyOf(call), 'openAt');
       await redis.unlink(keyOf(call));
       return wasOpen === 1;

@@ -9,6 +9,8 @@ import type { Line } from './line.js';
 export interface Dispatch {
   /** Looks who is next; `freed` has a slot less in use. Never throws: what it misses, the next look finds. */
   soon(freed?: { readonly tenant: string }): Promise<void>;
+  /** The same, and whoever has a job and waits for better times tries again now. */
+  wake(): Promise<void>;
   /**
    * Looks by itself from now on, until stopped. `publish` writes the limits to Redis: now, and whenever they are gone.
    * @throws when that fails the first time.
@@ -18,7 +20,7 @@ export interface Dispatch {
 
 export interface DispatchDeps {
   readonly line: Line;
-  readonly queues: Pick<Queues, 'remindMany'>;
+  readonly queues: Pick<Queues, 'remindMany' | 'hasten'>;
   readonly log: Logger;
 }
 
@@ -82,6 +84,11 @@ export function createDispatch({ line, queues, log }: DispatchDeps): Dispatch {
   return {
     async soon(one) {
       if (one) freed.add(one.tenant);
+      await request();
+    },
+
+    async wake() {
+      for (const generationId of await line.ready()) await queues.hasten('submit', generationId);
       await request();
     },
 

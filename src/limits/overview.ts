@@ -24,7 +24,7 @@ export interface LimitsDeps {
   readonly rate: Rate;
   readonly breaker: Breaker;
   readonly dispatch: Dispatch;
-  readonly queues: Pick<Queues, 'hasten' | 'resume'>;
+  readonly queues: Pick<Queues, 'resume'>;
 }
 
 export async function readLimits({ line, standing, rate, breaker }: LimitsDeps): Promise<LimitsOverview> {
@@ -57,6 +57,5 @@ export async function resume(deps: LimitsDeps): Promise<void> {
   await Promise.all([standing.reset(), rate.reset(), breaker.close()]);
   await queues.resume('poll');
   await line.wakeOverBudget();
-  for (const generationId of await line.ready()) await queues.hasten('submit', generationId);
-  await dispatch.soon();
+  await dispatch.wake();
 }

@@ -1,0 +1,48 @@
+/** Nobody waits longer than what stopped them: freed slots, a provider that is back, a key that is well again. */
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { pino } from 'pino';
+import { createHub, type Hub } from '../../src/hub.js';
+import { createTestbed, type Testbed } from '../support/testbed.js';
+
+let bed: Testbed;
+let hub: Hub;
+
+/** Far longer than a test: who waits for the next probe waits in vain. */
+const NEVER_AGAIN = '3600000';
+
+beforeEach(async () => {
+  bed = await createTestbed({
+    environment: { BREAKER_PROBE_MS: NEVER_AGAIN, REFUSED_PROBE_MS: NEVER_AGAIN, BREAKER_FAILURES: '1' },
+  });
+  hub = createHub({ config: bed.config, log: pino({ level: 'silent' }), redis: bed.redis });
+});
+afterEach(async () => {
+  await hub.queues.close();
+  await bed.close();
+});
+
+const enqueueMany = async (count: number) =>
+  Promise.all(Array.from({ length: count }, async (_, i) => (await bed.enqueue(`waits ${i}`)).id));
+const ends = (ids: readonly string[]) =>
+  Promise.all(ids.map(async (id) => (await bed.reelhaul.waitFor(id)).state));
+
+describe('a probe that finds all well again', () => {
+  test('closes the breaker, though its process never saw a failure, and nobody waits for another probe', async () => {
+    // Another process saw the provider fail, and was stopped.
+    await hub.breaker.failed('submit');
+    await bed.redis.hset(`${bed.prefix}:breaker:submit`, { probes: 20, probeAt: Date.now() + 500 });
+    const ids = await enqueueMany(12);
+    await bed.work();
+    expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
+    expect((await bed.reelhaul.limits()).breaker.submit.openAt).toBeNull();
+  });
+
+  test('ends the refusal, and nobody waits for another probe', async () => {
+    await hub.standing.refused();
+    await bed.redis.pexpire(`${bed.prefix}:standing:probe`, 500);
+    const ids = await enqueueMany(12);
+    await bed.work();
+    expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
+    expect((await bed.reelhaul.limits()).refused).toBe(false);
+  });
+});
