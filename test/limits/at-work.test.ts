@@ -136,18 +136,24 @@ describe('an operator', () => {
   });
 });
 
-describe('a provider that allows so many submits per window', () => {
-  test('is never asked for more, by all processes together', async () => {
-    const limit = { max: 20, windowMs: 500 };
-    await setUp(
-      { PROVIDER_RATE_MAX: '20', PROVIDER_RATE_WINDOW_MS: '500', PROVIDER_RATE_FIRST: 'submit' },
-      { rateLimit: limit },
-    );
+describe('a provider that allows so many calls per window', () => {
+  test('is asked for no more by all processes together, submits and polls', async () => {
+    const limit = { max: 40, windowMs: 1000, polls: true };
+    await setUp({ PROVIDER_RATE_MAX: '36', PROVIDER_RATE_WINDOW_MS: '1000' }, { rateLimit: limit });
     const ids = await enqueueAll(many(60));
     await bed.work();
     await bed.work();
     expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
-    expect(totals().rateLimited).toBe(0);
-    expect(totals().maxSubmitsInWindow).toBeLessThanOrEqual(20);
+    expect(totals()).toMatchObject({ rateLimited: 0, rateLimitedPolls: 0 });
+    expect(totals().maxCallsInWindow).toBeLessThanOrEqual(40);
+  });
+
+  test('and does not say so is found out, and costs nobody the video', async () => {
+    await setUp({}, { rateLimit: { max: 40, windowMs: 500, polls: true } });
+    const ids = await enqueueAll(many(60));
+    await bed.work();
+    await bed.work();
+    expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
+    expect(totals().tasksCreated).toBe(60);
   });
 });

@@ -111,6 +111,8 @@ export interface LedgerTotals {
   /** The most tasks for one generation, refunded ones included. */
   readonly maxTasksPerGeneration: number;
   readonly rateLimited: number;
+  /** Polls that were refused for the rate limit; they are in no other count. */
+  readonly rateLimitedPolls: number;
   readonly polls: number;
   /** Polls for a task id that was never handed out. */
   readonly strayPolls: number;
@@ -120,6 +122,10 @@ export interface LedgerTotals {
   readonly leakedKeys: number;
   /** Most submits that arrived within any `windowMs`. */
   readonly maxSubmitsInWindow: number;
+  /** Submits and polls that arrived, whatever became of them. */
+  readonly calls: number;
+  /** Most submits and polls together that arrived within any `windowMs`. */
+  readonly maxCallsInWindow: number;
   readonly windowMs: number;
   /** Most submits that were open at once. */
   readonly maxSubmitsInFlight: number;
@@ -193,6 +199,9 @@ export interface LedgerBook {
   submitArrived(at: number, runwayVersion: string | null): LedgerSubmit;
   submitDone(submit: LedgerSubmit, at: number): void;
   taskCreated(task: Task): void;
+  /** A submit or a poll, whatever becomes of it. */
+  callArrived(at: number): void;
+  pollRefused(): void;
   pollArrived(task: Task | null, at: number, outcome: string): void;
   callbackSent(task: Task, callback: LedgerCallback): void;
   assetRequested(task: Task, request: LedgerAssetRequest): void;
@@ -218,6 +227,10 @@ export function createLedger(windowMs: number): LedgerBook {
   let strayPolls = 0;
   let leakedKeys = 0;
   let maxSubmitsInWindow = 0;
+  let rateLimitedPolls = 0;
+  let calls = 0;
+  let maxCallsInWindow = 0;
+  let callsAt: number[] = [];
   let maxSubmitsInFlight = 0;
   let maxTasksInFlight = 0;
 
@@ -239,6 +252,14 @@ export function createLedger(windowMs: number): LedgerBook {
       count += 1;
     }
     return count;
+  }
+
+  function callArrived(at: number): void {
+    calls += 1;
+    callsAt.push(at);
+    const first = callsAt.findIndex((one) => one > at - windowMs);
+    if (first > 0) callsAt = callsAt.slice(first);
+    maxCallsInWindow = Math.max(maxCallsInWindow, callsAt.length);
   }
 
   function tasksInFlight(nowMs: number): number {
@@ -312,8 +333,14 @@ export function createLedger(windowMs: number): LedgerBook {
       submitsInFlight += 1;
       maxSubmitsInFlight = Math.max(maxSubmitsInFlight, submitsInFlight);
       maxSubmitsInWindow = Math.max(maxSubmitsInWindow, submitsWithin(windowMs, at));
+      callArrived(at);
       changed();
       return submit;
+    },
+    callArrived,
+    pollRefused() {
+      rateLimitedPolls += 1;
+      changed();
     },
     submitDone(submit, at) {
       submit.answeredAt = at;
@@ -393,6 +420,7 @@ export function createLedger(windowMs: number): LedgerBook {
           ),
           maxTasksPerGeneration: bills.reduce((most, { tasks: some }) => Math.max(most, some), 0),
           rateLimited: submits.filter(({ outcome }) => outcome === 'rate-limited').length,
+          rateLimitedPolls,
           polls: strayPolls + tasks.reduce((sum, { polls }) => sum + polls, 0),
           strayPolls,
           callbacks: tasks.reduce((sum, { callbacks }) => sum + callbacks.length, 0),
@@ -403,6 +431,8 @@ export function createLedger(windowMs: number): LedgerBook {
           ),
           leakedKeys,
           maxSubmitsInWindow,
+          calls,
+          maxCallsInWindow,
           windowMs,
           maxSubmitsInFlight,
           maxTasksInFlight,
@@ -429,6 +459,10 @@ export function createLedger(windowMs: number): LedgerBook {
       strayPolls = 0;
       leakedKeys = 0;
       maxSubmitsInWindow = 0;
+      rateLimitedPolls = 0;
+      calls = 0;
+      maxCallsInWindow = 0;
+      callsAt = [];
       maxSubmitsInFlight = 0;
       maxTasksInFlight = 0;
       changed();

@@ -38,7 +38,7 @@ export interface SimulatorOptions {
   readonly callbackHosts?: readonly string[];
   /** Unfinished tasks from which on a submit is answered 429. Default: no limit. */
   readonly maxInFlight?: number | null;
-  /** Submits admitted per window; more are answered 429 with `Retry-After`. Default: no limit. */
+  /** Submits (with `polls` also polls) admitted per window; more are answered 429 with `Retry-After`. Default: no limit. */
   readonly rateLimit?: RateLimit | null;
   /** The clock, in epoch ms; timers stay real. Default `Date.now`. */
   readonly now?: () => number;

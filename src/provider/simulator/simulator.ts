@@ -118,12 +118,23 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
 
   async function handlePoll(request: http.IncomingMessage, response: http.ServerResponse): Promise<void> {
     const body = parseJson(await readBody(request));
+    ledger.callArrived(now());
     const away = outages.answer();
     if (away !== null) return send(response, away, timers);
     if (!isAuthorized(request)) return send(response, UNAUTHORIZED, timers);
     const wanted = typeof body === 'object' && body !== null && 'task_id' in body ? body.task_id : undefined;
     if (typeof wanted !== 'string' && typeof wanted !== 'number') {
       return send(response, gatewayError(400, 'invalid_request', 'task_id is missing'), timers);
+    }
+    const limited = limiter.refusePoll(now());
+    if (limited !== null) {
+      ledger.pollRefused();
+      const retryAfter = String(Math.ceil(limited.retryAfterMs / 1000));
+      return send(
+        response,
+        gatewayError(429, 'rate_limit_exceeded', 'too many requests', retryAfter),
+        timers,
+      );
     }
     const task = ledger.task(String(wanted));
     const { answer, outcome } = task
