@@ -110,7 +110,7 @@ describe('while the provider is away', () => {
   test('polls stop as well, deadlines still end our patience, and nothing is failed', async () => {
     await setUp({ ...quick, GENERATION_DEADLINE_MS: '60000' });
     await bed.work();
-    const ids = await enqueueAll(many(10, 'duration=300ms'));
+    const ids = await enqueueAll(many(10, 'duration=5s'));
     await Promise.all(ids.map((id) => bed.reaches(id, 'generating')));
     const impatient = await bed.enqueue('impatient [sim: duration=60s]', { deadlineMs: 1500 });
     await bed.reaches(impatient.id, 'generating');
