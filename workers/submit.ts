@@ -339,6 +339,7 @@ function applyVerdict(
       return context.store.amend(record, {
         set: { charge: chargeBefore(record) },
         bill: 'none',
+        taskGone: true,
         expect: { taskId: '' },
         answer,
       });

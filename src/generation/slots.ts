@@ -3,7 +3,7 @@
  * key, whatever we think of it; so a slot is freed by the provider's own word, or when no task can live any longer.
  */
 import type { GenerationRecord } from './record.js';
-import type { State } from './states.js';
+import { LIVES_AT_PROVIDER, type State } from './states.js';
 
 export interface SlotSettings {
   /** How long a task lives at most, as far as we wait for it. */
@@ -51,4 +51,23 @@ export function livesUntil(
     case 'succeeded':
       return null;
   }
+}
+
+/**
+ * Under which name the task is counted while nobody follows it. That of a submit before is on its own, since its
+ * generation may get another; it is its generation's again when it is found before that.
+ */
+export function slotName(
+  { id, state, resubmits }: Pick<GenerationRecord, 'id' | 'state' | 'resubmits'>,
+  to: State,
+): string {
+  if (to === 'queued') return `${id}/${resubmits}`;
+  return state === 'queued' && to === 'generating' ? `${id}/${resubmits - 1}` : id;
+}
+
+/** Is there one less at the provider, or a turn that nobody uses? Asked when no task lives on. */
+export function freesSlot(from: State, to: State, taskGone: boolean): boolean {
+  if (taskGone) return true;
+  const counted = from === 'queued' || LIVES_AT_PROVIDER.includes(from);
+  return to !== from && counted && !LIVES_AT_PROVIDER.includes(to);
 }

@@ -13,8 +13,8 @@ import { createKeys, type Keys } from './keys.js';
 import { firstIdAt, listPage, type Listing, type ListPage } from './listing.js';
 import type { Move } from './moves.js';
 import { readRecord, RECORD_VERSION, type FieldPatch, type GenerationRecord } from './record.js';
-import { livesUntil, type SlotSettings } from './slots.js';
-import { isTerminal, LIVES_AT_PROVIDER, mayFollow, type State } from './states.js';
+import { freesSlot, livesUntil, slotName, type SlotSettings } from './slots.js';
+import { isTerminal, mayFollow, type State } from './states.js';
 import { withStep } from './trail.js';
 
 const MAX_ANSWERS = 12;
@@ -54,8 +54,8 @@ return false
  *      7 ttl of the idempotency key in ms: '' leave, '0' keep for good · 8 type of an event of its own or '' · 9 its text
  *      10 MAXLEN of the events · 11 MAXLEN of the answers · 12 number of expected fields · 13 of set · 14 of removed
  *      15 of counted · 16 tenant · 17 type of a notification or '' · 18 '1' when it is one of progress · 19 prefix
- *      20 place of a queued one (line-script.ts) · 21 priority · 22 until when its task may live although we are done with
- *      it, or '' · 23 by which name · 24 '1' when it frees a slot · 25 what became of its bill or '' · 26 price or ''
+ *      20 place of a queued one (line-script.ts) · 21 priority · 22 for how many ms its task may live although we are done
+ *      with it, 'gone' when it surely does not, or '' · 23 by which name (slots.ts) · 24 '1' when it frees a slot · 25 what became of its bill or '' · 26 price or ''
  *      27 most to spend a day or '' · 28 the same of its tenant · 29 '1' when another bill has come · 30 number of tasks
  *      then: task ids · expected field, value … · set field, value … · removed fields · counted fields
  * The key is touched only while it is this generation's own: after it expired another one may hold it.
@@ -97,13 +97,17 @@ if ARGV[3] ~= ARGV[4] then
   redis.call('ZADD', KEYS[5], 0, ARGV[1])
   if ARGV[3] == 'queued' then line_leave(p, id, tenant) end
   if ARGV[4] == 'queued' then line_enter(p, id, tenant, ARGV[21], ARGV[20], now_ms()) end
-  redis.call('ZREM', p .. ':lingering', id)
-  redis.call('ZREM', p .. ':lingering:' .. tenant, id)
-  if ARGV[22] ~= '' then
-    redis.call('ZADD', p .. ':lingering', ARGV[22], ARGV[23])
-    redis.call('ZADD', p .. ':lingering:' .. tenant, ARGV[22], ARGV[23])
-  end
   redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[10], '*', 'id', ARGV[1], 'type', 'state', 'from', ARGV[3], 'to', ARGV[4], 'at', ARGV[2], 'tenant', ARGV[16])
+end
+if ARGV[3] ~= ARGV[4] or ARGV[22] == 'gone' then
+  local until_at = tonumber(redis.call('ZSCORE', p .. ':lingering', id) or '0')
+  local lives_ms = tonumber(ARGV[22])
+  -- What was said before by who had more patience still holds.
+  if lives_ms then until_at = math.max(until_at, now_ms() + lives_ms) end
+  for _, lingering in ipairs({ p .. ':lingering', p .. ':lingering:' .. tenant }) do
+    redis.call('ZREM', lingering, id, ARGV[23])
+    if lives_ms then redis.call('ZADD', lingering, until_at, ARGV[23]) end
+  end
 end
 if ARGV[8] ~= '' then
   redis.call('XADD', KEYS[7], 'MAXLEN', '~', ARGV[10], '*', 'id', ARGV[1], 'type', ARGV[8], 'text', ARGV[9], 'at', ARGV[2], 'tenant', ARGV[16])
@@ -325,8 +329,10 @@ export function createStore({
     const goesOn = change.live === true && isTerminal(from);
     const idempotencyTtl = idempotencyKey === null ? '' : over ? idempotencyTtlMs : goesOn ? 0 : '';
     const notification = announced(record, to, change);
-    const untilAt = to === from || change.taskGone ? null : livesUntil(record, to, at, slots);
-    const frees = untilAt === null && LIVES_AT_PROVIDER.includes(from) && !LIVES_AT_PROVIDER.includes(to);
+    const { taskGone = false } = change;
+    const untilAt = to === from || taskGone ? null : livesUntil(record, to, at, slots);
+    // Redis counts from its own clock: that of this process may be wrong.
+    const lives = untilAt === null ? '' : Math.max(0, untilAt - at);
     const done = await scripts.reelhaulChange(
       keys.record(id),
       keys.state(from),
@@ -361,10 +367,9 @@ export function createStore({
       prefix,
       change.place === 'ready' ? 'ready' : -Math.round(change.place?.afterMs ?? 0),
       record.priority,
-      untilAt ?? '',
-      // A task of before is on its own: the generation may get another.
-      to === 'queued' ? `${id}/${record.rev}` : id,
-      frees ? '1' : '',
+      taskGone ? 'gone' : lives,
+      slotName(record, to),
+      untilAt === null && freesSlot(from, to, taskGone) ? '1' : '',
       change.bill ?? '',
       change.price ?? '',
       budget.day ?? '',

@@ -35,16 +35,12 @@ export function createDispatch({ line, queues, log }: DispatchDeps): Dispatch {
   let next: Promise<number> | null = null;
 
   async function look(): Promise<number> {
-    const tenants = all
-      ? (['all'] as const)
-      : freed.size > 0
-        ? [...freed].map((tenant) => ({ tenant }))
-        : [null];
+    const looks = [...(all ? (['all'] as const) : []), ...[...freed].map((tenant) => ({ tenant }))];
     all = false;
     freed.clear();
     let dueMs = RETRY_MS;
-    for (const tenant of tenants) {
-      const letIn = await line.letIn(tenant);
+    for (const look of looks.length > 0 ? looks : [null]) {
+      const letIn = await line.letIn(look);
       withoutLimits = letIn === null;
       if (letIn === null) return RETRY_MS;
       dueMs = letIn.dueMs;
