@@ -52,6 +52,16 @@ export class NotFoundError extends ReelhaulError {
   }
 }
 
+/** A newer reelhaul wrote this; what it means is not guessed at, and nothing is changed. */
+export class NewerRecordError extends ReelhaulError {
+  constructor(generationId: string, version: string, known: number) {
+    super(
+      'newer_record',
+      `Generation ${generationId} was written by a newer reelhaul (record version ${version}, known is ${known}). Upgrade this process.`,
+    );
+  }
+}
+
 /** The idempotency key was used before for a different request. */
 export class IdempotencyConflictError extends ReelhaulError {
   readonly generationId: string;

@@ -19,6 +19,7 @@ export {
   ConfigError,
   IdempotencyConflictError,
   InvalidInputError,
+  NewerRecordError,
   NotFoundError,
   RebillNotAllowedError,
   RedisUnusableError,

@@ -10,18 +10,20 @@
  */
 import type { RedisConnection } from '../redis.js';
 import type { Keys } from './keys.js';
-import type { FieldPatch } from './record.js';
+import { checkVersion, RECORD_VERSION, type FieldPatch } from './record.js';
 import type { ProgressMark } from './schedule.js';
 import type { State } from './states.js';
 
 /**
  * BEGIN. Reads what a poll needs, and counts the poll while the generation is followed.
- * KEYS 1 record · ARGV 1 now · 2… fields, the first three `state`, `pollAttempts`, `taskId`
+ * KEYS 1 record · ARGV 1 now · 2 the newest version that is known · 3… fields, the first four `state`, `pollAttempts`,
+ *      `taskId`, `v`
  * Returns the values, those from before this poll.
  */
 const BEGIN = `
-local values = redis.call('HMGET', KEYS[1], unpack(ARGV, 2))
-if values[3] and (values[1] == 'generating' or values[1] == 'expired') then
+local values = redis.call('HMGET', KEYS[1], unpack(ARGV, 3))
+local known = (tonumber(values[4]) or 0) <= tonumber(ARGV[2])
+if known and values[3] and (values[1] == 'generating' or values[1] == 'expired') then
   redis.call('HSET', KEYS[1], 'pollAttempts', (tonumber(values[2]) or 0) + 1, 'polledAt', ARGV[1])
 end
 return values
@@ -43,6 +45,7 @@ const FIELDS = [
   'state',
   'pollAttempts',
   'taskId',
+  'v',
   'rev',
   'createdAt',
   'submittedAt',
@@ -95,7 +98,7 @@ export interface Hinted {
 }
 
 export interface Following {
-  /** Starts a poll: counts it, and says what it needs to know. Null when there is no such generation. */
+  /** Starts a poll: counts it, and says what it needs to know. Null when there is no such generation. @throws NewerRecordError */
   begin(id: string): Promise<Followed | null>;
   /** Remembers a callback's hint, in whatever state. Null when there is no such generation. */
   hint(id: string): Promise<Hinted | null>;
@@ -137,10 +140,11 @@ export function createFollowing({
 
   return {
     async begin(id) {
-      const values = await scripts.reelhaulBeginPoll(keys.record(id), now(), ...FIELDS);
+      const values = await scripts.reelhaulBeginPoll(keys.record(id), now(), RECORD_VERSION, ...FIELDS);
       const of = (field: (typeof FIELDS)[number]) => values[FIELDS.indexOf(field)] ?? null;
       const state = of('state');
       if (state === null) return null;
+      checkVersion(id, of('v'));
       return {
         id,
         state: state as State,

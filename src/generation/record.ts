@@ -2,6 +2,7 @@
  * The record of a generation: the truth about it, one Redis hash. Fields are texts there and typed here; the shape
  * every door shows (`Generation`) is made from it. `v` is the version of the stored shape.
  */
+import { NewerRecordError } from '../errors.js';
 import type { GenerationRequest, Warning } from './request.js';
 import type { Stage, State } from './states.js';
 
@@ -139,8 +140,20 @@ const number = (text: string | undefined): number | null =>
   text === undefined || text === '' ? null : Number(text);
 const json = <T>(text: string | undefined, fallback: T): T => (text ? (JSON.parse(text) as T) : fallback);
 
-/** Reads a stored hash. Fields that an older version did not write get their meaning of then. */
+/**
+ * Can this version be read? A record without one is of the first.
+ * @throws NewerRecordError
+ */
+export function checkVersion(id: string, version: string | null | undefined): void {
+  if (version && Number(version) > RECORD_VERSION) throw new NewerRecordError(id, version, RECORD_VERSION);
+}
+
+/**
+ * Reads a stored hash. Fields that an older version did not write get their meaning of then.
+ * @throws NewerRecordError
+ */
 export function readRecord(id: string, hash: Readonly<Record<string, string>>): GenerationRecord {
+  checkVersion(id, hash['v']);
   return {
     id,
     state: hash['state'] as State,

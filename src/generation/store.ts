@@ -441,11 +441,13 @@ export function createStore({
             'acceptedAt',
             'kind',
             'tenant',
+            'v',
           ),
         ),
       );
-      return rows.flatMap(([state, updatedAt, runAt, priority, acceptedAt, kind, tenant], i) =>
-        state
+      // What a newer reelhaul wrote is its own to look after.
+      return rows.flatMap(([state, updatedAt, runAt, priority, acceptedAt, kind, tenant, v], i) =>
+        state && Number(v ?? 0) <= RECORD_VERSION
           ? [
               {
                 id: ids[i]!,

@@ -58,6 +58,7 @@ const STATUS_OF_CODE: Readonly<Record<string, ContentfulStatusCode>> = {
   rebill_not_allowed: 409,
   storage_error: 503,
   redis_unusable: 503,
+  newer_record: 503,
 };
 
 function document(

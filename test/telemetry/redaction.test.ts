@@ -19,7 +19,7 @@ const SECRETS = {
   COMETAPI_QUOTA_KEY: 'quota-key-0123456789abcdef',
   CALLBACK_SECRET: 'callback-secret-0123456789',
   NOTIFY_SECRET: SECRET,
-};
+} as const;
 const TOKEN = 'api-token-0123456789abcdef';
 
 let bed: Testbed;
@@ -60,8 +60,6 @@ afterEach(async () => {
     ];
     await until(() => processes[0]!.output().includes('server started'), 'the server');
 
-    const ask = (path: string, init: RequestInit = {}) =>
-      fetch(publicUrl + path, { ...init, headers: { ...init.headers, authorization: `Bearer ${TOKEN}` } });
     const finished: string[] = [];
     const links: string[] = [];
     for (const script of [
@@ -72,9 +70,9 @@ afterEach(async () => {
       'video=503',
       'video=404*forever',
     ]) {
-      const answer = await ask('/v1/generations', {
+      const answer = await fetch(`${publicUrl}/v1/generations`, {
         method: 'POST',
-        headers: { 'content-type': 'application/json' },
+        headers: { 'content-type': 'application/json', authorization: `Bearer ${TOKEN}` },
         body: JSON.stringify({
           request: {
             prompt: `${PROMPT} [sim: ${script}]`,
