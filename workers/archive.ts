@@ -26,8 +26,9 @@ export async function archive(context: Context, generationId: string, signal: Ab
   if (record?.state !== 'archiving' || record.urls === null) return done;
   await context.store.amend(record, { count: ['archiveAttempts'] });
   try {
-    const { assets, warnings } = await haulAll(context, record, record.urls, signal);
-    await writeManifest(context, record, record.urls, assets);
+    const folder = folderOf(context.config.ARCHIVE_KEY_TEMPLATE, record);
+    const { assets, warnings } = await haulAll(context, folder, record.urls, signal);
+    await writeManifest(context, record, folder, record.urls, assets);
     return await succeed(context, record, assets, warnings);
   } catch (error) {
     if (signal.aborted) throw error;
@@ -37,7 +38,7 @@ export async function archive(context: Context, generationId: string, signal: Ab
 
 async function haulAll(
   context: Context,
-  record: GenerationRecord,
+  folder: string,
   urls: AssetUrls,
   signal: AbortSignal,
 ): Promise<{ assets: Assets; warnings: Warning[] }> {
@@ -45,7 +46,7 @@ async function haulAll(
   const bestEffort = async (name: 'poster' | 'lastFrame', url: string | null): Promise<Asset | null> => {
     if (url === null) return null;
     try {
-      return await haul(context, record, name, url, signal);
+      return await haul(context, folder, name, url, signal);
     } catch (error) {
       // Storage that fails for a picture fails for the video as well, and is worth waiting for.
       if (error instanceof StorageError || signal.aborted) throw error;
@@ -58,7 +59,7 @@ async function haulAll(
     }
   };
   // The video first: without it nothing else counts.
-  const video = await haul(context, record, 'video', urls.video, signal);
+  const video = await haul(context, folder, 'video', urls.video, signal);
   const poster = await bestEffort('poster', urls.poster);
   const lastFrame = await bestEffort('lastFrame', urls.lastFrame);
   return { assets: { video, poster, lastFrame }, warnings };
@@ -66,7 +67,7 @@ async function haulAll(
 
 function haul(
   { config, storage, now, assetHosts }: Context,
-  record: GenerationRecord,
+  folder: string,
   name: AssetName,
   url: string,
   signal: AbortSignal,
@@ -75,7 +76,7 @@ function haul(
     storage,
     url,
     kind: name === 'video' ? 'video' : 'image',
-    keyBase: assetKeyBase(folderOf(config.ARCHIVE_KEY_TEMPLATE, record), name),
+    keyBase: assetKeyBase(folder, name),
     signal,
     fetchOptions: {
       api: { baseUrl: config.COMETAPI_BASE_URL, key: config.COMETAPI_KEY },
@@ -94,8 +95,9 @@ function folderOf(template: string, { id, tenant, metadata, createdAt }: Generat
 
 /** What was asked, what came of it, and where from: enough to make sense of the files without Redis. */
 async function writeManifest(
-  { storage, config, store }: Context,
+  { storage, store }: Context,
   record: GenerationRecord,
+  folder: string,
   urls: AssetUrls,
   assets: Assets,
 ): Promise<void> {
@@ -121,7 +123,7 @@ async function writeManifest(
       lastFrame: described(assets.lastFrame, urls.lastFrame),
     },
   };
-  const key = manifestKey(folderOf(config.ARCHIVE_KEY_TEMPLATE, record));
+  const key = manifestKey(folder);
   const write = () =>
     storage.put(key, Readable.from([Buffer.from(`${JSON.stringify(manifest, null, 2)}\n`)]), {
       contentType: 'application/json',

@@ -375,18 +375,24 @@ function readableOf(
     }
   }
 
+  let whole = false;
   const body = new Readable({
     highWaterMark: 64 * 1024,
     read() {
       chunks.next().then(
-        ({ done, value }) => this.push(done === true ? null : value),
+        ({ done, value }) => {
+          whole = done === true;
+          this.push(done === true ? null : value);
+        },
         (error: unknown) => this.destroy(asError(error)),
       );
     },
     destroy(error, done) {
       // Ends the request that may be waited for; its outcome interests nobody any more.
-      ended.abort(error);
-      answer.stream.destroy();
+      if (!whole) {
+        ended.abort(error);
+        answer.stream.destroy();
+      }
       done(error);
     },
   });

@@ -16,22 +16,31 @@ function isObject(value: unknown): value is Fields {
 
 // ---- readers of single fields ----
 
-/** A word or a text: strings and numbers, trimmed; empty is null. */
-const text = z
-  .union([z.string(), z.number()])
-  .transform((value) => String(value).trim() || null)
-  .catch(null);
+/**
+ * A field of whatever type, read by a function that has a word for each. Not a union with a `catch`: most fields are
+ * missing from most answers, and zod would write an error about each of them for nobody.
+ */
+const field = <T>(read: (value: unknown) => T) => z.unknown().optional().transform(read);
+
+/** What a string or a number looks like, trimmed; null for anything else. */
+function written(value: unknown): string | null {
+  if (typeof value === 'string') return value.trim();
+  return typeof value === 'number' && Number.isFinite(value) ? String(value) : null;
+}
+
+/** A word or a text; empty is null. */
+const text = field((value) => written(value) || null);
 
 /**
  * A task id: 1 to 256 visible characters. Numbers become strings; 0 is how gateways spell "none". Blanks are refused
  * because a sentence in `data` ("task submitted") is not an id, control characters because ids go into logs and keys.
  */
-const taskId = z
-  .union([z.string(), z.int().positive()])
-  .transform((value) => String(value).trim())
-  .refine((id) => id.length <= 256 && /^[^\p{C}\p{Z}]+$/u.test(id))
-  .nullable()
-  .catch(null);
+function readTaskId(value: unknown): string | null {
+  if (typeof value === 'number' && !(Number.isSafeInteger(value) && value > 0)) return null;
+  const id = written(value);
+  return id !== null && id.length <= 256 && /^[^\p{C}\p{Z}]+$/u.test(id) ? id : null;
+}
+const taskId = field(readTaskId);
 
 /** An absolute http(s) URL as it was written (signed links are fussy), or null. */
 function httpUrl(written: string): string | null {
@@ -59,36 +68,31 @@ const url = urlField();
 const urlAmongTexts = urlField((text) => !/\s/.test(text));
 
 /** A share of 100. Without a percent sign, a number strictly between 0 and 1 is a fraction (0.37 is 37 %). */
-const progress = z
-  .union([z.string(), z.number()])
-  .transform((value) => {
-    const found = /^(-?\d+(?:\.\d+)?)\s*(%?)$/.exec(String(value).trim());
-    if (!found) return null;
-    const number = Number(found[1]);
-    const percent = !found[2] && number > 0 && number < 1 ? number * 100 : number;
-    return Math.min(Math.max(Math.round(percent * 100) / 100, 0), 100);
-  })
-  .catch(null);
+const progress = field((value) => {
+  const found = /^(-?\d+(?:\.\d+)?)\s*(%?)$/.exec(written(value) ?? '');
+  if (!found) return null;
+  const number = Number(found[1]);
+  const percent = !found[2] && number > 0 && number < 1 ? number * 100 : number;
+  return Math.min(Math.max(Math.round(percent * 100) / 100, 0), 100);
+});
 
 /** An amount in the provider's own units. Empty is not zero. */
-const amount = text.transform((value) =>
-  value !== null && /^-?\d+(\.\d+)?$/.test(value) ? Number(value) : null,
-);
+const amount = field((value) => {
+  const said = written(value) ?? '';
+  return /^-?\d+(\.\d+)?$/.test(said) ? Number(said) : null;
+});
 
 /**
  * An instant in epoch ms, from seconds, milliseconds or ISO text; 0, absent and absurd ones are null. Without a zone
  * a text cannot be placed.
  */
-const instant = z
-  .union([z.string(), z.number()])
-  .transform((value) => {
-    const written = String(value).trim();
-    const number = /^\d+(\.\d+)?$/.test(written) ? Number(written) : null;
-    const zoned = /^\d{4}-\d\d-\d\dT.*(Z|[+-]\d\d:?\d\d)$/.test(written);
-    const at = number === null ? (zoned ? Date.parse(written) : NaN) : number < 1e11 ? number * 1000 : number;
-    return at > EARLIEST_INSTANT && at < LATEST_INSTANT ? Math.round(at) : null;
-  })
-  .catch(null);
+const instant = field((value) => {
+  const said = written(value) ?? '';
+  const number = /^\d+(\.\d+)?$/.test(said) ? Number(said) : null;
+  const zoned = /^\d{4}-\d\d-\d\dT.*(Z|[+-]\d\d:?\d\d)$/.test(said);
+  const at = number === null ? (zoned ? Date.parse(said) : NaN) : number < 1e11 ? number * 1000 : number;
+  return at > EARLIEST_INSTANT && at < LATEST_INSTANT ? Math.round(at) : null;
+});
 
 const fields = z.custom<Fields>(isObject).nullable().catch(null);
 
@@ -132,16 +136,17 @@ export function readEnvelope(value: unknown): Envelope | null {
   const read = envelopeShape.safeParse(value);
   if (!read.success) return null;
   const { code, message, msg, error, data } = read.data;
-  const inner = isObject(data) ? z.object({ task_id: taskId, id: taskId }).parse(data) : null;
+  const inner = isObject(data) ? data : {};
   // A bare `data` is an id only beside a success code: beside anything else it is part of the complaint.
-  const bare = isSuccessCode(code) ? taskId.parse(data ?? null) : null;
+  const bare = isSuccessCode(code) ? readTaskId(data) : null;
   const words = [code, message, msg, error?.code, error?.message, error?.msg];
   return {
     code,
     errorCode: error?.code ?? null,
     hasError: error !== null,
     message: error?.message ?? error?.msg ?? message ?? msg,
-    submittedTaskId: inner?.task_id ?? inner?.id ?? read.data.task_id ?? read.data.id ?? bare,
+    submittedTaskId:
+      readTaskId(inner['task_id']) ?? readTaskId(inner['id']) ?? read.data.task_id ?? read.data.id ?? bare,
     taskNotExist: words.some((word) => word?.toLowerCase() === NOT_VISIBLE),
   };
 }
@@ -228,7 +233,7 @@ function looksLikeTask(found: Fields): boolean {
 
 /** The unwrap rule: a body with a `task_id` is the task, else `data` if it looks like one, else the body. */
 function unwrap(body: Fields): { fields: Fields; bare: boolean } {
-  if (taskId.parse(body['task_id'] ?? null) !== null) return { fields: body, bare: true };
+  if (readTaskId(body['task_id']) !== null) return { fields: body, bare: true };
   const data = fields.parse(body['data']);
   if (data && looksLikeTask(data)) return { fields: data, bare: false };
   return { fields: body, bare: false };

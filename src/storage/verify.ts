@@ -90,7 +90,8 @@ export function createVerifier({ kind, expectedBytes, maxBytes }: VerifierOption
       attempt(conclude, done);
     },
     destroy(error, done) {
-      known.reject(error ?? invalid('The stream was closed before its first bytes.'));
+      if (error) known.reject(error);
+      else if (type === null) known.reject(invalid('The stream was closed before its first bytes.'));
       done(error);
     },
   });
