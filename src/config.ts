@@ -304,6 +304,7 @@ const shape = {
   ARCHIVE_IDLE_TIMEOUT_MS: milliseconds(100).default(30_000),
   ARCHIVE_ATTEMPTS: count().default(8),
   ARCHIVE_BACKOFF_MS: milliseconds(1).default(2000),
+  ARCHIVE_OUTAGE_MS: milliseconds().default(6 * 3_600_000),
   ARCHIVE_KEY_TEMPLATE: keyTemplate.default(DEFAULT_KEY_TEMPLATE),
   ARCHIVE_MAX_BYTES: integer(1, Number.MAX_SAFE_INTEGER, 'bytes').default(5_000_000_000),
   ARCHIVE_ALLOW_HOSTS: hostList.default([]),

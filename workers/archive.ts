@@ -3,13 +3,15 @@
  * storage, with a manifest beside it; that nothing half-written is ever visible; and that it never bills.
  *
  * The video is required, poster and last frame are best effort: their loss is a warning. A dead link costs one fresh
- * poll. While storage cannot be used the generation waits in `archiving`, without using up tries.
+ * poll. While storage cannot be used, or a host of assets is away, the generation waits in `archiving` without using up
+ * tries.
  */
 import { Readable } from 'node:stream';
 import type { Context } from '../src/context.js';
 import { StorageConflictError, StorageError } from '../src/errors.js';
 import type { Asset, Assets, AssetUrls, FailureCode, GenerationRecord } from '../src/generation/record.js';
 import type { Warning } from '../src/generation/request.js';
+import { since } from '../src/generation/trail.js';
 import { backoffMs } from '../src/generation/schedule.js';
 import { advance, fail } from '../src/pipeline.js';
 import { AssetError } from '../src/provider/asset-error.js';
@@ -24,10 +26,14 @@ const STORAGE_MAX_BACKOFF_MS = 60_000;
 export async function archive(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
   const record = await context.store.get(generationId);
   if (record?.state !== 'archiving' || record.urls === null) return done;
+  const host = hostOf(record.urls.video);
+  const { waitMs } = await context.breaker.pass(host);
+  if (waitMs > 0 && mayWait(context, record)) return snooze(waitMs);
   await context.store.amend(record, { count: ['archiveAttempts'] });
   try {
     const folder = folderOf(context.config.ARCHIVE_KEY_TEMPLATE, record);
     const { assets, warnings } = await haulAll(context, folder, record.urls, signal);
+    if (await context.breaker.worked(host)) context.log.info({ stage: 'archive', host }, 'the host is back');
     await writeManifest(context, record, folder, record.urls, assets);
     return await succeed(context, record, assets, warnings);
   } catch (error) {
@@ -188,6 +194,8 @@ async function recover(
         : refreshLink(context, record, signal);
     case 'invalid':
     case 'unavailable': {
+      const hostMs = await waitForHost(context, record, error);
+      if (hostMs !== null) return snooze(hostMs);
       const failures = record.archiveFailures + 1;
       if (failures >= config.ARCHIVE_ATTEMPTS) {
         const code = error.kind === 'invalid' ? 'asset_invalid' : 'archive_attempts_exhausted';
@@ -198,6 +206,31 @@ async function recover(
       return snooze(Math.max(waitMs, error.retryAfterMs ?? 0));
     }
   }
+}
+
+const hostOf = (url: string) => `asset@${URL.canParse(url) ? new URL(url).host : url}` as const;
+
+/** Waiting for a host that is away uses up no tries, for a time: the links do not live for ever. */
+function mayWait({ config, now }: Context, { trail, createdAt }: GenerationRecord): boolean {
+  return now() - since(trail, createdAt) < config.ARCHIVE_OUTAGE_MS;
+}
+
+/** Nobody was there, as for others before: how long to wait for that host. Null when this is a try of its own. */
+async function waitForHost(
+  context: Context,
+  record: GenerationRecord,
+  { kind, httpStatus }: AssetError,
+): Promise<number | null> {
+  if (kind !== 'unavailable' || (httpStatus !== null && httpStatus < 500)) return null;
+  const { breaker, log } = context;
+  const host = hostOf(record.urls?.video ?? '');
+  if (await breaker.failed(host))
+    log.error({ stage: 'archive', host, alarm: 'provider_away' }, 'a host of assets seems to be away');
+  if (!mayWait(context, record)) return null;
+  const { openAt, probeAt } = await breaker.state(host);
+  return openAt === null
+    ? null
+    : Math.min(Math.max(1, (probeAt ?? 0) - context.now()), context.config.BREAKER_PROBE_MS);
 }
 
 /** A dead link is answered by one fresh poll. What goes wrong with that poll is only a reason to ask again later. */

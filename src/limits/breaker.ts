@@ -1,18 +1,24 @@
 /**
  * Is the provider away? Calls that find nobody, or only errors, several in a row, stop the calls of their kind for all
  * replicas; then one goes out now and then as a probe, and the first that comes through lets everybody go on. Polls and
- * submits are told apart, since one may work while the other does not.
+ * submits are told apart, since one may work while the other does not; so is each host of assets.
  *
  * Probes come after 1, 2, 4 … seconds, at most `probeMs` apart.
  */
 import type { RedisConnection } from '../redis.js';
 
 export type Call = 'submit' | 'poll';
+/** What a breaker stands before: a kind of call, or a host that assets come from. */
+export type Target = Call | `asset@${string}`;
 
 /** Failures count as in a row when no more than this lies between them. */
 const IN_A_ROW_MS = 60_000;
 /** While it is closed, Redis is asked this often whether it still is. */
 const LOOK_MS = 1000;
+/** One that nobody asks for any more is forgotten after a day. */
+const FORGET_MS = 24 * 3_600_000;
+/** So many targets are remembered as well in a process before all are asked for anew. */
+const MAX_REMEMBERED = 1000;
 
 /**
  * FAILED. KEYS 1 breaker · ARGV 1 failures in a row that open it · 2 ms that a failure counts
@@ -27,7 +33,7 @@ end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('HSET', KEYS[1], 'openAt', now, 'probes', 0, 'probeAt', now + 1000)
-redis.call('PERSIST', KEYS[1])
+redis.call('PEXPIRE', KEYS[1], ${FORGET_MS})
 return 1
 `;
 
@@ -42,6 +48,7 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if now < tonumber(probe_at) then return tonumber(probe_at) - now end
 redis.call('HSET', KEYS[1], 'probes', probes + 1, 'probeAt', now + math.min(tonumber(ARGV[1]), 1000 * 2 ^ math.min(tonumber(probes), 20)))
+redis.call('PEXPIRE', KEYS[1], ${FORGET_MS})
 return 0
 `;
 
@@ -54,15 +61,15 @@ export interface BreakerState {
 
 export interface Breaker {
   /** A call found nobody or an error of the provider. Returns true when that opened the breaker. */
-  failed(call: Call): Promise<boolean>;
+  failed(call: Target): Promise<boolean>;
   /**
    * A call was dealt with; `probe` when it went out to look. Returns true when that closed the breaker. Costs nothing
    * while all is well.
    */
-  worked(call: Call, probe?: boolean): Promise<boolean>;
+  worked(call: Target, probe?: boolean): Promise<boolean>;
   /** For polls (submits are asked in the line): how long to wait, in ms; 0: go. `probe`: while it is open. */
-  pass(call: Call): Promise<{ readonly waitMs: number; readonly probe: boolean }>;
-  state(call: Call): Promise<BreakerState>;
+  pass(call: Target): Promise<{ readonly waitMs: number; readonly probe: boolean }>;
+  state(call: Target): Promise<BreakerState>;
   /** Closes both. */
   close(): Promise<void>;
 }
@@ -85,11 +92,11 @@ export function createBreaker({ redis, prefix, failures, probeMs, now }: Breaker
   redis.defineCommand('reelhaulBreakerFailed', { lua: FAILED, numberOfKeys: 1 });
   redis.defineCommand('reelhaulBreakerPass', { lua: PASS, numberOfKeys: 1 });
   const scripts = redis as unknown as Scripts;
-  const keyOf = (call: Call) => `${prefix}:breaker:${call}`;
+  const keyOf = (call: Target) => `${prefix}:breaker:${call}`;
   /** Calls of this process that failed since one worked: only then is there anything to take back. */
-  const troubled = new Set<Call>();
+  const troubled = new Set<Target>();
   /** Until when it is taken to be closed without asking. */
-  const closedUntil = new Map<Call, number>();
+  const closedUntil = new Map<Target, number>();
 
   return {
     async failed(call) {
@@ -110,7 +117,10 @@ export function createBreaker({ redis, prefix, failures, probeMs, now }: Breaker
       if (now() < (closedUntil.get(call) ?? 0)) return { waitMs: 0, probe: false };
       const waitMs = await scripts.reelhaulBreakerPass(keyOf(call), probeMs);
       if (waitMs >= 0) troubled.add(call);
-      else closedUntil.set(call, now() + LOOK_MS);
+      else {
+        if (closedUntil.size >= MAX_REMEMBERED) closedUntil.clear();
+        closedUntil.set(call, now() + LOOK_MS);
+      }
       return { waitMs: Math.max(0, waitMs), probe: waitMs === 0 };
     },
 

@@ -46,7 +46,7 @@ export function transport({ agent, watcher, decompress = false }: TransportOptio
         url,
         {
           method: config.method?.toUpperCase() ?? 'GET',
-          headers: config.headers.toJSON() as http.OutgoingHttpHeaders,
+          headers: config.headers.toJSON(),
           agent,
           ...(config.signal ? { signal: config.signal as AbortSignal } : {}),
         },

@@ -122,6 +122,36 @@ describe('while the provider is away', () => {
   });
 });
 
+describe('while a host of assets is away', () => {
+  const settings = {
+    BREAKER_FAILURES: '3',
+    BREAKER_PROBE_MS: '200',
+    ARCHIVE_ATTEMPTS: '3',
+    ARCHIVE_CONCURRENCY: '2',
+  };
+
+  test('videos wait for it without using up their tries', async () => {
+    await setUp(settings);
+    await bed.work({ stages: ['submit', 'poll'] });
+    const ids = await enqueueAll(many(12));
+    await Promise.all(ids.map((id) => bed.reaches(id, 'archiving')));
+    await bed.simulator.startOutage({ mode: '503', durationMs: 3_600_000 });
+    await bed.work({ stages: ['archive'] });
+    const host = new URL(bed.simulator.url).host;
+    const probes = async () => Number(await bed.redis.hget(`${bed.prefix}:breaker:asset@${host}`, 'probes'));
+    await until(async () => (await probes()) >= 8, 'eight probes');
+    await bed.simulator.endOutage();
+    expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
+  });
+
+  test('for too long, they fail in the end', async () => {
+    await setUp({ ...settings, ARCHIVE_OUTAGE_MS: '0' });
+    await bed.work();
+    const { id } = await bed.enqueue('never [sim: video=503*forever]');
+    expect((await bed.reelhaul.waitFor(id)).failure?.code).toBe('archive_attempts_exhausted');
+  });
+});
+
 describe('an operator', () => {
   test('says that the key is well again, and nobody waits for the next probe', async () => {
     await setUp({ REFUSED_PROBE_MS: '3600000' });
