@@ -28,17 +28,17 @@ export async function poll(context: Context, generationId: string, signal: Abort
 }
 
 async function ask(context: Context, followed: Followed, signal: AbortSignal): Promise<Outcome> {
-  const { provider, log, breaker, rate, queues, now } = context;
-  const { id: generationId, taskId, state, deadlineAt } = followed;
-  const { waitMs } = await breaker.pass('poll');
-  if (waitMs > 0) {
-    // Nobody is asked; our patience may end all the same.
-    if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt)
-      return awaitTask(context, followed, notAsked(now()));
-    await queues.pauseFor('poll', waitMs);
-    return snooze(waitMs);
+  const { provider, log, breaker, standing, rate } = context;
+  const { id: generationId, taskId } = followed;
+  const { waitMs, probe } = await breaker.pass('poll');
+  if (waitMs > 0) return waitUnasked(context, followed, waitMs);
+  const call = await rate.take('poll', signal);
+  if (call === 'stopped') return snooze(0);
+  if (call === 'waited' && !probe) {
+    // Meanwhile others may have been told to slow down, or found nobody.
+    const heldMs = (await standing.holdMs('poll')) || (await breaker.pass('poll')).waitMs;
+    if (heldMs > 0) return waitUnasked(context, followed, heldMs);
   }
-  if (!(await rate.take('poll', signal))) return snooze(0);
   const outcome = await provider.poll(taskId ?? '', { signal });
   // Stopped by ourselves: that says nothing about the task, not even about its deadline.
   if (signal.aborted && outcome.kind === 'unavailable') return snooze(0);
@@ -57,6 +57,16 @@ async function ask(context: Context, followed: Followed, signal: AbortSignal): P
     case 'misconfigured':
       return awaitTask(context, followed, outcome);
   }
+}
+
+/** Nobody is asked; our patience may end all the same. */
+async function waitUnasked(context: Context, followed: Followed, waitMs: number): Promise<Outcome> {
+  const { queues, now } = context;
+  const { state, deadlineAt } = followed;
+  if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt)
+    return awaitTask(context, followed, notAsked(now()));
+  await queues.pauseFor('poll', waitMs);
+  return snooze(waitMs);
 }
 
 async function noteBreaker({ breaker, queues, log }: Context, { kind, answer }: PollOutcome): Promise<void> {

@@ -12,6 +12,7 @@ import { NOT_HINTED_YET } from '../src/generation/following.js';
 import type { Charge, GenerationRecord } from '../src/generation/record.js';
 import { backoffMs } from '../src/generation/schedule.js';
 import { stageOf } from '../src/generation/states.js';
+import type { Budget, OverBudget } from '../src/generation/store.js';
 import { budgetOf, hasBudget } from '../src/limits/budget.js';
 import { priceOf } from '../src/limits/prices.js';
 import { adoptTask, advance, fail, settle, withWarning } from '../src/pipeline.js';
@@ -66,7 +67,7 @@ async function beginSubmit(
   record: GenerationRecord,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const { config, store, line, dispatch, rate, now, ledger } = context;
+  const { config, store, now, ledger } = context;
   const { id } = record;
   if (record.deadlineAt !== null && record.deadlineAt <= now()) {
     const message = 'The deadline passed before the request was submitted.';
@@ -80,20 +81,10 @@ async function beginSubmit(
     });
     return snooze(0);
   }
-  const turn = await line.begin(record);
-  if (turn.kind === 'wait') return snooze(turn.waitMs);
-  // Whoever is next gets its job now that this one has begun.
-  void dispatch.soon();
-  if (turn.kind === 'inLine') return done;
-  const heldMs = ledger.holdMs();
-  if (heldMs > 0) return snooze(heldMs);
-  if (turn.probe && !(await isProviderBack(context, signal))) return snooze(0);
-  if (!(await rate.take('submit', signal))) return snooze(0);
-
   const price = priceOf(record.request, config.PRICES);
   const budget = budgetOf(config, record.tenant);
-  if (price === null && hasBudget(budget) && config.UNKNOWN_PRICE === 'refuse')
-    return refusePrice(context, record);
+  const leave = await awaitLeave(context, record, { price, budget }, signal);
+  if (leave.kind !== 'leave') return leave;
   const nonce = randomUUID();
   const begun = await store.beginSubmit(
     record,
@@ -145,7 +136,39 @@ async function beginSubmit(
     onSent: () => context.checkpoint('sent', id),
   });
   context.checkpoint('answered', id);
-  return conclude(context, submitting, outcome, { signal, probe: turn.probe });
+  return conclude(context, submitting, outcome, { signal, probe: leave.probe });
+}
+
+/** All that may keep a submit back, before anything is written. `probe` as in `Turn`. */
+async function awaitLeave(
+  context: Context,
+  record: GenerationRecord,
+  { price, budget }: { readonly price: number | null; readonly budget: Budget },
+  signal: AbortSignal,
+): Promise<{ readonly kind: 'leave'; readonly probe: boolean } | Outcome> {
+  const { config, store, line, dispatch, rate, ledger } = context;
+  const turn = await line.begin(record);
+  if (turn.kind === 'wait') return snooze(turn.waitMs);
+  // Whoever is next gets its job now that this one has begun.
+  void dispatch.soon();
+  if (turn.kind === 'inLine') return done;
+  const heldMs = ledger.holdMs();
+  if (heldMs > 0) return snooze(heldMs);
+  if (price === null && hasBudget(budget) && config.UNKNOWN_PRICE === 'refuse')
+    return refusePrice(context, record);
+  // Those that may not be paid for take no call from those that may.
+  const over = await store.overBudget(record, price, budget);
+  if (over) return waitForBudget(context, record, over);
+  if (turn.probe && !(await isProviderBack(context, signal))) return snooze(0);
+  const call = await rate.take('submit', signal);
+  if (call === 'stopped') return snooze(0);
+  if (call === 'now' || turn.probe) return { kind: 'leave', probe: turn.probe };
+  // Meanwhile others may have been told to slow down, been refused, or found nobody.
+  const again = await line.begin(record);
+  if (again.kind === 'wait') return snooze(again.waitMs);
+  if (again.kind === 'inLine') return done;
+  if (again.probe && !(await isProviderBack(context, signal))) return snooze(0);
+  return { kind: 'leave', probe: again.probe };
 }
 
 /** A free call first: while that finds nobody, a paid one would only become one more that nobody can confirm. */
@@ -171,11 +194,7 @@ async function refusePrice(context: Context, record: GenerationRecord): Promise<
   return snooze(0);
 }
 
-async function waitForBudget(
-  context: Context,
-  record: GenerationRecord,
-  over: 'overDay' | 'overTenantDay',
-): Promise<Outcome> {
+async function waitForBudget(context: Context, record: GenerationRecord, over: OverBudget): Promise<Outcome> {
   const { config, line, log, store } = context;
   const whose = over === 'overDay' ? "the day's budget" : `the day's budget of tenant ${record.tenant}`;
   if (config.OVER_BUDGET === 'fail') {

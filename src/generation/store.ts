@@ -154,6 +154,15 @@ end
 return 1
 `;
 
+/**
+ * ROOM. Has the budget room for a submit? Only `beginSubmit` reserves it.
+ * KEYS 1 record · ARGV 1 prefix · 2 tenant · 3 price · 4 most to spend a day or '' · 5 the same of its tenant
+ * Returns 1, -2 or -3 as above.
+ */
+const ROOM = `${SPEND}
+return spend_over(ARGV[1], KEYS[1], ARGV[2], 'possible', ARGV[3], ARGV[4], ARGV[5]) or 1
+`;
+
 /** What a change does, beside the compare-and-set itself. */
 export interface Change {
   /** Fields that must still hold these texts; a missing field reads as ''. */
@@ -186,8 +195,11 @@ export interface Budget {
   readonly tenantDay: number | null;
 }
 
-/** `changed`: it is no longer where it was decided. The other two: the budget has no room for its price. */
-export type SubmitBegun = 'begun' | 'changed' | 'overDay' | 'overTenantDay';
+/** The budget has no room for a price: that of all, or that of the tenant. */
+export type OverBudget = 'overDay' | 'overTenantDay';
+
+/** `changed`: it is no longer where it was decided. */
+export type SubmitBegun = 'begun' | 'changed' | OverBudget;
 
 /** Everything of a new generation; `idempotencyKey` and the digest of its request travel together. */
 export interface NewGeneration {
@@ -221,6 +233,8 @@ export interface Store {
   whereabouts(ids: readonly string[]): Promise<Whereabouts[]>;
   /** Moves a generation on. False when it is no longer where it was decided, or gone: read again, decide again. */
   transition(record: GenerationRecord, to: State, change: Change & { live: boolean }): Promise<boolean>;
+  /** Has the budget no room for this price just now? For whoever wants to know before it waits for something else. */
+  overBudget(record: GenerationRecord, price: number | null, budget: Budget): Promise<OverBudget | null>;
   /** `queued` → `submitting`, if its price fits into the budget, which is reserved in the same step. */
   beginSubmit(record: GenerationRecord, change: Change, budget: Budget): Promise<SubmitBegun>;
   /** Changes fields without leaving the state. False as above. */
@@ -255,6 +269,7 @@ export interface StoreDeps {
 interface Scripts {
   reelhaulCreate(...args: (string | number)[]): Promise<string | null>;
   reelhaulChange(...args: (string | number)[]): Promise<number>;
+  reelhaulRoom(...args: (string | number)[]): Promise<number>;
   reelhaulPrune(...args: (string | number)[]): Promise<number>;
 }
 
@@ -286,6 +301,11 @@ function taskIdsIn(fields: Readonly<Record<string, string | number | null | unde
   return [taskId, hintedTaskId, ...others].filter((id) => typeof id === 'string');
 }
 
+function overBudget(reply: number): OverBudget | null {
+  if (reply === -2) return 'overDay';
+  return reply === -3 ? 'overTenantDay' : null;
+}
+
 const NO_BUDGET: Budget = { day: null, tenantDay: null };
 
 export function createStore({
@@ -301,6 +321,7 @@ export function createStore({
   // Each store defines its scripts on its connection; ioredis sends them as EVALSHA and falls back to EVAL.
   redis.defineCommand('reelhaulCreate', { lua: CREATE, numberOfKeys: 6 });
   redis.defineCommand('reelhaulChange', { lua: CHANGE, numberOfKeys: 12 });
+  redis.defineCommand('reelhaulRoom', { lua: ROOM, numberOfKeys: 1 });
   redis.defineCommand('reelhaulPrune', { lua: PRUNE, numberOfKeys: 10 });
   const scripts = redis as unknown as Scripts;
 
@@ -325,9 +346,9 @@ export function createStore({
     const counted = change.count ?? [];
     const { tenant, idempotencyKey } = record;
     // Kept for good while something may still come of the generation, which for an expired one is its late check.
-    const over = isTerminal(to) && change.live === false;
+    const ended = isTerminal(to) && change.live === false;
     const goesOn = change.live === true && isTerminal(from);
-    const idempotencyTtl = idempotencyKey === null ? '' : over ? idempotencyTtlMs : goesOn ? 0 : '';
+    const idempotencyTtl = idempotencyKey === null ? '' : ended ? idempotencyTtlMs : goesOn ? 0 : '';
     const notification = announced(record, to, change);
     const { taskGone = false } = change;
     const untilAt = to === from || taskGone ? null : livesUntil(record, to, at, slots);
@@ -382,8 +403,8 @@ export function createStore({
       ...removed,
       ...counted,
     );
-    if (done === -2) return 'overDay';
-    if (done === -3) return 'overTenantDay';
+    const over = overBudget(done);
+    if (over) return over;
     if (done <= 0) return 'changed';
     if (to !== from) onMove?.({ record, from, to, at, change });
     if (done === 2) onFreed?.(tenant);
@@ -467,6 +488,13 @@ export function createStore({
     async transition(record, to, wanted) {
       if (!mayFollow(record.state, to)) throw new Error(`${to} may not follow ${record.state}`);
       return (await change(record, to, wanted)) === 'begun';
+    },
+
+    async overBudget({ id, tenant }, price, { day, tenantDay }) {
+      if (price === null || (day === null && tenantDay === null)) return null;
+      return overBudget(
+        await scripts.reelhaulRoom(keys.record(id), prefix, tenant, price, day ?? '', tenantDay ?? ''),
+      );
     },
 
     beginSubmit: (record, wanted, budget) => change(record, 'submitting', wanted, budget),

@@ -146,7 +146,7 @@ return jobs
 
 /**
  * BEGIN. May this generation be submitted now?
- * KEYS 1 hold · 2 refused · 3 probe of refused · 4 breaker of submits
+ * KEYS 1 hold · 2 refused · 3 probe of refused, which holds the id of the one that looks · 4 breaker of submits
  * ARGV 1 prefix · 2 id · 3 tenant · 4 priority · 5 ms between probes of a refused key · 6 longest ms between probes of an
  *      outage
  * Returns { 'go' }, { 'probe' } (while the provider is away), { 'line' } when it had no turn yet and stands in line now,
@@ -158,7 +158,9 @@ local now = now_ms()
 local ready = redis.call('ZSCORE', p .. ':ready', id)
 if not ready and not redis.call('ZSCORE', p .. ':starting', id) then
   -- A job of an older version, or of before Redis forgot something.
-  if not redis.call('ZSCORE', p .. ':line:' .. tenant, id) then line_join(p, id, tenant, priority) end
+  if not redis.call('ZSCORE', p .. ':line:' .. tenant, id) and not redis.call('ZSCORE', p .. ':scheduled', id) then
+    line_join(p, id, tenant, priority)
+  end
   return { 'line' }
 end
 local function wait(ms, why)
@@ -168,7 +170,8 @@ local function wait(ms, why)
 end
 local hold = redis.call('PTTL', KEYS[1])
 if hold > 0 then return wait(hold, 'told to slow down') end
-if redis.call('EXISTS', KEYS[2]) == 1 and not redis.call('SET', KEYS[3], '1', 'PX', ARGV[5], 'NX') then
+if redis.call('EXISTS', KEYS[2]) == 1 and redis.call('GET', KEYS[3]) ~= id
+  and not redis.call('SET', KEYS[3], id, 'PX', ARGV[5], 'NX') then
   return wait(math.max(1, redis.call('PTTL', KEYS[3])), 'refused')
 end
 local said = 'go'
@@ -200,7 +203,8 @@ return 1
 `;
 
 /**
- * PUT_OFF. Until the next day (UTC), or until its deadline, whichever is first.
+ * PUT_OFF. Until the next day (UTC), or until its deadline, whichever is first. By the clock of its worker the deadline may
+ * still be ahead when by that of Redis it is not: then in a while.
  * KEYS 1 record · ARGV 1 prefix · 2 id · 3 tenant · 4 deadline, epoch ms, or ''
  */
 const PUT_OFF = `${LINE}
@@ -208,7 +212,8 @@ local p, id, tenant = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('HGET', KEYS[1], 'state') ~= 'queued' then return 0 end
 line_leave(p, id, tenant)
 local next_day = (math.floor(now_ms() / 86400000) + 1) * 86400000
-redis.call('ZADD', p .. ':scheduled', ARGV[4] ~= '' and math.min(next_day, ARGV[4]) or next_day, id)
+local until_at = ARGV[4] ~= '' and math.min(next_day, ARGV[4]) or next_day
+redis.call('ZADD', p .. ':scheduled', math.max(until_at, now_ms() + ${LOOK_MS}), id)
 redis.call('ZADD', p .. ':over-budget', 0, id)
 return 1
 `;
@@ -316,7 +321,7 @@ export interface Line {
    * @returns null when no worker has published the limits yet.
    */
   letIn(freed: { readonly tenant: string } | 'all' | null): Promise<LetIn | null>;
-  /** Asked by the submit stage before it does anything. */
+  /** Asked by the submit stage before it does anything, and again when it had to wait in between. */
   begin(generation: {
     readonly id: string;
     readonly tenant: string;

@@ -26,6 +26,8 @@ const MAX_TAKE = 50;
 const MAX_SLEEP_MS = 2000;
 /** While nothing limits, Redis is asked this often whether something does. */
 const LOOK_MS = 1000;
+/** After so long what was known before the wait may be true no more. */
+const WAITED_MS = 100;
 
 const PACE = `
 local time = redis.call('TIME')
@@ -99,12 +101,15 @@ export interface RateLimits {
   readonly first: Call;
 }
 
+/** `waited`: the call may leave, and what allowed it before the wait is to be asked again. `stopped`: by the signal. */
+export type Leave = 'now' | 'waited' | 'stopped';
+
 export interface Rate {
   /**
    * Waits until this call may leave.
-   * @returns false when the signal came first. @throws when Redis fails: without its word nothing leaves.
+   * @throws when Redis fails: without its word nothing leaves.
    */
-  take(call: Call, signal: AbortSignal): Promise<boolean>;
+  take(call: Call, signal: AbortSignal): Promise<Leave>;
   /** Somebody was told to slow down: after `holdMs` all begin again at half the pace. */
   slowDown(holdMs: number): Promise<void>;
   /** Calls per second while they are slowed down after a 429; null when they are not. */
@@ -126,7 +131,7 @@ interface Scripts {
 }
 
 interface Waiter {
-  readonly go: (granted: boolean) => void;
+  readonly go: () => void;
   readonly fail: (error: unknown) => void;
 }
 
@@ -152,7 +157,7 @@ export function createRate({ redis, prefix, now, max, windowMs, first }: RateDep
       for (const waiter of queue) {
         if (left-- <= 0) break;
         queue.delete(waiter);
-        waiter.go(true);
+        waiter.go();
       }
       if (queue.size > 0) await sleep(Math.min(Number(waitMs), MAX_SLEEP_MS));
     }
@@ -174,17 +179,18 @@ export function createRate({ redis, prefix, now, max, windowMs, first }: RateDep
 
   return {
     async take(call, signal) {
-      if (signal.aborted) return false;
-      if (max === null && now() < freeUntil) return true;
-      return new Promise<boolean>((resolve, reject) => {
+      if (signal.aborted) return 'stopped';
+      const askedAt = now();
+      if (max === null && askedAt < freeUntil) return 'now';
+      return new Promise<Leave>((resolve, reject) => {
         const stop = () => {
           waiting[call].delete(waiter);
-          resolve(false);
+          resolve('stopped');
         };
         const waiter: Waiter = {
-          go: (granted) => {
+          go: () => {
             signal.removeEventListener('abort', stop);
-            resolve(granted);
+            resolve(now() - askedAt < WAITED_MS ? 'now' : 'waited');
           },
           fail: (error) => {
             signal.removeEventListener('abort', stop);

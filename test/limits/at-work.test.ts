@@ -1,5 +1,6 @@
 /** The limits with real workers and a provider that keeps books: caps, outages, refusals, 429s. */
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { readConfig } from '../../src/config.js';
 import { createTestbed, image, type Testbed, type TestbedOptions } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
@@ -185,5 +186,50 @@ describe('a provider that allows so many calls per window', () => {
     await bed.work();
     expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
     expect(totals().tasksCreated).toBe(60);
+  });
+});
+
+describe('those that wait for their call of the budget', () => {
+  const slow = { PROVIDER_RATE_MAX: '2', PROVIDER_RATE_WINDOW_MS: '1000', REFUSED_PROBE_MS: '3600000' };
+  const atRest = (stage: 'submit' | 'poll') =>
+    until(async () => {
+      const queue = `${bed.prefix}:${stage}`;
+      const [active, waiting] = await Promise.all([
+        bed.redis.llen(`${queue}:active`),
+        bed.redis.llen(`${queue}:wait`),
+      ]);
+      return active + waiting === 0;
+    }, 'all jobs to rest');
+
+  test('do not go out once the key is refused', async () => {
+    await setUp(slow);
+    const ids = await enqueueAll([...many(1, 'submit=401'), ...many(7)]);
+    await bed.work();
+    await until(async () => (await bed.reelhaul.limits()).refused, 'the refusal');
+    await atRest('submit');
+    expect(totals().submits).toBe(1);
+    await bed.reelhaul.resume();
+    expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
+  });
+
+  test('do not ask for their tasks while polls are held', async () => {
+    await setUp({ ...slow, PROVIDER_RATE_MAX: '20' });
+    const submits = await bed.work({ stages: ['submit'] });
+    const ids = await enqueueAll(many(8, 'poll=429, retry-after=1h'));
+    await Promise.all(ids.map((id) => bed.reaches(id, 'generating')));
+    await submits.close();
+    await bed.work({ config: readConfig({ ...bed.environment, ...slow }), stages: ['poll'] });
+    await until(async () => (await bed.reelhaul.limits()).holdMs.poll > 0, 'the hold');
+    await until(async () => (await bed.reelhaul.limits()).slowedTo !== null, 'the slower pace');
+    await atRest('poll');
+    expect(totals().polls).toBe(1);
+  });
+
+  test('are none of those that the budget has no room for: they leave no call unused', async () => {
+    const hourly = { PROVIDER_RATE_MAX: '1', PROVIDER_RATE_WINDOW_MS: '3600000' };
+    await setUp({ ...hourly, PRICES: '{"*":1}', BUDGET_PER_DAY: '0', OVER_BUDGET: 'fail' });
+    const ids = await enqueueAll(many(5));
+    await bed.work();
+    expect(new Set(await ends(ids))).toEqual(new Set(['failed']));
   });
 });

@@ -190,6 +190,21 @@ describe('caps', () => {
     expect(await serve(1)).toMatchObject([{ id }]);
   });
 
+  test('a stray job brings nobody forward whose time has not come', async () => {
+    await publish();
+    const { id } = await bed.enqueue('later', { delayMs: 3_600_000 });
+    expect(await hub.line.begin({ id, tenant: 'default', priority: 0 })).toEqual({ kind: 'inLine' });
+    expect(await hub.line.counts()).toMatchObject({ inLine: 0, scheduled: 1 });
+    expect(await serve(1)).toEqual([]);
+  });
+
+  test('who is put off to a deadline that is now is not taken up again in the same breath', async () => {
+    await publish();
+    const { id } = await bed.enqueue('over budget');
+    await hub.line.putOff({ id, tenant: 'default' }, Date.now() - 5000);
+    expect(await hub.line.letIn(null)).toMatchObject({ generationIds: [] });
+  });
+
   test('other limits of a new worker hold at once', async () => {
     await publish({ tenantMaxInFlight: 1 });
     await bed.reelhaul.enqueueMany(items('default', 4));
