@@ -25,7 +25,7 @@ import { layout, type Html } from './layout.js';
 import { chargeMark, instant, notice, progressBar, shortId, stateMark } from './pieces.js';
 import { timeline } from './timeline.js';
 import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './visitor.js';
-import { adviceOn, durationText, sizeText, STATE_WORDS } from './wording.js';
+import { adviceOn, durationText, priceText, sizeText, STATE_WORDS } from './wording.js';
 
 const MAX_FORM_BYTES = 16_384;
 const PAGE = `${HOME}/generations/:id`;
@@ -138,12 +138,13 @@ function facts(record: GenerationRecord): Html {
       ? ''
       : html`<dt>${name}</dt>
           <dd>${value}</dd>`;
-  const { runAt, finishedAt, priority, notifyUrl, state } = record;
+  const { runAt, finishedAt, priority, notifyUrl, state, price } = record;
   return html`<section aria-labelledby="facts-title">
     <h2 id="facts-title">Facts</h2>
     <dl class="facts" id="facts" data-live>
-      ${fact('Id', html`<code>${id}</code>`)} ${fact('Charge', chargeMark(charge))} ${fact('Tenant', tenant)}
-      ${fact('Task', taskId === null ? null : html`<code>${taskId}</code>`)}
+      ${fact('Id', html`<code>${id}</code>`)}
+      ${fact('Charge', html`${chargeMark(charge)} ${price === null ? '' : priceText(price)}`)}
+      ${fact('Tenant', tenant)} ${fact('Task', taskId === null ? null : html`<code>${taskId}</code>`)}
       ${fact('Further tasks', otherTaskIds.length === 0 ? null : html`<code>${otherTaskIds.join(', ')}</code>, each may be a bill of its own`)}
       ${fact('Idempotency key', idempotencyKey === null ? null : html`<code>${idempotencyKey}</code>`)}
       ${fact('Created', instant(createdAt, 'full'))}

@@ -1,303 +1,27 @@
 /** `/dashboard`: the fleet at a glance: how much goes through, where the time goes, what waits and what is wrong. */
 import { Hono } from 'hono';
 import { html } from 'hono/html';
-import { firstIdAt } from '../../generation/listing.js';
-import type { GenerationRecord } from '../../generation/record.js';
-import { STATES, type State } from '../../generation/states.js';
 import type { Hub } from '../../hub.js';
-import {
-  CLOCKS,
-  quantile,
-  readFigures,
-  SPAN_MS,
-  sumOf,
-  type Clock,
-  type Slot,
-  type Span,
-} from '../../telemetry/figures.js';
-import type { FleetFigures } from '../../telemetry/fleet.js';
-import type { RunName } from '../../work.js';
+import type { Reelhaul } from '../../reelhaul.js';
+import type { Span } from '../../telemetry/figures.js';
 import type { Inbox } from './inbox-count.js';
-import { layout, type Html } from './layout.js';
-import { instant, shortId, stateMark } from './pieces.js';
-import { bars, ranges, type Range } from './plots.js';
+import { layout } from './layout.js';
+import { providerCard, RESUMED, spendCard } from './limits.js';
+import { clocks, everywhere, failures, newest, stages, throughput, tiles } from './overview-cards.js';
+import { look, type View } from './overview-view.js';
+import { notice } from './pieces.js';
 import { HOME, type DashboardEnv } from './visitor.js';
-import { countText, durationText, sizeText, STATE_WORDS } from './wording.js';
 
-const SLOTS: Readonly<Record<Span, number>> = { minute: 60, hour: 24 };
-const SPAN_WORDS: Readonly<Record<Span, string>> = { minute: 'last hour', hour: 'last day' };
-const LATEST = 6;
-/** So many of the oldest are looked at for one that is not put off by its app. */
-const OLDEST = 20;
 const GOOD_FOR_MS = 1000;
 
-interface View {
-  readonly slots: readonly Slot[];
-  /** Enqueued in each slot. */
-  readonly created: readonly number[];
-  readonly oldest: GenerationRecord | null;
-  readonly latest: readonly GenerationRecord[];
-}
-
-/** How many were created in each slot: counted in the indexes, whoever enqueued them. */
-async function countCreated({ redis, store }: Hub, slots: readonly Slot[], span: Span): Promise<number[]> {
-  const pipeline = redis.pipeline();
-  for (const { startAt } of slots)
-    for (const state of STATES)
-      pipeline.zlexcount(
-        store.keys.state(state),
-        `[${firstIdAt(startAt)}`,
-        `(${firstIdAt(startAt + SPAN_MS[span])}`,
-      );
-  const replies = (await pipeline.exec()) ?? [];
-  return slots.map((_, i) =>
-    replies.slice(i * STATES.length, (i + 1) * STATES.length).reduce((sum, [error, n]) => {
-      if (error) throw error;
-      return sum + Number(n);
-    }, 0),
-  );
-}
-
-async function look(hub: Hub, span: Span): Promise<View> {
-  const { redis, store, now } = hub;
-  const [slots, oldestIds, latestPage] = await Promise.all([
-    readFigures({ redis, keys: store.keys }, span, SLOTS[span], now()),
-    redis.zrange(store.keys.state('queued'), '-', '+', 'BYLEX', 'LIMIT', 0, OLDEST),
-    store.list({ state: 'succeeded', limit: 4 * LATEST }),
-  ]);
-  const [created, waiting, latest] = await Promise.all([
-    countCreated(hub, slots, span),
-    Promise.all(oldestIds.map((id) => store.get(id))),
-    Promise.all(latestPage.ids.map((id) => store.get(id))),
-  ]);
-  const due = waiting.filter((record) => record !== null && (record.runAt ?? 0) <= now());
-  const shown = latest.filter((record) => record?.assets?.poster).slice(0, LATEST);
-  return {
-    slots,
-    created,
-    oldest: due[0] ?? null,
-    latest: shown.filter((record) => record !== null),
-  };
-}
-
-const tile = (label: string, value: Html | string, about: Html | string, href: string | null = null): Html =>
-  html`<li class="tile">
-    <p class="label">${href === null ? label : html`<a href="${href}">${label}</a>`}</p>
-    <p class="value">${value}</p>
-    <p class="small">${about}</p>
-  </li>`;
-
-function tiles(
-  view: View,
-  { generations, backlog }: FleetFigures,
-  span: Span,
-  inbox: number | null,
-  now: number,
-): Html {
-  const { moved, archivedBytes } = sumOf(view.slots);
-  const over = (moved.succeeded ?? 0) + (moved.failed ?? 0) + (moved.expired ?? 0);
-  const share =
-    over === 0
-      ? ''
-      : `${((100 * (moved.succeeded ?? 0)) / over).toFixed(over > 200 ? 1 : 0)} % of what ended`;
-  const inFlight = generations.submitting + generations.generating;
-  const { oldest } = view;
-  const when = SPAN_WORDS[span];
-  return html`<ul class="tiles" id="tiles" data-live>
-    ${tile(
-      'Waiting',
-      countText(generations.queued),
-      oldest === null
-        ? 'none is due'
-        : html`the oldest for ${durationText(now - Math.max(oldest.createdAt, oldest.runAt ?? 0))}`,
-      `${HOME}/generations?state=queued`,
-    )}
-    ${tile('At the provider', countText(inFlight), `${countText(backlog.submit.active)} being submitted`, `${HOME}/generations?state=generating`)}
-    ${tile('Archiving', countText(generations.archiving), `${sizeText(archivedBytes)} stored, ${when}`, `${HOME}/generations?state=archiving`)}
-    ${tile(`Succeeded, ${when}`, countText(moved.succeeded ?? 0), share, `${HOME}/generations?state=succeeded`)}
-    ${tile(`Failed, ${when}`, countText((moved.failed ?? 0) + (moved.expired ?? 0)), 'with those that expired', `${HOME}/generations?state=failed`)}
-    ${tile('Inbox', inbox === null ? '–' : countText(inbox), inbox === 0 ? 'nothing to decide' : 'to decide', `${HOME}/inbox`)}
-  </ul>`;
-}
-
-function throughput({ slots, created }: View, span: Span): Html {
-  const count = (pick: (slot: Slot) => number) => slots.map(pick);
-  const ends = [
-    { name: 'succeeded', label: 'succeeded', values: count(({ moved }) => moved.succeeded ?? 0) },
-    {
-      name: 'failed',
-      label: 'failed or expired',
-      values: count(({ moved }) => (moved.failed ?? 0) + (moved.expired ?? 0)),
-    },
-    { name: 'canceled', label: 'canceled', values: count(({ moved }) => moved.canceled ?? 0) },
-  ];
-  const began = span === 'minute' ? '60 min ago' : '24 h ago';
-  const per = span === 'minute' ? 'minute' : 'hour';
-  return html`<section aria-labelledby="through-title" class="card wide">
-    <div class="line">
-      <h2 id="through-title">Throughput per ${per}</h2>
-      <nav aria-label="Time shown">
-        <ul class="chips">
-          <li><a href="${HOME}" ${span === 'minute' ? html`aria-current="true"` : ''}>Hour</a></li>
-          <li><a href="${HOME}?span=day" ${span === 'hour' ? html`aria-current="true"` : ''}>Day</a></li>
-        </ul>
-      </nav>
-    </div>
-    <div id="through" data-live class="pair">
-      <div>
-        <h3>Enqueued</h3>
-        ${bars([{ name: 'created', label: 'enqueued', values: created }], 'Enqueued', began, 'now')}
-      </div>
-      <div>
-        <h3>Ended</h3>
-        ${bars(ends, 'Ended', began, 'now')}
-      </div>
-    </div>
-  </section>`;
-}
-
-const CLOCK_WORDS: Readonly<Record<Clock, readonly [string, string]>> = {
-  queue: ['Our queue', 'until the paid request that was accepted'],
-  provider: ['The provider', 'from acceptance to the news that it is over'],
-  archive: ['Our archive', 'from the news to the verified file'],
-};
-
-function clocks({ slots }: View, span: Span): Html {
-  const sum = sumOf(slots);
-  const all = CLOCKS.map((clock): Range => {
-    const buckets = sum.clocks[clock];
-    const [label, about] = CLOCK_WORDS[clock];
-    const count = [...buckets.values()].reduce((a, b) => a + b, 0);
-    const at = (share: number) => quantile(buckets, share) ?? 0;
-    return { label, about, count, quantiles: count === 0 ? null : [at(0.5), at(0.9), at(0.99)] };
-  });
-  return html`<section aria-labelledby="clocks-title" class="card">
-    <h2 id="clocks-title">Where the time goes, ${SPAN_WORDS[span]}</h2>
-    <div id="clocks" data-live>
-      ${ranges(all)}
-      <p class="small scale" aria-hidden="true">
-        <span>10 ms</span><span>1 s</span><span>1 min</span><span>1 h</span>
-      </p>
-    </div>
-  </section>`;
-}
-
-function failures({ slots }: View, span: Span): Html {
-  const { failed } = sumOf(slots);
-  const all = Object.entries(failed).sort(([, a], [, b]) => b - a);
-  const most = all[0]?.[1] ?? 1;
-  return html`<section aria-labelledby="failures-title" class="card">
-    <h2 id="failures-title">Failures, ${SPAN_WORDS[span]}</h2>
-    <div id="failures" data-live>
-      ${
-        all.length === 0
-          ? html`<p class="empty">None.</p>`
-          : html`<ul class="shares-list">
-              ${all.map(
-                ([code, n]) =>
-                  html`<li>
-                    <code>${code}</code> <span>${countText(n)}</span
-                    ><meter min="0" max="${most}" value="${n}" aria-label="${code}"></meter>
-                  </li>`,
-              )}
-            </ul>`
-      }
-    </div>
-  </section>`;
-}
-
-const RUNS: readonly (readonly [RunName, string])[] = [
-  ['submit', 'Submit'],
-  ['poll', 'Poll'],
-  ['archive', 'Archive'],
-  ['notify', 'Notify'],
-];
-
-function stages({ backlog, refused, sweptAt }: FleetFigures): Html {
-  const line = ([name, label]: readonly [RunName, string]) => {
-    const { due, delayed, active, pausedForMs } = backlog[name];
-    const paused =
-      pausedForMs === 0
-        ? 'runs'
-        : pausedForMs === Infinity
-          ? 'paused by hand'
-          : `rests ${durationText(pausedForMs)}`;
-    return html`<tr>
-      <th scope="row">${label}</th>
-      <td>${countText(due)}</td>
-      <td>${countText(active)}</td>
-      <td>${countText(delayed)}</td>
-      <td>${paused}</td>
-    </tr>`;
-  };
-  return html`<section aria-labelledby="stages-title" class="card">
-    <h2 id="stages-title">Stages</h2>
-    <div id="stages" data-live>
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Stage</th>
-            <th scope="col">Due</th>
-            <th scope="col">Running</th>
-            <th scope="col">Later</th>
-            <th scope="col">Now</th>
-          </tr>
-        </thead>
-        <tbody>
-          ${RUNS.map(line)}
-        </tbody>
-      </table>
-      <p>
-        ${refused ? html`<strong class="bad">The provider refuses our key or its quota: submitting waits.</strong>` : 'The provider takes our key.'}
-        <span class="small">${sweptAt === null ? 'Never swept yet.' : html`Swept ${instant(sweptAt)}.`}</span>
-      </p>
-    </div>
-  </section>`;
-}
-
-function everywhere({ generations }: FleetFigures): Html {
-  return html`<section aria-labelledby="states-title" class="card">
-    <h2 id="states-title">All generations</h2>
-    <ul class="states" id="states" data-live>
-      ${STATES.map(
-        (state: State) =>
-          html`<li>
-            <a href="${HOME}/generations?state=${state}" title="${STATE_WORDS[state].means}"
-              >${stateMark(state)}</a
-            >
-            <span>${countText(generations[state])}</span>
-          </li>`,
-      )}
-    </ul>
-  </section>`;
-}
-
-function newest({ latest }: View): Html {
-  if (latest.length === 0) return html`<div id="newest" data-live></div>`;
-  return html`<section aria-labelledby="newest-title" class="card wide" id="newest" data-live>
-    <h2 id="newest-title">Newest videos</h2>
-    <ul class="reel">
-      ${latest.map(
-        ({ id, request }) =>
-          html`<li id="new-${id}">
-            <a href="${HOME}/generations/${id}">
-              <img src="${HOME}/generations/${id}/assets/poster" alt="" loading="lazy" />
-              <span>${request.prompt}</span><span class="unseen"> (${shortId(id)})</span>
-            </a>
-          </li>`,
-      )}
-    </ul>
-  </section>`;
-}
-
-export function createOverviewRoutes(hub: Hub, inbox: Inbox): Hono<DashboardEnv> {
+export function createOverviewRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
   // However many people look at it: within a second they all see the same.
   const views = new Map<Span, { readonly at: number; readonly view: Promise<View> }>();
   const viewOf = (span: Span): Promise<View> => {
     const known = views.get(span);
     if (known && hub.now() - known.at < GOOD_FOR_MS) return known.view;
-    const view = look(hub, span);
+    const view = look(hub, reelhaul, span);
     views.set(span, { at: hub.now(), view });
     view.catch(() => views.delete(span));
     return view;
@@ -311,10 +35,12 @@ export function createOverviewRoutes(hub: Hub, inbox: Inbox): Hono<DashboardEnv>
         ? html`<h1>Overview</h1>
             <p class="notice bad" role="alert">Redis does not answer in time just now.</p>`
         : html`<h1>Overview</h1>
+            ${c.req.query('done') === 'resume' ? notice('good', RESUMED) : ''}
             ${tiles(view, figures, span, count, hub.now())}
             <div class="cards">
-              ${throughput(view, span)} ${clocks(view, span)} ${stages(figures)} ${everywhere(figures)}
-              ${failures(view, span)} ${newest(view)}
+              ${throughput(view, span)} ${clocks(view, span)} ${providerCard(view.limits, c.var.visitor)}
+              ${spendCard(view.spend)} ${stages(figures)} ${everywhere(figures)} ${failures(view, span)}
+              ${newest(view)}
             </div>`;
     return c.html(
       layout({

@@ -83,8 +83,11 @@ export interface Range {
 }
 
 const SCALE_FROM_MS = 10;
-const SCALE_TO_MS = 3_600_000;
-const TICKS = [100, 1000, 10_000, 60_000, 600_000];
+const SCALE_TO_MS = 1_000_000;
+const TICKS = [100, 1000, 10_000, 100_000];
+/** At equal distances along the scale. */
+export const SCALE_LABELS = ['10 ms', '100 ms', '1 s', '10 s', '100 s', '17 min'];
+
 /** Where a duration lies on the common scale, 0 to 100: each step to the right is a multiple. */
 function onScale(ms: number): number {
   const share = Math.log(ms / SCALE_FROM_MS) / Math.log(SCALE_TO_MS / SCALE_FROM_MS);

@@ -1,6 +1,7 @@
 /** Plain words for what the record says in codes: where a generation is, what went wrong, what to do, who pays. */
 import type { Charge, FailureCode } from '../../generation/record.js';
 import type { State } from '../../generation/states.js';
+import { MILLIONTHS } from '../../limits/prices.js';
 
 export interface StateWords {
   readonly label: string;
@@ -139,5 +140,12 @@ export function durationText(durationMs: number): string {
   }
   return parts.filter((part) => part !== '').join(' ');
 }
+
+/** In the currency of the price table. */
+export const moneyText = (amount: number): string =>
+  amount.toLocaleString('en', { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+
+/** Of whole millionths, as records hold it. */
+export const priceText = (millionths: number): string => moneyText(millionths / MILLIONTHS);
 
 export const countText = (n: number): string => n.toLocaleString('en');

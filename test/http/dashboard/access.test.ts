@@ -1,0 +1,269 @@
+/** Who may come into the dashboard, what each may do there, and what no other page can make them do. */
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { startApi, type TestApi } from '../../support/api.js';
+import {
+  ACCOUNTS,
+  csrfIn,
+  formOf,
+  openStage,
+  OPERATOR,
+  PAGE,
+  VIEWER,
+  visit,
+  type Stage,
+} from '../../support/dashboard.js';
+
+const TOKENS = 'token-of-everything-1,token-of-one-tenant:studio,token-that-only-reads::ro';
+let stage: Stage;
+let api: TestApi;
+
+beforeAll(async () => {
+  stage = await openStage({}, { API_TOKENS: TOKENS });
+  ({ api } = stage);
+});
+afterAll(() => stage.close());
+
+const basic = (user: string, password: string) => ({
+  authorization: `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`,
+});
+
+/** A generation that waits, so that it can be canceled. */
+async function waiting(): Promise<{ id: string; path: string }> {
+  const { id } = await stage.bed.reelhaul.enqueue({ prompt: 'later' }, { delayMs: 3_600_000 });
+  return { id, path: `/dashboard/generations/${id}` };
+}
+const CANCEL = { action: 'cancel', rev: '0' };
+const stateOf = async (id: string) => (await stage.bed.reelhaul.get(id)).state;
+
+test('a browser without a session is sent to the login, and from there back', async () => {
+  const answer = await api.ask('GET', '/dashboard/inbox?x=1', { headers: PAGE });
+  expect(answer.status).toBe(303);
+  expect(answer.headers.get('location')).toBe('/dashboard/login?next=%2Fdashboard%2Finbox%3Fx%3D1');
+  const login = await api.ask(
+    'POST',
+    '/dashboard/login',
+    formOf({ ...OPERATOR, next: '/dashboard/inbox?x=1' }),
+  );
+  expect(login.headers.get('location')).toBe('/dashboard/inbox?x=1');
+});
+
+test.each([
+  '/dashboard',
+  '/dashboard/events',
+  '/dashboard/queues',
+  '/dashboard/queues/api/queues',
+  '/dashboard/generations/x/assets/video',
+])('%s tells nothing to somebody unknown', async (path) => {
+  const { status, text } = await api.ask('GET', path);
+  expect([status, text]).toEqual([401, expect.stringContaining('unauthorized')]);
+});
+
+test.each([
+  'https://evil.example/',
+  '//evil.example/',
+  '/\\evil.example',
+  'javascript:alert(1)',
+  '/v1/generations',
+])('the login sends nobody on to %s', async (next) => {
+  const login = await api.ask('POST', '/dashboard/login', formOf({ ...OPERATOR, next }));
+  expect(login.headers.get('location')).toBe('/dashboard');
+});
+
+test('the cookie is for this server’s pages only, and for no script', async () => {
+  const login = await api.ask('POST', '/dashboard/login', formOf(OPERATOR));
+  const cookie = login.headers.get('set-cookie') ?? '';
+  for (const part of ['HttpOnly', 'SameSite=Strict', 'Path=/dashboard']) expect(cookie).toContain(part);
+  expect(cookie).not.toContain('Secure');
+  const behindTls = await api.ask('POST', '/dashboard/login', {
+    ...formOf(OPERATOR),
+    headers: { ...formOf(OPERATOR).headers, 'x-forwarded-proto': 'https' },
+  });
+  expect(behindTls.headers.get('set-cookie')).toContain('Secure');
+});
+
+test('what is in Redis of a session opens none', async () => {
+  const { cookie } = await visit(api, OPERATOR);
+  const id = cookie.split('=')[1]!;
+  const keys = await stage.bed.redis.keys(`${stage.bed.prefix.replaceAll(/[{}]/g, '?')}:dashboard:session:*`);
+  expect(keys.length).toBeGreaterThan(0);
+  const kept = (await Promise.all(keys.map((key) => stage.bed.redis.get(key)))).join() + keys.join();
+  expect(kept).not.toContain(id);
+  expect(kept).not.toContain(OPERATOR.password);
+});
+
+test('logging out ends the session, also for whoever kept the cookie', async () => {
+  const { post, get } = await visit(api, OPERATOR);
+  expect((await post('/dashboard/logout', {})).status).toBe(303);
+  expect((await get('/dashboard')).status).toBe(303);
+});
+
+test('a new password ends the sessions of the old one', async () => {
+  const { cookie } = await visit(api, OPERATOR);
+  const other = await startApi(stage.bed, { ...ACCOUNTS, DASHBOARD_PASSWORD: 'another horse battery' });
+  try {
+    expect((await other.ask('GET', '/dashboard', { headers: { ...PAGE, cookie } })).status).toBe(303);
+  } finally {
+    await other.close();
+  }
+});
+
+test('whoever guesses passwords has to wait; the right one then too', async () => {
+  const other = await startApi(stage.bed, { ...ACCOUNTS, REDIS_PREFIX: `${stage.bed.prefix}:throttle` });
+  try {
+    const statuses: number[] = [];
+    for (let i = 0; i < 12; i++) {
+      const wrong = formOf({ user: OPERATOR.user, password: `guess ${i}` });
+      statuses.push((await other.ask('POST', '/dashboard/login', wrong)).status);
+    }
+    expect(statuses.filter((status) => status === 401)).toHaveLength(10);
+    const right = await other.ask('POST', '/dashboard/login', formOf(OPERATOR));
+    expect([right.status, Number(right.headers.get('retry-after')) > 0]).toEqual([429, true]);
+    const byHeader = await other.ask('GET', '/dashboard', {
+      headers: basic(OPERATOR.user, OPERATOR.password),
+    });
+    expect(byHeader.status).toBe(429);
+  } finally {
+    await other.close();
+  }
+});
+
+test('scripts come in with Basic credentials or with a token of all tenants', async () => {
+  const get = (headers: Record<string, string>) => api.ask('GET', '/dashboard', { headers });
+  expect((await get(basic(VIEWER.user, VIEWER.password))).status).toBe(200);
+  expect((await get(basic(VIEWER.user, OPERATOR.password))).status).toBe(401);
+  expect((await get({ authorization: 'Bearer token-of-everything-1' })).status).toBe(200);
+  expect((await get({ authorization: 'Bearer token-of-one-tenant' })).status).toBe(403);
+  expect((await get({ authorization: 'Bearer nothing-of-the-kind' })).status).toBe(401);
+});
+
+test('who may only look sees everything and changes nothing, in the queues neither', async () => {
+  const { id, path } = await waiting();
+  const { get, post } = await visit(api, VIEWER);
+  const page = await get(path);
+  expect(page.status).toBe(200);
+  expect(page.text).not.toContain(`action="${path}"`);
+  expect((await post(path, CANCEL)).status).toBe(403);
+  expect((await post('/dashboard/inbox', { bulk: 'giveUp', ids: id })).status).toBe(403);
+  expect((await post('/dashboard/resume', {})).status).toBe(403);
+  expect((await get('/dashboard/queues')).status).toBe(200);
+  const queues = (await get('/dashboard/queues/api/queues?activeQueue=&page=1')).body as {
+    queues: { readOnlyMode: boolean }[];
+  };
+  expect(queues.queues.map(({ readOnlyMode }) => readOnlyMode)).toEqual(
+    Array.from({ length: 5 }, () => true),
+  );
+  const { cookie } = await visit(api, VIEWER);
+  const paused = await api.ask('PUT', '/dashboard/queues/api/queues/submit/pause', { headers: { cookie } });
+  expect(paused.status).toBe(403);
+  const token = { authorization: 'Bearer token-that-only-reads' };
+  const byToken = await api.ask('POST', path, {
+    ...formOf(CANCEL),
+    headers: { ...formOf(CANCEL).headers, ...token },
+  });
+  expect(byToken.status).toBe(403);
+  expect(await stateOf(id)).toBe('queued');
+});
+
+test('the queues belong to the same login, and load nothing from elsewhere', async () => {
+  const { get } = await visit(api, OPERATOR);
+  const { text, headers } = await get('/dashboard/queues');
+  expect(text).not.toMatch(/https?:\/\//);
+  expect(headers.get('content-security-policy')).toMatch(/script-src 'self';/);
+  const { queues } = (await get('/dashboard/queues/api/queues?activeQueue=&page=1')).body as {
+    queues: { name: string }[];
+  };
+  expect(queues.map(({ name }) => name).toSorted()).toEqual(['archive', 'notify', 'poll', 'submit', 'sweep']);
+});
+
+test('no page of another origin changes anything, whatever it sends', async () => {
+  const { id, path } = await waiting();
+  const { cookie, post } = await visit(api, OPERATOR);
+  const csrf = csrfIn(await api.ask('GET', path, { headers: { ...PAGE, cookie } }));
+  const send = (fields: Record<string, string>, headers: Record<string, string>) =>
+    api.ask('POST', path, { ...formOf(fields), headers: { ...formOf(fields).headers, cookie, ...headers } });
+  expect((await send({ ...CANCEL, csrf }, { origin: 'https://evil.example' })).status).toBe(403);
+  expect((await send({ ...CANCEL, csrf }, { origin: 'null' })).status).toBe(403);
+  expect((await send({ ...CANCEL, csrf }, { 'sec-fetch-site': 'cross-site' })).status).toBe(403);
+  expect((await send(CANCEL, {})).status).toBe(403);
+  expect((await send({ ...CANCEL, csrf: `${csrf.slice(1)}x` }, {})).status).toBe(403);
+  const foreign = { origin: 'https://evil.example' };
+  const board = await api.ask('PUT', '/dashboard/queues/api/queues/submit/pause', {
+    headers: { cookie, ...foreign },
+  });
+  expect(board.status).toBe(403);
+  const byBasic = { ...basic(OPERATOR.user, OPERATOR.password), ...foreign };
+  expect(
+    (await api.ask('POST', path, { ...formOf(CANCEL), headers: { ...formOf(CANCEL).headers, ...byBasic } }))
+      .status,
+  ).toBe(403);
+  expect(await stateOf(id)).toBe('queued');
+  expect((await post(path, CANCEL, { headers: { origin: api.url } })).status).toBe(303);
+  expect(await stateOf(id)).toBe('canceled');
+});
+
+test('a token of another session is worth nothing', async () => {
+  const { id, path } = await waiting();
+  const mine = await visit(api, OPERATOR);
+  const other = await visit(api, OPERATOR);
+  const foreign = csrfIn(await other.get(path));
+  expect((await mine.post(path, { ...CANCEL, csrf: foreign })).status).toBe(403);
+  expect(await stateOf(id)).toBe('queued');
+});
+
+test('every page forbids foreign scripts, styles and frames, and is kept nowhere', async () => {
+  const { get } = await visit(api, OPERATOR);
+  const { path } = await waiting();
+  for (const page of [
+    '/dashboard',
+    '/dashboard/generations',
+    path,
+    '/dashboard/inbox',
+    '/dashboard/nowhere',
+  ]) {
+    const { headers, text } = await get(page);
+    expect(headers.get('content-security-policy')).toContain(
+      "default-src 'none'; script-src 'self'; style-src 'self'",
+    );
+    expect(headers.get('content-security-policy')).toContain("frame-ancestors 'none'");
+    expect(headers.get('content-security-policy')).not.toContain('unsafe');
+    expect(headers.get('cache-control')).toBe('no-store');
+    expect(headers.get('x-content-type-options')).toBe('nosniff');
+    expect(text).not.toMatch(/ style=| on\w+=|<style|<script>/);
+  }
+});
+
+test('a link from elsewhere reaches its page in spite of the strict cookie', async () => {
+  const headers = { ...PAGE, 'sec-fetch-site': 'cross-site' };
+  const { status, text } = await api.ask('GET', '/dashboard/inbox', { headers });
+  expect([status, text]).toEqual([200, '<meta http-equiv="refresh" content="0">']);
+});
+
+test('without accounts only this machine comes in, and no proxy is mistaken for it', async () => {
+  const open = await startApi(stage.bed, {});
+  try {
+    const get = (headers: Record<string, string>) =>
+      open.ask('GET', '/dashboard', { headers: { ...PAGE, ...headers } });
+    const page = await get({});
+    expect([page.status, page.text.includes('this machine only')]).toEqual([200, true]);
+    for (const headers of [
+      { 'x-forwarded-for': '127.0.0.1' },
+      { forwarded: 'for=127.0.0.1' },
+      { 'x-real-ip': '127.0.0.1' },
+      { via: '1.1 proxy' },
+    ] as Record<string, string>[]) {
+      const refused = await get(headers);
+      expect([refused.status, refused.text.includes('DASHBOARD_USER')]).toEqual([403, true]);
+    }
+    const { id, path } = await waiting();
+    const send = (fields: Record<string, string>, headers: Record<string, string> = {}) =>
+      open.ask('POST', path, { ...formOf(fields), headers: { ...formOf(fields).headers, ...headers } });
+    expect((await send(CANCEL)).status).toBe(403);
+    const csrf = csrfIn(await open.ask('GET', path, { headers: PAGE }));
+    expect((await send({ ...CANCEL, csrf }, { origin: 'http://evil.example' })).status).toBe(403);
+    expect(await stateOf(id)).toBe('queued');
+    expect((await send({ ...CANCEL, csrf })).status).toBe(303);
+    expect(await stateOf(id)).toBe('canceled');
+  } finally {
+    await open.close();
+  }
+});

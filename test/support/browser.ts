@@ -1,0 +1,51 @@
+/**
+ * A real Chromium for tests. `browserPath` is where it is installed (`CHROMIUM`, or where Debian puts it); without one the
+ * tests of the browser are skipped, and their name says so.
+ */
+import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
+import { chromium, type Browser, type Page } from 'playwright-core';
+
+const PLACES = [
+  process.env['CHROMIUM'] ?? '',
+  '/usr/bin/chromium',
+  '/usr/bin/chromium-browser',
+  '/usr/bin/google-chrome',
+];
+export const browserPath: string | null = PLACES.find((place) => place !== '' && existsSync(place)) ?? null;
+
+/** Nothing leaves this machine, and nothing asks. */
+const FLAGS = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-quic',
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+];
+
+export function launchBrowser(): Promise<Browser> {
+  if (browserPath === null) throw new Error('no Chromium is installed');
+  return chromium.launch({ executablePath: browserPath, args: FLAGS });
+}
+
+const axeFile = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
+let axeSource: Promise<string> | null = null;
+
+/** What axe finds wrong with the page as it is shown now, one line each; empty when nothing is. */
+export async function violations(page: Page): Promise<string[]> {
+  const source = await (axeSource ??= readFile(axeFile, 'utf8'));
+  // Evaluated from outside, so that the page's own policy stays in force.
+  await page.evaluate(source);
+  return page.evaluate(async () => {
+    type Axe = {
+      run(): Promise<{ violations: { id: string; nodes: { html: string; failureSummary: string }[] }[] }>;
+    };
+    const { violations: found } = await (globalThis as unknown as { axe: Axe }).axe.run();
+    return found.flatMap(({ id, nodes }) =>
+      nodes.map(({ html, failureSummary }) => `${id}: ${html} ${failureSummary}`),
+    );
+  });
+}
