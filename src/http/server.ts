@@ -20,6 +20,24 @@ import { createOps, createOpsRoutes, requireOperator, type Ops } from './ops.js'
 const REQUEST_TIMEOUT_MS = 60_000;
 const HEADERS_TIMEOUT_MS = 5000;
 
+/** What is still being answered when the server stops has so long to come to its end. */
+const LAST_ANSWERS_MS = 5000;
+const LET_GO_EVERY_MS = 50;
+
+/** Open pages go on asking over the connections they have: each is closed as soon as it is idle, and at last in any case. */
+async function letGo(server: ServerType, stopped: Promise<void>): Promise<void> {
+  if (!('closeIdleConnections' in server)) return stopped;
+  server.closeIdleConnections();
+  const idle = setInterval(() => server.closeIdleConnections(), LET_GO_EVERY_MS);
+  const atLast = setTimeout(() => server.closeAllConnections(), LAST_ANSWERS_MS);
+  try {
+    await stopped;
+  } finally {
+    clearInterval(idle);
+    clearTimeout(atLast);
+  }
+}
+
 export interface RunningServer {
   readonly port: number;
   close(): Promise<void>;
@@ -70,8 +88,7 @@ export async function startServer(
       });
       dashboard.close();
       await api.close();
-      if ('closeIdleConnections' in server) server.closeIdleConnections();
-      await stopped;
+      await letGo(server, stopped);
     },
   };
 }
