@@ -16,13 +16,13 @@ export const PAGE = { accept: 'text/html' } as const;
 
 export interface Visit {
   readonly cookie: string;
-  get(path: string, options?: AskOptions): Promise<Answer>;
+  readonly get: (path: string, options?: AskOptions) => Promise<Answer>;
   /** Sends a form as the pages do, with the token of this session. */
-  post(
+  readonly post: (
     path: string,
     fields: Readonly<Record<string, string | readonly string[]>>,
     options?: AskOptions,
-  ): Promise<Answer>;
+  ) => Promise<Answer>;
 }
 
 export function formOf(fields: Readonly<Record<string, string | readonly string[]>>): AskOptions {

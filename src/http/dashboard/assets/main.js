@@ -8,8 +8,11 @@ import { bringInLine } from './morph.js';
 import { showMarkAll, sayOnce } from './forms.js';
 import { tellTimes } from './times.js';
 
-/** Figures are added up every few seconds: pages of everything look again at least this often. */
-const LOOK_AGAIN_MS = 5000;
+/**
+ * Progress and figures change without an event of their own: a page looks again at least this often, that of one
+ * generation, which is cheap, more often than one of everything.
+ */
+const LOOK_AGAIN_MS = { one: 2000, all: 5000 };
 /** However much happens, the page asks for itself no more often. */
 const AT_MOST_EVERY_MS = 1000;
 
@@ -65,7 +68,10 @@ if (followed !== '') {
     if (change === null || followed === 'all' || change.many || change.ids?.includes(followed))
       void lookSoon();
   });
-  setInterval(() => {
-    if (document.visibilityState === 'visible') void lookSoon();
-  }, LOOK_AGAIN_MS);
+  setInterval(
+    () => {
+      if (document.visibilityState === 'visible') void lookSoon();
+    },
+    LOOK_AGAIN_MS[followed === 'all' ? 'all' : 'one'],
+  );
 }
