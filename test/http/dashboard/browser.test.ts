@@ -12,6 +12,8 @@ import { until } from '../../support/until.js';
 const WIDE = { width: 1440, height: 900 };
 const PHONE = { width: 360, height: 740 };
 
+type Account = { readonly user: string; readonly password: string };
+
 const title =
   browserPath === null ? 'in a real browser (SKIPPED: no Chromium is installed)' : 'in a real browser';
 
