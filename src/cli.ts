@@ -21,6 +21,7 @@ import { describeLimits, describeSpend } from './limits/describe.js';
 import { createReelhaul } from './producer.js';
 import type { EnqueueItem, Reelhaul } from './reelhaul.js';
 import type { Hub } from './hub.js';
+import { wantsTraces } from './telemetry/active-trace.js';
 import { createLogger } from './telemetry/logger.js';
 import type { Metrics } from './telemetry/metrics.js';
 import { packageVersion } from './version.js';
@@ -518,9 +519,10 @@ program
     let workers: RunningWorkers | null = null;
     const vitals = () => workers?.vitals() ?? null;
     // Listening first: a port that is taken is found before any job is.
-    let server = serve ? await serveHttp(config, log, metrics, vitals) : null;
+    const listeners = await openWatch(metrics);
+    let server = serve ? await serveHttp(config, log, metrics, (hub) => listeners.watch(hub), vitals) : null;
     const watch = async (hub: Hub) => {
-      metrics.watch(hub);
+      listeners.watch(hub);
       if (!serve && config.WORKER_PORT > 0)
         server = await startOpsServer(createOps(hub, metrics, vitals), config.WORKER_PORT, log);
     };
@@ -530,6 +532,7 @@ program
       await workers.close();
     } finally {
       await server?.close();
+      await listeners.close();
     }
   });
 
@@ -542,15 +545,38 @@ program
     const metrics = createMetrics();
     const log = loggerFor(config, (alarm) => metrics.alarmed(alarm));
     const stopped = askedToStop();
-    const server = await serveHttp(config, log, metrics, () => []);
+    const listeners = await openWatch(metrics);
+    const server = await serveHttp(
+      config,
+      log,
+      metrics,
+      (hub) => listeners.watch(hub),
+      () => [],
+    );
     log.info({ signal: await stopped }, 'stopping');
     await server.close();
+    await listeners.close();
   });
+
+/** Whoever listens to what this process does: metrics, and traces where they are wanted. */
+async function openWatch(metrics: Metrics): Promise<{ watch(hub: Hub): void; close(): Promise<void> }> {
+  const tracing = wantsTraces(process.env)
+    ? (await import('./telemetry/tracing.js')).createTracing(process.env)
+    : null;
+  return {
+    watch(hub) {
+      metrics.watch(hub);
+      tracing?.watch(hub);
+    },
+    close: async () => tracing?.close(),
+  };
+}
 
 async function serveHttp(
   config: Config,
   log: Logger,
   metrics: Metrics,
+  watch: (hub: Hub) => void,
   vitals: () => readonly Vitals[] | null,
 ): Promise<{ close(): Promise<void> }> {
   const [{ createHub }, { connectRedis, checkRedis }, { startServer }, { createOps }] = await Promise.all([
@@ -563,7 +589,7 @@ async function serveHttp(
   try {
     await checkRedis(redis);
     const hub = createHub({ config, log, redis });
-    metrics.watch(hub);
+    watch(hub);
     const server = await startServer(hub, createOps(hub, metrics, vitals));
     return {
       async close() {

@@ -79,6 +79,7 @@ async function create(hub: Hub, { request, options }: Order): Promise<Created> {
     runAt: startAt,
     notifyUrl: notifyUrl ?? null,
     notifyOn: notifyOn ?? null,
+    traceparent: hub.activeTrace(),
     deadlineAt: deadlineMs === undefined ? null : createdAt + deadlineMs,
   };
   const idempotency = idempotencyKey === undefined ? null : { key: idempotencyKey, digest };

@@ -56,6 +56,8 @@ export interface Hub extends Clock {
   /** Hears of what else this process does. */
   readonly work: WorkLog;
   readonly checkpoint: (point: Checkpoint, generationId: string) => void;
+  /** The span that is active now, as W3C Trace Context; null when there is none. */
+  readonly activeTrace: () => string | null;
 }
 
 export interface HubDeps {
@@ -65,9 +67,17 @@ export interface HubDeps {
   readonly redis: RedisConnection;
   readonly clock?: Clock;
   readonly checkpoint?: Hub['checkpoint'];
+  readonly activeTrace?: Hub['activeTrace'];
 }
 
-export function createHub({ config, log, redis, clock = systemClock, checkpoint = () => {} }: HubDeps): Hub {
+export function createHub({
+  config,
+  log,
+  redis,
+  clock = systemClock,
+  checkpoint = () => {},
+  activeTrace = () => null,
+}: HubDeps): Hub {
   const prefix = config.REDIS_PREFIX;
   const onListenerError = (error: unknown) => log.error({ err: error }, 'a listener threw');
   const moves = createMoves(onListenerError);
@@ -105,6 +115,7 @@ export function createHub({ config, log, redis, clock = systemClock, checkpoint 
     log,
     redis,
     checkpoint,
+    activeTrace,
     moves,
     work: createWorkLog(onListenerError),
     store,

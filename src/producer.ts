@@ -3,6 +3,7 @@ import { pino, type Logger } from 'pino';
 import { readConfig, type Config } from './config.js';
 import { createHub } from './hub.js';
 import { checkRedis, connectRedis, duplicatePatiently, type RedisConnection } from './redis.js';
+import { openActiveTrace } from './telemetry/active-trace.js';
 import { createReelhaulOn, type Reelhaul } from './reelhaul.js';
 
 export interface CreateReelhaulOptions {
@@ -46,5 +47,9 @@ export async function createReelhaul(options: CreateReelhaulOptions = {}): Promi
     typeof given === 'object'
       ? Promise.resolve(duplicatePatiently(given))
       : connectRedis(config, 'worker', log);
-  return createReelhaulOn(createHub({ config, log, redis }), openReader, release);
+  return createReelhaulOn(
+    createHub({ config, log, redis, activeTrace: await openActiveTrace() }),
+    openReader,
+    release,
+  );
 }

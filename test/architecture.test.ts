@@ -78,7 +78,7 @@ test.each([
   ['request-filtering-agent', /^src\/provider\/guarded-agent\.ts$/],
   ['pino-pretty', /^src\/telemetry\//],
   ['prom-client', /^src\/telemetry\/metrics\.ts$/],
-  ['@opentelemetry/', /^src\/telemetry\/tracing\.ts$/],
+  ['@opentelemetry/', /^src\/telemetry\/(tracing|active-trace)\.ts$/],
   ['js-redis-server', /^src\/demo\//],
 ])('%s has one home', (library, home) => {
   const strangers = files.filter(

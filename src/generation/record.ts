@@ -131,6 +131,8 @@ export interface GenerationRecord extends Generation {
   /** How many callbacks of the provider named it, and when the last of them came. */
   readonly hints: number;
   readonly hintedAt: number | null;
+  /** The span of the app that enqueued it, as W3C Trace Context; null when it was in none. */
+  readonly traceparent: string | null;
 }
 
 /** Fields as they stand in the hash. `null` removes a field. */
@@ -204,6 +206,7 @@ export function readRecord(id: string, hash: Readonly<Record<string, string>>): 
     polledAt: number(hash['polledAt']),
     hints: Number(hash['hints'] ?? 0),
     hintedAt: number(hash['hintedAt']),
+    traceparent: hash['traceparent'] ?? null,
   };
 }
 
@@ -234,6 +237,7 @@ export function toGeneration(record: GenerationRecord): Generation {
     polledAt: _polledAt,
     hints: _hints,
     hintedAt: _hintedAt,
+    traceparent: _traceparent,
     ...generation
   } = record;
   return generation;
