@@ -2,7 +2,7 @@
  * `npm run chaos`: real worker processes against the simulator, with faults of every class, workers killed at random
  * moments and at named points of the submit path, Redis killed and restarted. It ends with a table, and exits non-zero
  * if any generation has two tasks, is lost, is neither over nor in the inbox, or has a file that differs from the
- * provider's.
+ * provider's, if the spend does not agree with the provider's books, or if a cap or a budget was exceeded.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -33,6 +33,9 @@ const { values: flags } = parseArgs({
     'redis-restarts': { type: 'string', default: '3' },
     /** Only this point, and no kills from outside. */
     point: { type: 'string' },
+    /** MAX_IN_FLIGHT, and BUDGET_PER_DAY with every generation at a price of 1; over it they fail. Default: none. */
+    'max-in-flight': { type: 'string' },
+    budget: { type: 'string' },
     'time-limit-s': { type: 'string', default: '540' },
     verbose: { type: 'boolean', default: false },
   },
@@ -100,6 +103,18 @@ const environment: Record<string, string> = {
   JOB_LOCK_MS: '2000',
   SWEEP_INTERVAL_MS: '2000',
   SHUTDOWN_TIMEOUT_MS: '10000',
+  PRICES: '{"*":1}',
+  OVER_BUDGET: 'fail',
+  ...(flags.budget === undefined ? {} : { BUDGET_PER_DAY: flags.budget }),
+  // What is doubtful holds its slot as long as a task may live: no longer than a run can wait for.
+  ...(flags['max-in-flight'] === undefined
+    ? {}
+    : {
+        MAX_IN_FLIGHT: flags['max-in-flight'],
+        GENERATION_DEADLINE_MS: '20000',
+        LATE_CHECK_INTERVAL_MS: '2000',
+        LATE_CHECK_FOR_MS: '20000',
+      }),
 };
 
 let finished = false;
@@ -214,6 +229,7 @@ await enqueueAll();
 const generations = await settledGenerations();
 finished = true;
 await trouble;
+const spend = await insist((reelhaul) => reelhaul.spend());
 await fleet.stop();
 
 const ledger = simulator.ledger();
@@ -236,6 +252,11 @@ const open = generations.filter(({ state }) => !isTerminal(state) && state !== '
 const unconfirmed = generations.filter(({ state }) => state === 'unconfirmed');
 const lost = ids.size - generations.length;
 const withTask = unconfirmed.filter(({ id }) => ledger.tasks.some((task) => task.generationId === id)).length;
+const { bills: billed, maxTasksInFlight } = ledger.totals;
+// What is possible may or may not have been billed; all else is known.
+const booksAgree = spend.charged <= billed && billed <= spend.charged + spend.possible;
+const capKept = maxTasksInFlight <= Number(flags['max-in-flight'] ?? Infinity);
+const budgetKept = spend.charged + spend.possible <= Number(flags.budget ?? Infinity);
 const failures = new Map<string, number>();
 for (const { failure } of generations)
   if (failure) failures.set(failure.code, (failures.get(failure.code) ?? 0) + 1);
@@ -255,6 +276,15 @@ const rows: [string, string | number][] = [
   ['submits received', ledger.totals.submits],
   ['provider tasks created', ledger.totals.tasksCreated],
   ['tasks per generation (max)', maxTasks],
+  ['bills in the books', billed],
+  [
+    'spend',
+    `${spend.charged} charged, ${spend.possible} possible${flags.budget ? ` of ${flags.budget}` : ''}`,
+  ],
+  [
+    'tasks at once (max)',
+    `${maxTasksInFlight}${flags['max-in-flight'] ? ` of ${flags['max-in-flight']}` : ''}`,
+  ],
   ['lost', lost],
   ['neither over nor in the inbox', open.length],
   ['videos verified byte for byte', `${verified} of ${byState.get('succeeded') ?? 0}`],
@@ -278,6 +308,9 @@ const good =
   lost === 0 &&
   open.length === 0 &&
   wrongFiles.length === 0 &&
+  booksAgree &&
+  capKept &&
+  budgetKept &&
   ledger.totals.leakedKeys === 0;
 process.stdout.write(good ? 'kept: one bill each, nothing lost\n' : 'BROKEN: see above\n');
 process.exit(good ? 0 : 1);
