@@ -84,6 +84,22 @@ export function fail(
   return advance(hub, record, 'failed', { ...change, set: { ...change.set, failure: text, charge } });
 }
 
+/** Nothing is billed by a submit that was not accepted; an earlier one of the same generation may have been. */
+export function chargeBefore({ resubmits, otherTaskIds }: GenerationRecord): Charge {
+  return resubmits > 0 || otherTaskIds.length > 0 ? 'possible' : 'none';
+}
+
+/** Ends a queued generation whose deadline has passed. @returns false when it is queued no longer. */
+export function failOverdue(hub: Hub, record: GenerationRecord): Promise<boolean> {
+  return fail(hub, record, {
+    code: 'deadline_exceeded',
+    message: 'The deadline passed before the request was submitted.',
+    stage: 'submit',
+    retryable: true,
+    charge: chargeBefore(record),
+  });
+}
+
 /** Adds a warning to those the generation has; for the `set` of a change. */
 export function withWarning(record: GenerationRecord, code: string, message: string): { warnings: string } {
   return { warnings: JSON.stringify([...record.warnings, { code, message }]) };

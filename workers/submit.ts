@@ -9,13 +9,13 @@ import { randomUUID } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
 import type { Context } from '../src/context.js';
 import { NOT_HINTED_YET } from '../src/generation/following.js';
-import type { Charge, GenerationRecord } from '../src/generation/record.js';
+import type { GenerationRecord } from '../src/generation/record.js';
 import { backoffMs } from '../src/generation/schedule.js';
 import { stageOf } from '../src/generation/states.js';
 import type { Budget, OverBudget } from '../src/generation/store.js';
 import { budgetOf, hasBudget } from '../src/limits/budget.js';
 import { priceOf } from '../src/limits/prices.js';
-import { adoptTask, advance, fail, settle, withWarning } from '../src/pipeline.js';
+import { adoptTask, advance, chargeBefore, fail, failOverdue, settle, withWarning } from '../src/pipeline.js';
 import { callbackUrl } from '../src/provider/callback.js';
 import type { PollOutcome, RawAnswer, SubmitOutcome } from '../src/provider/outcomes.js';
 import { done, snooze, type Outcome } from '../src/runner.js';
@@ -70,15 +70,7 @@ async function beginSubmit(
   const { config, store, now, ledger } = context;
   const { id } = record;
   if (record.deadlineAt !== null && record.deadlineAt <= now()) {
-    const message = 'The deadline passed before the request was submitted.';
-    const charge = chargeBefore(record);
-    await fail(context, record, {
-      code: 'deadline_exceeded',
-      message,
-      stage: 'submit',
-      retryable: true,
-      charge,
-    });
+    await failOverdue(context, record);
     return snooze(0);
   }
   const price = priceOf(record.request, config.PRICES);
@@ -333,11 +325,6 @@ async function noteAnswered({ breaker, dispatch, log }: Context, probe: boolean)
 /** Key and quota are good: those that wait for the next look at them need not. */
 async function noteWelcome({ standing, dispatch }: Context): Promise<void> {
   if (await standing.accepted()) await dispatch.wake();
-}
-
-/** Nothing is billed by a submit that was not accepted; an earlier one of the same generation may have been. */
-function chargeBefore({ resubmits, otherTaskIds }: GenerationRecord): Charge {
-  return resubmits > 0 || otherTaskIds.length > 0 ? 'possible' : 'none';
 }
 
 /**

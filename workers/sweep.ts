@@ -1,6 +1,7 @@
 /**
  * The sweep: every generation that needs a job has one, within a sweep interval of losing it. It looks only at what is
- * live, so its cost does not grow with what is finished. It also forgets what has been finished for `RETENTION_MS`.
+ * live, so its cost does not grow with what is finished. It also ends those whose deadline passed while they stood in
+ * line, and forgets what has been finished for `RETENTION_MS`.
  *
  * A job may be lost to a crash between record and queue, an obliterated queue, or a Redis that forgot its last second.
  * Writing one again is always safe, since every stage decides from the record.
@@ -9,6 +10,7 @@ import type { Context } from '../src/context.js';
 import { bucketOf } from '../src/generation/sketch.js';
 import { stageOf, TERMINAL_STATES, type FlowStage } from '../src/generation/states.js';
 import type { Whereabouts } from '../src/generation/store.js';
+import { failOverdue } from '../src/pipeline.js';
 
 const PAGE = 500;
 /** At most so many of each finished state are forgotten in one sweep. */
@@ -38,6 +40,7 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
     looked += ids.length;
     const records = await store.whereabouts(ids);
     restored += (await restoreJobs(context, records)) + (await rejoinLine(context, records));
+    await failOverdueInLine(context, records);
     countRunning(running, records, now());
     after = ids.at(-1) ?? null;
   }
@@ -103,6 +106,16 @@ async function rejoinLine(
   );
   for (const generationId of lost) await queues.restore('submit', { generationId });
   return rejoined + lost.length;
+}
+
+/** Whoever stands in line is not looked at until its turn, which may be long after its deadline. */
+async function failOverdueInLine(context: Context, whereabouts: readonly Whereabouts[]): Promise<void> {
+  const { store, now } = context;
+  for (const { id, state, deadlineAt } of whereabouts) {
+    if (state !== 'queued' || deadlineAt === null || deadlineAt > now()) continue;
+    const record = await store.get(id);
+    if (record?.state === 'queued') await failOverdue(context, record);
+  }
 }
 
 /** Tasks that are still running say how long tasks take at least; only whoever looks at all of them can count them. */

@@ -219,6 +219,7 @@ export interface Whereabouts {
   readonly state: State;
   readonly updatedAt: number;
   readonly runAt: number | null;
+  readonly deadlineAt: number | null;
   readonly priority: number;
   readonly acceptedAt: number | null;
   readonly kind: string | null;
@@ -458,6 +459,7 @@ export function createStore({
             'state',
             'updatedAt',
             'runAt',
+            'deadlineAt',
             'priority',
             'acceptedAt',
             'kind',
@@ -467,21 +469,23 @@ export function createStore({
         ),
       );
       // What a newer reelhaul wrote is its own to look after.
-      return rows.flatMap(([state, updatedAt, runAt, priority, acceptedAt, kind, tenant, v], i) =>
-        state && Number(v ?? 0) <= RECORD_VERSION
-          ? [
-              {
-                id: ids[i]!,
-                state: state as State,
-                updatedAt: Number(updatedAt),
-                runAt: runAt ? Number(runAt) : null,
-                priority: Number(priority ?? 0),
-                acceptedAt: acceptedAt ? Number(acceptedAt) : null,
-                kind: kind ?? null,
-                tenant: tenant ?? '',
-              },
-            ]
-          : [],
+      return rows.flatMap(
+        ([state, updatedAt, runAt, deadlineAt, priority, acceptedAt, kind, tenant, v], i) =>
+          state && Number(v ?? 0) <= RECORD_VERSION
+            ? [
+                {
+                  id: ids[i]!,
+                  state: state as State,
+                  updatedAt: Number(updatedAt),
+                  runAt: runAt ? Number(runAt) : null,
+                  deadlineAt: deadlineAt ? Number(deadlineAt) : null,
+                  priority: Number(priority ?? 0),
+                  acceptedAt: acceptedAt ? Number(acceptedAt) : null,
+                  kind: kind ?? null,
+                  tenant: tenant ?? '',
+                },
+              ]
+            : [],
       );
     },
 

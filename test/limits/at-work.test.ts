@@ -52,6 +52,19 @@ describe('the cap', () => {
     expect(totals().maxTasksInFlight).toBe(1);
   });
 
+  test('lets no deadline pass unseen in the line', async () => {
+    await setUp({ MAX_IN_FLIGHT: '1' });
+    await bed.work();
+    const endless = await bed.enqueue('endless [sim: duration=1h]');
+    await bed.reaches(endless.id, 'generating');
+    const { id } = await bed.enqueue('in a hurry', { deadlineMs: 300 });
+    expect(await bed.reelhaul.waitFor(id)).toMatchObject({
+      state: 'failed',
+      charge: 'none',
+      failure: { code: 'deadline_exceeded', stage: 'submit' },
+    });
+  });
+
   test('an unconfirmed submit holds its slot until nobody would wait for its task any longer', async () => {
     await setUp({ MAX_IN_FLIGHT: '1', GENERATION_DEADLINE_MS: '1500', UNCONFIRMED_WAIT_MS: '60000' });
     await bed.work();
