@@ -19,7 +19,8 @@ function integer(min: number, max: number, unit: string) {
     .string()
     .regex(/^-?\d{1,16}$/, { error: (issue) => `${expected}, got ${JSON.stringify(issue.input)}` })
     .transform(Number)
-    .refine((n) => n >= min && n <= max, { error: (issue) => `${expected}, got ${String(issue.input)}` });
+    .refine((n) => n >= min && n <= max, { error: (issue) => `${expected}, got ${String(issue.input)}` })
+    .describe(expected);
 }
 const milliseconds = (min = 0) => integer(min, MAX_MS, 'milliseconds');
 const count = (min = 1, max = 10_000) => integer(min, max, 'things at once or tries');
@@ -28,16 +29,19 @@ const flag = z
   .enum(['true', 'false', '1', '0'], {
     error: (issue) => `expected true or false, got ${JSON.stringify(issue.input)}`,
   })
-  .transform((text) => text === 'true' || text === '1');
+  .transform((text) => text === 'true' || text === '1')
+  .describe('expected true or false');
 
 const oneOf = <const T extends readonly string[]>(...words: T) =>
-  z.enum(words, {
-    error: (issue) => `expected one of ${words.join(', ')}, got ${JSON.stringify(issue.input)}`,
-  });
+  z
+    .enum(words, {
+      error: (issue) => `expected one of ${words.join(', ')}, got ${JSON.stringify(issue.input)}`,
+    })
+    .describe(`expected one of ${words.join(', ')}`);
 
 function url(protocols: readonly string[], { secret = false } = {}) {
   const expected = `expected a URL that starts with ${protocols.map((p) => `${p}//`).join(' or ')}`;
-  return z.string().superRefine((text, issue) => {
+  const read = z.string().superRefine((text, issue) => {
     const ok = URL.canParse(text) && protocols.includes(new URL(text).protocol);
     if (!ok)
       issue.addIssue({
@@ -45,31 +49,38 @@ function url(protocols: readonly string[], { secret = false } = {}) {
         message: secret ? expected : `${expected}, got ${JSON.stringify(text)}`,
       });
   });
+  return read.describe(expected);
 }
 /** Never repeated in a message, since it may hold a password. */
-const redisUrl = url(['redis:', 'rediss:'], { secret: true }).superRefine((text, issue) => {
-  if (!URL.canParse(text)) return;
-  const { pathname, username, password } = new URL(text);
-  if (!/^\/?\d{0,4}$/.test(pathname)) {
-    issue.addIssue({
-      code: 'custom',
-      message: 'expected nothing but the number of a database after the host, such as /0',
-    });
-  }
-  try {
-    decodeURIComponent(username + password);
-  } catch {
-    issue.addIssue({
-      code: 'custom',
-      message: 'expected user and password percent-encoded (% as %25, / as %2F, @ as %40)',
-    });
-  }
-});
-const httpUrl = () => url(['https:', 'http:']).transform((text) => text.replace(/\/+$/, ''));
+const redisUrl = url(['redis:', 'rediss:'], { secret: true })
+  .superRefine((text, issue) => {
+    if (!URL.canParse(text)) return;
+    const { pathname, username, password } = new URL(text);
+    if (!/^\/?\d{0,4}$/.test(pathname)) {
+      issue.addIssue({
+        code: 'custom',
+        message: 'expected nothing but the number of a database after the host, such as /0',
+      });
+    }
+    try {
+      decodeURIComponent(username + password);
+    } catch {
+      issue.addIssue({
+        code: 'custom',
+        message: 'expected user and password percent-encoded (% as %25, / as %2F, @ as %40)',
+      });
+    }
+  })
+  .describe('expected a URL that starts with redis:// or rediss://');
+const httpUrl = () => {
+  const read = url(['https:', 'http:']);
+  return read.transform((text) => text.replace(/\/+$/, '')).describe(read.description ?? '');
+};
 
 const headerSafe = z
   .string()
-  .regex(/^[\x21-\x7e]+$/, { error: 'expected printable characters without spaces' });
+  .regex(/^[\x21-\x7e]+$/, { error: 'expected printable characters without spaces' })
+  .describe('expected printable characters without spaces');
 
 /** Every entry that is none of the three forms is a problem of its own. */
 function hostProblems(entries: readonly string[]): readonly Problem[] {
@@ -92,24 +103,28 @@ const hostList = z
   )
   .superRefine((entries, issue) => {
     for (const { message } of hostProblems(entries)) issue.addIssue({ code: 'custom', message });
-  });
+  })
+  .describe('expected host names, IPs or CIDRs separated by commas');
 
 /** `host:port` entries separated by commas; an IPv6 address in brackets. */
-const addressList = z.string().transform((text, issue) =>
-  text
-    .split(',')
-    .map((part) => part.trim())
-    .filter(Boolean)
-    .map((entry) => {
-      const [, host = '', port = ''] = /^\[?([^\s[\]]+?)\]?:(\d{1,5})$/.exec(entry) ?? [];
-      if (host === '' || Number(port) < 1 || Number(port) > 65_535)
-        issue.addIssue({
-          code: 'custom',
-          message: `expected host:port entries separated by commas, got ${JSON.stringify(entry)}`,
-        });
-      return { host, port: Number(port) };
-    }),
-);
+const addressList = z
+  .string()
+  .transform((text, issue) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean)
+      .map((entry) => {
+        const [, host = '', port = ''] = /^\[?([^\s[\]]+?)\]?:(\d{1,5})$/.exec(entry) ?? [];
+        if (host === '' || Number(port) < 1 || Number(port) > 65_535)
+          issue.addIssue({
+            code: 'custom',
+            message: `expected host:port entries separated by commas, got ${JSON.stringify(entry)}`,
+          });
+        return { host, port: Number(port) };
+      }),
+  )
+  .describe('expected host:port entries separated by commas');
 
 /** Standard Webhooks: `whsec_` and 24 to 64 bytes as base64. What was got is not repeated: it is a secret. */
 const webhookSecrets = z
@@ -130,31 +145,35 @@ const webhookSecrets = z
           message: `expected whsec_ and 24 to 64 bytes as base64 (entry ${i + 1} is not that)`,
         });
     }
-  });
+  })
+  .describe('expected entries of whsec_ and 24 to 64 bytes as base64, separated by commas');
 
 /**
  * `token[:tenant][:ro]` entries separated by commas. Only digests are kept, so that nothing that prints the
  * configuration can give a token away; one may also be given as `sha256-<hex>`, and is then nowhere at all.
  */
-const tokenList = z.string().transform((text, issue) =>
-  text
-    .split(',')
-    .map((part) => part.trim())
-    .filter(Boolean)
-    .map((entry, i) => {
-      const complain = (expected: string) =>
-        issue.addIssue({ code: 'custom', message: `expected ${expected} (entry ${i + 1} is not that)` });
-      const [token = '', tenant = '', mode = '', ...rest] = entry.split(':');
-      const [, given] = /^sha256-([0-9a-f]{64})$/.exec(token) ?? [];
-      if (!/^[\x21-\x7e]{16,}$/.test(token)) complain('a token of at least 16 printable characters');
-      if (rest.length > 0 || (mode !== '' && mode !== 'ro'))
-        complain('token, token:tenant or token:tenant:ro');
-      if (tenant === 'ro' && mode === '') complain('token::ro for a read-only token of all tenants');
-      if (tenant.length > 128) complain('a tenant of at most 128 characters');
-      const digest = given ?? createHash('sha256').update(token).digest('hex');
-      return { digest, tenant: tenant === '' ? null : tenant, readOnly: mode === 'ro' };
-    }),
-);
+const tokenList = z
+  .string()
+  .transform((text, issue) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean)
+      .map((entry, i) => {
+        const complain = (expected: string) =>
+          issue.addIssue({ code: 'custom', message: `expected ${expected} (entry ${i + 1} is not that)` });
+        const [token = '', tenant = '', mode = '', ...rest] = entry.split(':');
+        const [, given] = /^sha256-([0-9a-f]{64})$/.exec(token) ?? [];
+        if (!/^[\x21-\x7e]{16,}$/.test(token)) complain('a token of at least 16 printable characters');
+        if (rest.length > 0 || (mode !== '' && mode !== 'ro'))
+          complain('token, token:tenant or token:tenant:ro');
+        if (tenant === 'ro' && mode === '') complain('token::ro for a read-only token of all tenants');
+        if (tenant.length > 128) complain('a tenant of at most 128 characters');
+        const digest = given ?? createHash('sha256').update(token).digest('hex');
+        return { digest, tenant: tenant === '' ? null : tenant, readOnly: mode === 'ro' };
+      }),
+  )
+  .describe('expected entries of token[:tenant][:ro] separated by commas');
 
 /** An upper bound that may be left out; 0 is no way to say "none". */
 const limit = (unit: string) => integer(1, 1_000_000_000, unit).nullable().default(null);
@@ -172,12 +191,13 @@ const budget = z
       });
   })
   .transform(Number)
+  .describe('expected an amount such as 250 or 0.32')
   .nullable()
   .default(null);
 
 /** A JSON object; each problem in it is named by its path. */
 function jsonObject<T extends z.ZodType>(schema: T, example: string) {
-  return z.string().transform((text, issue): z.output<T> => {
+  const read = z.string().transform((text, issue): z.output<T> => {
     let value: unknown;
     try {
       value = JSON.parse(text);
@@ -193,6 +213,7 @@ function jsonObject<T extends z.ZodType>(schema: T, example: string) {
     }
     return z.NEVER;
   });
+  return read.describe(`expected JSON such as ${example}`);
 }
 
 const tenantName = z
@@ -216,9 +237,12 @@ const prices = jsonObject(
   '{"gen4":{"5":0.32,"10":0.64},"*":0.5}',
 );
 
-const keyTemplate = z.string().superRefine((text, issue) => {
-  for (const { message } of keyTemplateProblems(text)) issue.addIssue({ code: 'custom', message });
-});
+const keyTemplate = z
+  .string()
+  .superRefine((text, issue) => {
+    for (const { message } of keyTemplateProblems(text)) issue.addIssue({ code: 'custom', message });
+  })
+  .describe('expected a folder with placeholders, {generationId} among them');
 
 /** Name → reader. Defaults are texts, as they would stand in the environment. */
 const shape = {
@@ -241,6 +265,7 @@ const shape = {
       error: (issue) =>
         `expected a name with one hash tag such as {reelhaul}, got ${JSON.stringify(issue.input)}`,
     })
+    .describe('expected a name with one hash tag such as {reelhaul}')
     .default('{reelhaul}'),
   STORAGE_URL: z.string().default('file:./archive'),
   PUBLIC_URL: httpUrl().or(z.literal('')).default(''),
@@ -374,6 +399,18 @@ const schema = z.object(shape).superRefine((config, issue) => {
     );
   }
 });
+
+/** What a variable may be, in the words of its error message; null for any text. */
+export function expectationOf(name: string): string | null {
+  let schema: unknown = shape[name as keyof typeof shape];
+  while (schema instanceof z.ZodType) {
+    if (schema.description) return schema.description.replace(/^expected /, '');
+    if (schema instanceof z.ZodDefault || schema instanceof z.ZodNullable) schema = schema.unwrap();
+    else if (schema instanceof z.ZodUnion) schema = schema.options[0];
+    else return null;
+  }
+  return null;
+}
 
 export type Config = Readonly<z.output<typeof schema>>;
 
