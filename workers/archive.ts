@@ -84,6 +84,8 @@ function haul(
     kind: name === 'video' ? 'video' : 'image',
     keyBase: assetKeyBase(folder, name),
     signal,
+    // The manifest does, before the generation succeeds.
+    moreFollows: true,
     fetchOptions: {
       api: { baseUrl: config.COMETAPI_BASE_URL, key: config.COMETAPI_KEY },
       agents: assetHosts,

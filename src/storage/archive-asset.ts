@@ -18,6 +18,8 @@ export interface ArchiveAssetOptions {
   /** Limits and allowed hosts. */
   readonly fetchOptions: Omit<OpenAssetOptions, 'signal'> & { readonly maxBytes: number };
   readonly signal?: AbortSignal;
+  /** As for `Storage.put`. */
+  readonly moreFollows?: boolean;
 }
 
 export interface ArchivedAsset {
@@ -31,7 +33,7 @@ export interface ArchivedAsset {
  * @throws AssetError (the link or its bytes), StorageError and StorageConflictError (the storage), the reason of `signal`.
  */
 export async function archiveAsset(options: ArchiveAssetOptions): Promise<ArchivedAsset> {
-  const { storage, url, kind, keyBase, fetchOptions, signal } = options;
+  const { storage, url, kind, keyBase, fetchOptions, signal, moreFollows = false } = options;
   const abort = signal === undefined ? {} : { signal };
   const asset = await openAsset(url, { ...fetchOptions, ...abort });
   const verifier = createVerifier({
@@ -43,7 +45,11 @@ export async function archiveAsset(options: ArchiveAssetOptions): Promise<Archiv
   pipeline(asset.body, verifier.stream, () => {});
   try {
     const { contentType, extension } = await verifier.type;
-    const stored = await storage.put(`${keyBase}.${extension}`, verifier.stream, { contentType, ...abort });
+    const stored = await storage.put(`${keyBase}.${extension}`, verifier.stream, {
+      contentType,
+      moreFollows,
+      ...abort,
+    });
     if (stored.sha256 !== verifier.result().sha256) {
       throw new StorageError(`${stored.key} was stored with other bytes than were verified.`, true);
     }

@@ -125,7 +125,11 @@ export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: L
     }
   }
 
-  async function put(key: string, source: Readable, { signal }: PutOptions): Promise<StoredFile> {
+  async function put(
+    key: string,
+    source: Readable,
+    { signal, moreFollows = false }: PutOptions,
+  ): Promise<StoredFile> {
     const meter = createMeter(source, signal);
     const partial = join(partials, `${randomUUID()}.partial`);
     try {
@@ -140,6 +144,8 @@ export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: L
       if (!(await publish(partial, path)) && !(await holdsSameBytes(path, written))) {
         throw new StorageConflictError(key);
       }
+      // Also when the file was there already: whoever put it may have died before this.
+      if (!moreFollows) await syncDirectory(dirname(path));
       return { key, ...written };
     } catch (error) {
       meter.throwIfSourceFailed();
@@ -240,7 +246,6 @@ async function publish(partial: string, path: string): Promise<boolean> {
   for (let tries = 1; ; tries += 1) {
     try {
       await linkOrRename(partial, path);
-      await syncDirectory(dirname(path));
       return true;
     } catch (error) {
       if (codeOf(error) === 'EEXIST') return false;

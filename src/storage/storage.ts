@@ -11,6 +11,11 @@ export interface PutOptions {
   readonly contentType: string;
   /** Aborts the write; nothing stays visible. */
   readonly signal?: AbortSignal;
+  /**
+   * Another `put` into the same folder follows before anything relies on this one, so that flushing the folder once, then,
+   * makes both safe from a power cut. Default false: this file is safe when its `put` resolves.
+   */
+  readonly moreFollows?: boolean;
 }
 
 export interface StoredFile {
