@@ -1,0 +1,100 @@
+/** What a generation costs Redis, in counts that do not depend on the machine. Who raises one raises it here too. */
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
+import { createTestbed, realRedis, type Testbed } from '../support/testbed.js';
+import { until } from '../support/until.js';
+
+let server: LaunchedRedis;
+let bed: Testbed;
+
+beforeEach(async () => {
+  // The setting of docker-compose.yml, under the name that every version knows.
+  server = await launchRedis(['--hash-max-ziplist-value', '2048']);
+  bed = await createTestbed({
+    redisUrl: server.url,
+    environment: { SWEEP_INTERVAL_MS: '3600000', POLL_FIRST_DELAY_MS: '1000' },
+  });
+});
+afterEach(async () => {
+  await bed.close();
+  await server.stop();
+});
+
+const whenReal = realRedis ? test : test.skip;
+const PROMPT = 'a paper boat on a rainy street, '.padEnd(300, 'slow pan, soft light, ');
+
+/** Commands that name this generation, in their order, while `act` runs: those of scripts and of BullMQ included. */
+async function commandsAbout(id: () => string, act: () => Promise<unknown>): Promise<string[]> {
+  const monitor = await bed.redis.monitor();
+  const seen: (readonly [command: string, text: string])[] = [];
+  monitor.on('monitor', (_time: string, args: string[]) =>
+    seen.push([args[0]!.toLowerCase(), args.join(' ')]),
+  );
+  await act();
+  await bed.redis.get('the end');
+  await until(() => seen.some(([, text]) => text === 'get the end'), 'the monitor to have seen it all');
+  monitor.disconnect();
+  return seen.filter(([, text]) => text.includes(id())).map(([command]) => command);
+}
+
+/** Bytes of all keys that name this generation. */
+async function bytesOf(id: string): Promise<number> {
+  const keys = await bed.redis.keys(`*${id}*`);
+  const sizes = await Promise.all(keys.map((key) => bed.redis.memory('USAGE', key, 'SAMPLES', 0)));
+  return sizes.reduce<number>((sum, size) => sum + (size ?? 0), 0);
+}
+
+whenReal(
+  'a generation that is done at the first poll takes one poll and at most 190 commands about it',
+  async () => {
+    await bed.work();
+    const warm = await bed.enqueue('warm [sim: duration=100ms]');
+    await bed.reaches(warm.id, 'succeeded');
+    let id = '';
+    const commands = await commandsAbout(
+      () => id,
+      async () => {
+        ({ id } = await bed.enqueue('counted [sim: duration=100ms]'));
+        // Not by asking, which would be counted.
+        await until(
+          async () => (await bed.redis.zcard(`${bed.prefix}:state:succeeded`)) === 2,
+          'the generation to succeed',
+        );
+      },
+    );
+    expect(commands.length).toBeLessThanOrEqual(190);
+    expect((await bed.reelhaul.get(id)).attempts).toMatchObject({ submit: 1, poll: 1, archive: 1 });
+  },
+);
+
+whenReal(
+  'a generation takes at most 2,000 bytes of its own in flight, and 3,200 when it is finished',
+  async () => {
+    await bed.work();
+    const flying = await bed.enqueue(`${PROMPT} [sim: duration=1h]`);
+    await bed.reaches(flying.id, 'generating');
+    const done = await bed.enqueue(`${PROMPT} [sim: duration=100ms]`);
+    await bed.reaches(done.id, 'succeeded');
+    await until(async () => (await bed.reelhaul.get(flying.id)).attempts.poll > 0, 'the first poll');
+    expect(await bytesOf(flying.id)).toBeLessThanOrEqual(2000);
+    expect(await bytesOf(done.id)).toBeLessThanOrEqual(3200);
+  },
+);
+
+whenReal(
+  'a poll that finds nothing new takes at most 24 commands about its generation, the queue included',
+  async () => {
+    await bed.work();
+    const { id } = await bed.enqueue('patience [sim: duration=1h, progress=none]');
+    await bed.reaches(id, 'generating');
+    const polls = () => bed.simulator.ledger().tasks[0]?.polls ?? 0;
+    // The first ones have something to write down: that the task is there, and queued.
+    await until(() => polls() >= 3, 'some polls');
+    const before = polls();
+    const commands = await commandsAbout(
+      () => id,
+      () => until(() => polls() >= before + 10, 'ten more polls'),
+    );
+    expect(commands.length / (polls() - before)).toBeLessThanOrEqual(24);
+  },
+);
