@@ -10,6 +10,7 @@ import type { AddressInfo } from 'node:net';
 import type { Hub } from '../hub.js';
 import { duplicatePatiently } from '../redis.js';
 import { createReelhaulOn } from '../reelhaul.js';
+import { startFigures } from '../telemetry/figures.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { createApi } from './api.js';
 import { createCallbackRoutes } from './callbacks.js';
@@ -60,6 +61,12 @@ export async function startServer(
   app.route('/', createCallbackRoutes(hub));
   app.use('/metrics', requireOperator(config.API_TOKENS));
   app.route('/', createOpsRoutes(ops));
+  const figures = startFigures({
+    redis,
+    keys: hub.store.keys,
+    moves: hub.moves,
+    onError: (error) => log.warn({ err: error }, 'figures could not be written yet'),
+  });
   const dashboard = createDashboard({ hub, reelhaul, fleet: ops.fleet, openedStorage });
   app.route('/', dashboard.app);
 
@@ -89,6 +96,7 @@ export async function startServer(
       dashboard.close();
       await api.close();
       await letGo(server, stopped);
+      await figures.close();
     },
   };
 }

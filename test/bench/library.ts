@@ -6,17 +6,16 @@ import { cpus } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { Redis } from 'ioredis';
-import { v7 as uuidv7 } from 'uuid';
 import { readConfig } from '../../src/config.js';
 import { launchRedis } from '../../src/demo/redis-server.js';
 import { createReelhaul } from '../../src/producer.js';
+import { fillWithFinished } from './finished.js';
 
 const { values: flags } = parseArgs({
   options: { finished: { type: 'string', default: '1000000' }, rounds: { type: 'string', default: '3' } },
 });
 const PREFIX = '{bench}';
 const PAGES = 50;
-const BATCH = 5000;
 
 const redis = await launchRedis();
 const client = new Redis(redis.url);
@@ -35,33 +34,6 @@ function spread(figures: readonly number[]): string {
   const at = (share: number) =>
     sorted[Math.min(sorted.length - 1, Math.floor(share * sorted.length))]!.toFixed(2);
   return `${at(0.5)} (${at(0)} to ${at(1)})`;
-}
-
-/** Finished generations as a run leaves them: a record, and its places in the two indexes. */
-async function fill(count: number): Promise<void> {
-  const now = Date.now();
-  for (let done = 0; done < count; done += BATCH) {
-    const pipeline = client.pipeline();
-    for (let i = 0; i < Math.min(BATCH, count - done); i++) {
-      const at = now - 1000 * (count - done - i);
-      const id = uuidv7({ msecs: at });
-      const fields = {
-        state: 'succeeded',
-        tenant: 'default',
-        createdAt: at,
-        updatedAt: at,
-        finishedAt: at,
-        v: 1,
-      };
-      pipeline.hset(`${PREFIX}:g:${id}`, {
-        ...fields,
-        request: '{"prompt":"a paper boat","model":"gen4","ratio":"1280:720"}',
-      });
-      pipeline.zadd(`${PREFIX}:state:succeeded`, 0, id);
-      pipeline.zadd(`${PREFIX}:tenant:default:succeeded`, 0, id);
-    }
-    await pipeline.exec();
-  }
 }
 
 async function pages(query: Parameters<typeof reelhaul.list>[0]): Promise<number[]> {
@@ -90,7 +62,7 @@ for (let i = 0; i < rounds; i++) {
 }
 print(`enqueueMany of 10,000, ms: ${spread(many)}`);
 for (const finished of [10_000, Number(flags.finished)]) {
-  await fill(finished);
+  await fillWithFinished(client, PREFIX, finished);
   print(`with ${finished.toLocaleString('en')} more finished, ms a page of 50:`);
   print(`  list all            ${spread(await pages({}))}`);
   print(`  list one state      ${spread(await pages({ state: 'succeeded' }))}`);
