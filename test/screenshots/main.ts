@@ -4,7 +4,7 @@
  */
 import { mkdir } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
-import { Redis } from 'ioredis';
+import type { Redis } from 'ioredis';
 import type { Page } from 'playwright-core';
 import { v7 as uuidv7 } from 'uuid';
 import { launchRedis } from '../../src/demo/redis-server.js';

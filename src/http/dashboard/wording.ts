@@ -123,7 +123,7 @@ export function durationText(durationMs: number): string {
   if (ms < 1000) return `${ms} ms`;
   const seconds = ms / 1000;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
-  if (seconds < 60) return `${Math.round(seconds)} s`;
+  if (seconds < 59.5) return `${Math.round(seconds)} s`;
   const steps = [
     ['d', 86_400],
     ['h', 3600],

@@ -1,0 +1,230 @@
+/** What the pages find and say, and that neither grows with what there is. */
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { actionsFor } from '../../../src/http/dashboard/actions.js';
+import { LOOKED_AT_MOST } from '../../../src/http/dashboard/find.js';
+import { durationText, sizeText } from '../../../src/http/dashboard/wording.js';
+import { staysOf } from '../../../src/http/dashboard/timeline.js';
+import { readRecord } from '../../../src/generation/record.js';
+import { withStep } from '../../../src/generation/trail.js';
+import type { Answer } from '../../support/api.js';
+import { openStage, OPERATOR, visit, type Stage, type Visit } from '../../support/dashboard.js';
+import { until } from '../../support/until.js';
+
+const FAR = 3_600_000;
+let stage: Stage;
+let operator: Visit;
+
+beforeAll(async () => {
+  stage = await openStage();
+  operator = await visit(stage.api, OPERATOR);
+});
+afterAll(() => stage.close());
+
+const idsIn = ({ text }: Answer): string[] =>
+  [...text.matchAll(/<li id="g-([0-9a-f-]+)"/g)].map(([, id]) => id!);
+const nextIn = ({ text }: Answer): string | null =>
+  /rel="next"\s+href="([^"]+)"/.exec(text)?.[1]?.replaceAll('&amp;', '&') ?? null;
+const list = (query: Record<string, string>) =>
+  operator.get(`/dashboard/generations?${new URLSearchParams(query).toString()}`);
+
+async function later(tenant: string, count: number, request: Record<string, string> = {}): Promise<string[]> {
+  const results = await stage.bed.reelhaul.enqueueMany(
+    Array.from({ length: count }, () => ({ request: { prompt: 'later', ...request }, tenant, delayMs: FAR })),
+  );
+  return results.map((result) => (result.ok ? result.generation.id : ''));
+}
+
+test('every generation stands on exactly one page', async () => {
+  const ids = await later('pages', 120);
+  const seen: string[] = [];
+  let page = await list({ tenant: 'pages' });
+  for (let next = nextIn(page); ; next = nextIn(page)) {
+    seen.push(...idsIn(page));
+    if (next === null) break;
+    page = await operator.get(next);
+  }
+  expect(seen).toEqual(ids.toSorted().toReversed());
+});
+
+test('a model is looked for in a bounded number of generations, and the page says where to go on', async () => {
+  const [wanted] = await later('models', 1, { model: 'gen4_turbo' });
+  await later('models', LOOKED_AT_MOST);
+  const first = await list({ tenant: 'models', model: 'gen4_turbo' });
+  expect(idsIn(first)).toEqual([]);
+  expect(first.text).toContain('There are older ones');
+  expect(idsIn(await operator.get(nextIn(first)!))).toEqual([wanted]);
+});
+
+test('only what was created in the time that is asked for is listed', async () => {
+  const [id] = await later('time', 1);
+  const at = (ms: number) => new Date(ms).toISOString().slice(0, 19);
+  const [before, after] = [at(Date.now() - FAR), at(Date.now() + FAR)];
+  expect(idsIn(await list({ tenant: 'time', from: before, to: after }))).toEqual([id]);
+  expect(idsIn(await list({ tenant: 'time', from: after }))).toEqual([]);
+  expect(idsIn(await list({ tenant: 'time', to: before }))).toEqual([]);
+});
+
+test.each([
+  ['state=nowhere', 'state'],
+  ['from=yesterday', 'from'],
+  ['before=1', 'before'],
+])('%s is answered with what was expected', async (query, field) => {
+  const { status, text } = await operator.get(`/dashboard/generations?${query}`);
+  expect([status, text.includes(`${field}: `)]).toEqual([422, true]);
+});
+
+test('an idempotency key is found in its tenant, an id in whatever case, and nothing else is', async () => {
+  const { id } = await stage.bed.reelhaul.enqueue(
+    { prompt: 'keyed' },
+    { tenant: 'keys', idempotencyKey: 'order 1', delayMs: FAR },
+  );
+  const found = async (query: Record<string, string>) => (await list(query)).headers.get('location');
+  expect(await found({ q: 'order 1', tenant: 'keys' })).toBe(`/dashboard/generations/${id}`);
+  expect(await found({ q: ` ${id.toUpperCase()} ` })).toBe(`/dashboard/generations/${id}`);
+  expect(await found({ q: 'order 1' })).toBeNull();
+});
+
+test('an unknown generation and an unknown page are told as such', async () => {
+  expect((await operator.get('/dashboard/generations/01a20ac4-c452-75d4-8a9b-fae65f0321ad')).status).toBe(
+    404,
+  );
+  expect((await operator.get('/dashboard/generations/%3Cscript%3E')).status).toBe(404);
+  expect((await operator.get('/dashboard/nowhere')).status).toBe(404);
+});
+
+test('a first visit of any page loads less than 100 KB', async () => {
+  await later('size', 60, { prompt: 'a prompt of usual length, with a boat and a storm in it '.repeat(3) });
+  for (const path of ['/dashboard', '/dashboard/generations', '/dashboard/inbox']) {
+    const page = await operator.get(path);
+    const files = [...page.text.matchAll(/(?:href|src)="(\/dashboard\/assets\/[^"]+)"/g)].map(
+      ([, file]) => file!,
+    );
+    const main = files.find((file) => file.endsWith('main.js'))!;
+    const source = (await operator.get(main)).text;
+    const imported = [...source.matchAll(/from '\.\/(\w+\.js)'/g)].map(([, name]) =>
+      main.replace('main.js', name!),
+    );
+    let bytes = page.text.length;
+    for (const file of new Set([...files, ...imported])) {
+      const { status, text, headers } = await operator.get(file);
+      expect([file, status, headers.get('cache-control')]).toEqual([
+        file,
+        200,
+        'public, max-age=31536000, immutable',
+      ]);
+      bytes += text.length;
+    }
+    expect(bytes).toBeLessThan(100_000);
+  }
+});
+
+test('the overview counts what waits and what was enqueued, whoever enqueued it', async () => {
+  const before = await stage.bed.reelhaul.count(['queued']);
+  await later('counted', 3);
+  const wanted = (before['queued']! + 3).toLocaleString('en');
+  await until(async () => {
+    const { text } = await operator.get('/dashboard');
+    return text.includes(`${wanted} enqueued`) && new RegExp(`<p class="value">${wanted}</p>`).test(text);
+  }, `${wanted} waiting and enqueued on the overview`);
+});
+
+test('a stream of changes begins with a greeting and tells which generation changed', async () => {
+  const gone = new AbortController();
+  const response = await stage.api.fetch('GET', '/dashboard/events', {
+    headers: { cookie: operator.cookie },
+    signal: gone.signal,
+  });
+  expect(response.headers.get('content-type')).toContain('text/event-stream');
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let told = '';
+  const tells = async (text: string) => {
+    while (!told.includes(text)) told += (await reader.read()).value ?? '';
+  };
+  await tells('event: hello');
+  const [id] = await later('told', 1);
+  await tells(id!);
+  expect(told).toContain('event: changed');
+  gone.abort();
+});
+
+test('all open pages share one connection to Redis', async () => {
+  const named = async () => ((await stage.bed.redis.client('LIST')) as string).trim().split('\n').length;
+  const gone = new AbortController();
+  const open = async () => {
+    const response = await stage.api.fetch('GET', '/dashboard/events', {
+      headers: { cookie: operator.cookie },
+      signal: gone.signal,
+    });
+    await response.body!.getReader().read();
+  };
+  await open();
+  const withOne = await named();
+  await Promise.all(Array.from({ length: 30 }, open));
+  expect(await named()).toBe(withOne);
+  gone.abort();
+});
+
+const record = (fields: Record<string, string>) =>
+  readRecord('01', { createdAt: '0', updatedAt: '0', ...fields });
+const failure = (code: string, failedStage: string, charge: string) => ({
+  state: 'failed',
+  charge,
+  failure: JSON.stringify({ code, message: '', stage: failedStage, retryable: true, charge }),
+});
+
+test.each([
+  ['queued', { state: 'queued' }, ['cancel never']],
+  ['generating', { state: 'generating', taskId: 't' }, ['cancel never']],
+  [
+    'unconfirmed',
+    { state: 'unconfirmed' },
+    ['adopt never', 'resubmit again', 'giveUp never', 'cancel never'],
+  ],
+  ['expired', { state: 'expired', taskId: 't' }, ['retry never', 'cancel never']],
+  ['succeeded', { state: 'succeeded', taskId: 't' }, []],
+  ['canceled', { state: 'canceled' }, []],
+  [
+    'failed by the provider',
+    { ...failure('task_failed', 'poll', 'charged'), taskId: 't' },
+    ['retry never', 'resubmit again'],
+  ],
+  [
+    'failed to be stored',
+    { ...failure('asset_invalid', 'archive', 'charged'), taskId: 't' },
+    ['retry never'],
+  ],
+  ['never sent', failure('submit_attempts_exhausted', 'submit', 'none'), ['retry once', 'adopt never']],
+  ['given up', failure('submission_unconfirmed', 'submit', 'possible'), ['adopt never', 'resubmit again']],
+] as [string, Record<string, string>, string[]][])(
+  'of one that is %s is offered what helps, with its bill',
+  (_, fields, offered) => {
+    expect(actionsFor(record(fields), 0).map(({ name, bill }) => `${name} ${bill}`)).toEqual(offered);
+  },
+);
+
+test('a way whose first steps were not kept is told from the middle, and says so', () => {
+  let trail = '';
+  for (let i = 0; i < 200; i++)
+    trail = withStep(trail, 0, { state: i % 2 === 0 ? 'submitting' : 'queued', at: 60_000 * i });
+  const { stays, whole } = staysOf(record({ state: 'queued', trail, rev: '200' }));
+  expect(whole).toBe(false);
+  expect(stays.at(-1)).toEqual({ state: 'queued', fromAt: 199 * 60_000, untilAt: null });
+  expect(staysOf(record({ state: 'queued' })).stays).toEqual([{ state: 'queued', fromAt: 0, untilAt: null }]);
+});
+
+test.each([
+  [0, '0 ms'],
+  [9940, '9.9 s'],
+  [59_600, '1 min'],
+  [71_000, '1 min 11 s'],
+  [3_600_000, '1 h'],
+  [90_061_000, '1 d 1 h'],
+])('%d ms are read as %s', (ms, text) => expect(durationText(ms)).toBe(text));
+
+test.each([
+  [0, '0 B'],
+  [999, '999 B'],
+  [2250, '2.3 KB'],
+  [9_400_000, '9.4 MB'],
+  [5_000_000_000, '5.0 GB'],
+])('%d bytes are read as %s', (bytes, text) => expect(sizeText(bytes)).toBe(text));
