@@ -7,6 +7,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
+import { shown } from './figures.js';
 import { describeMachine } from './machine.js';
 import { drawCpu } from './chart.js';
 import { reelhaul } from './reelhaul.js';
@@ -77,7 +78,10 @@ for (let round = 1; round <= rounds; round++) {
     for (const subject of scenario.subjects) {
       process.stderr.write(`round ${round} of ${rounds}: ${scenario.name}, ${subject.name}\n`);
       const key = `${scenario.name}/${subject.name}`;
-      measured.set(key, [...(measured.get(key) ?? []), await subject.measure()]);
+      const figures = await subject.measure();
+      const told = Object.entries(figures).map(([name, value]) => `${name} ${shown(value)}`);
+      process.stderr.write(`  ${told.join(' · ')}\n`);
+      measured.set(key, [...(measured.get(key) ?? []), figures]);
     }
   }
 }
