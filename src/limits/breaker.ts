@@ -37,16 +37,26 @@ redis.call('PEXPIRE', KEYS[1], ${FORGET_MS})
 return 1
 `;
 
+/** No probe is further away than probes are apart, unless the clock jumped back: then one is due. */
+export const PROBE_WAIT = `
+local function probe_wait(probe_at, now, probe_ms)
+  local wait = probe_at - now
+  if wait > math.max(probe_ms, 1000) then return 0 end
+  return math.max(0, wait)
+end
+`;
+
 /**
  * PASS. KEYS 1 breaker · ARGV 1 longest ms between two probes
  * Returns -1 when it is closed, 0 for the one that is the probe, else the ms until the next probe.
  */
-const PASS = `
+const PASS = `${PROBE_WAIT}
 local open_at, probes, probe_at = unpack(redis.call('HMGET', KEYS[1], 'openAt', 'probes', 'probeAt'))
 if not open_at then return -1 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if now < tonumber(probe_at) then return tonumber(probe_at) - now end
+local wait = probe_wait(tonumber(probe_at), now, tonumber(ARGV[1]))
+if wait > 0 then return wait end
 redis.call('HSET', KEYS[1], 'probes', probes + 1, 'probeAt', now + math.min(tonumber(ARGV[1]), 1000 * 2 ^ math.min(tonumber(probes), 20)))
 redis.call('PEXPIRE', KEYS[1], ${FORGET_MS})
 return 0

@@ -10,6 +10,7 @@
  * Time is that of the Redis server: a worker whose clock jumps changes nothing here. All is O(log n) per generation.
  */
 import type { RedisConnection } from '../redis.js';
+import { PROBE_WAIT } from './breaker.js';
 import { LINE } from './line-script.js';
 
 /** Jobs that wait for a worker: enough to keep all busy, and few enough that a newcomer is never far behind them. */
@@ -152,7 +153,7 @@ return jobs
  * Returns { 'go' }, { 'probe' } (while the provider is away), { 'line' } when it had no turn yet and stands in line now,
  * or { 'wait', ms, why }.
  */
-const BEGIN = `${LINE}
+const BEGIN = `${LINE}${PROBE_WAIT}
 local p, id, tenant, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now = now_ms()
 local ready = redis.call('ZSCORE', p .. ':ready', id)
@@ -177,7 +178,8 @@ end
 local said = 'go'
 local open_at, probes, probe_at = unpack(redis.call('HMGET', KEYS[4], 'openAt', 'probes', 'probeAt'))
 if open_at then
-  if now < tonumber(probe_at) then return wait(tonumber(probe_at) - now, 'provider away') end
+  local probe_ms = probe_wait(tonumber(probe_at), now, tonumber(ARGV[6]))
+  if probe_ms > 0 then return wait(probe_ms, 'provider away') end
   redis.call('HSET', KEYS[4], 'probes', probes + 1, 'probeAt', now + math.min(tonumber(ARGV[6]), 1000 * 2 ^ math.min(tonumber(probes), 20)))
   said = 'probe'
 end
