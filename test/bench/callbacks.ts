@@ -13,6 +13,7 @@ import { createReelhaul } from '../../src/producer.js';
 import { quantile, shown } from './figures.js';
 import { describeMachine } from './machine.js';
 import { createDice, logNormal } from './polling/distributions.js';
+import { endOnSignals } from './processes.js';
 import { createRig, IMAGE } from './rig.js';
 import { detectionDelays, type TaskCourse } from './simulator/wire.js';
 
@@ -97,6 +98,7 @@ function rowOf(name: string, tasks: readonly TaskCourse[]): string {
   return `| ${[name, polls.toFixed(2), ...cells].join(' | ')} |`;
 }
 
+endOnSignals();
 const rounds = Number(flags.rounds);
 const lines = [
   '| Callbacks | Polls per generation | Delay p50, ms | p95, ms | p99, ms |',

@@ -10,6 +10,7 @@ import { parseArgs } from 'node:util';
 import { shown } from './figures.js';
 import { describeMachine } from './machine.js';
 import { drawCpu } from './chart.js';
+import { endOnSignals } from './processes.js';
 import { reelhaul } from './reelhaul.js';
 import { tableOf, type Result, type Series } from './report.js';
 import { createRig } from './rig.js';
@@ -38,6 +39,7 @@ const { values: flags } = parseArgs({
     write: { type: 'boolean', default: false },
   },
 });
+endOnSignals();
 const rounds = Number(flags.rounds);
 const scale = Number(flags.scale);
 if (!Number.isInteger(rounds) || rounds < 1 || !(scale > 0)) {

@@ -30,6 +30,10 @@ export function startProgram(
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });
   const exited = once(child, 'exit');
+  // However the benchmark ends, nothing of it goes on.
+  const leaveNothing = () => child.kill('SIGKILL');
+  process.once('exit', leaveNothing);
+  child.once('exit', () => process.off('exit', leaveNothing));
   return {
     pid: child.pid ?? 0,
     child,
@@ -41,6 +45,11 @@ export function startProgram(
       clearTimeout(timer);
     },
   };
+}
+
+/** Ctrl-C and SIGTERM end the benchmark with all its programs, instead of leaving them behind. */
+export function endOnSignals(): void {
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(130));
 }
 
 /** CPU that a process has used since its start, in seconds, user and system together. */

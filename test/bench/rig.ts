@@ -1,4 +1,5 @@
 /** What every benchmark stands on: a Redis of its own, the simulator as a process, a folder for the archive. */
+import { rmSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -51,6 +52,8 @@ export async function createRig(
     ARCHIVE_ALLOW_HOSTS: '127.0.0.1',
     LOG_LEVEL: 'warn',
   };
+  const leaveNothing = () => rmSync(archive, { recursive: true, force: true });
+  process.once('exit', leaveNothing);
   const programs: Program[] = [];
   const start: Rig['program'] = (file, parameters, variables) => {
     const program = startProgram(file, parameters, variables);
@@ -71,6 +74,7 @@ export async function createRig(
       await client.quit();
       await redis.stop();
       await rm(archive, { recursive: true, force: true });
+      process.off('exit', leaveNothing);
     },
   };
 }

@@ -22,7 +22,7 @@ export interface Scenario {
 }
 
 const LOOK_EVERY_MS = 250;
-const GIVE_UP_MS = 600_000;
+const GIVE_UP_MS = 1_800_000;
 /** Letters of a prompt; the directives for the simulator stand behind them. */
 const PROMPT_CHARS = 300;
 
