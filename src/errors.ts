@@ -57,7 +57,7 @@ export class NewerRecordError extends ReelhaulError {
   constructor(generationId: string, version: string, known: number) {
     super(
       'newer_record',
-      `Generation ${generationId} was written by a newer reelhaul (record version ${version}, known is ${known}). Upgrade this process.`,
+      `Generation ${generationId} was written by a newer reelhaul (record version ${version}, known is ${known}). Upgrade reelhaul here.`,
     );
   }
 }
