@@ -24,6 +24,23 @@ export { describeRedis, type RedisSettings } from './redis-address.js';
 /** One server (or the master that Sentinels name), or a Cluster: what is built on it need not know which. */
 export type RedisConnection = Redis | Cluster;
 
+/**
+ * Mends one thing: when a Cluster is closed while it asks who serves which slots, ioredis goes on asking nobody once a
+ * second for ever, and the process never ends.
+ */
+function steady(cluster: Cluster): Cluster {
+  const refresh = cluster.refreshSlotsCache.bind(cluster);
+  const duplicate = cluster.duplicate.bind(cluster);
+  cluster.refreshSlotsCache = (callback) => {
+    if (!['close', 'end', 'disconnecting'].includes(cluster.status)) return refresh(callback);
+    // The timer has run out; unless that is said, none would be set after a reconnect.
+    (cluster as unknown as { slotsTimer: null }).slotsTimer = null;
+  };
+  cluster.duplicate = ((...how: Parameters<typeof duplicate>) =>
+    steady(duplicate(...how))) as typeof cluster.duplicate;
+  return cluster;
+}
+
 /** By what it says of itself: an app may hand in one that another copy of ioredis made. */
 export const isCluster = (redis: RedisConnection): redis is Cluster => redis.isCluster;
 
@@ -229,7 +246,9 @@ async function create(
   const options = { ...optionsFor(role), retryStrategy: retry, sentinelRetryStrategy: retry };
   switch (kindOf(settings)) {
     case 'cluster':
-      return new Cluster([...settings.REDIS_CLUSTER_NODES], clusterOptions(role, settings, tls, retry));
+      return steady(
+        new Cluster([...settings.REDIS_CLUSTER_NODES], clusterOptions(role, settings, tls, retry)),
+      );
     case 'sentinel':
       return new Redis({ ...options, ...sentinelOptions(settings, tls) });
     case 'server':

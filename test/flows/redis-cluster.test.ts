@@ -61,8 +61,7 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
     const receiver = await startReceiver();
     cleanUps.push(() => receiver.close());
     const bed = await setUp(cluster, { NOTIFY_SECRET: SECRET, NOTIFY_ALLOW_HOSTS: '127.0.0.1' });
-    bed.spawnWorker();
-    bed.spawnWorker();
+    const workers = [bed.spawnWorker(), bed.spawnWorker()];
     const seen: GenerationEvent[] = [];
     const stop = new AbortController();
     const first = await bed.enqueue('a reel', { idempotencyKey: 'one', notifyUrl: receiver.url });
@@ -92,6 +91,8 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
     await until(() => toSucceeded() === 31, 'an event of each success');
     stop.abort();
     await reading;
+    for (const { child } of workers) child.kill('SIGTERM');
+    expect(await Promise.all(workers.map(({ exited }) => exited))).toEqual([0, 0]);
   });
 
   test('takes the connection of an app that has one', async () => {
