@@ -138,7 +138,7 @@ describe('a record of a newer version', () => {
     const id = await enqueueNewer();
     await expect(bed.reelhaul.get(id)).rejects.toThrow(NewerRecordError);
     await expect(bed.reelhaul.get(id)).rejects.toThrow(
-      `Generation ${id} was written by a newer reelhaul (record version ${newer}, known is ${RECORD_VERSION}). Upgrade this process.`,
+      `Generation ${id} was written by a newer reelhaul (record version ${newer}, known is ${RECORD_VERSION}). Upgrade reelhaul here.`,
     );
     await expect(bed.reelhaul.cancel(id)).rejects.toThrow(NewerRecordError);
     await expect(bed.reelhaul.waitFor(id)).rejects.toThrow(NewerRecordError);
