@@ -36,8 +36,7 @@ function steady(cluster: Cluster): Cluster {
     // The timer has run out; unless that is said, none would be set after a reconnect.
     (cluster as unknown as { slotsTimer: null }).slotsTimer = null;
   };
-  cluster.duplicate = ((...how: Parameters<typeof duplicate>) =>
-    steady(duplicate(...how))) as typeof cluster.duplicate;
+  cluster.duplicate = (...how: Parameters<typeof duplicate>) => steady(duplicate(...how));
   return cluster;
 }
 
