@@ -87,6 +87,8 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
     const ids = await enqueue(bed, 20, 'submit-delay=400ms, duration=300ms');
     await until(() => submits(bed) >= 5, 'submits under way');
     await redis.kill();
+    for (const worker of workers)
+      await until(() => worker.output().includes('connection to Redis failed'), 'the worker to miss Redis');
     // Long enough for several tries of every connection.
     await pause(700);
     await redis.start();
@@ -94,7 +96,7 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
     for (const worker of workers) {
       const output = worker.output();
       expect([worker.child.exitCode, output]).toEqual([null, expect.any(String)]);
-      expect(output.match(/ECONNREFUSED.*"msg":"/g)).toHaveLength(1);
+      expect(output.match(/"err":.*the connection to Redis failed/g)).toHaveLength(1);
       expect(output.match(/Redis is back/g)).toHaveLength(1);
     }
   });
