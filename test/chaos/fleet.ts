@@ -23,6 +23,8 @@ export interface FleetOptions {
   readonly environment: Readonly<Record<string, string>>;
   readonly points: readonly string[];
   readonly probability: number;
+  /** The first worker kills itself at the first point that it passes, so that a short run meets one for sure. */
+  readonly strikeFirst?: boolean;
   /** Called after each kill, with the number so far. */
   readonly onKill: (kills: number) => void;
   readonly write: (text: string) => void;
@@ -33,6 +35,7 @@ export function startFleet({
   environment,
   points,
   probability,
+  strikeFirst = false,
   onKill,
   write,
 }: FleetOptions): Fleet {
@@ -54,8 +57,8 @@ export function startFleet({
     return child;
   }
 
-  function startWorker(): void {
-    const extra = calm ? {} : { CHAOS_POINTS: points.join(','), CHAOS_PROBABILITY: String(probability) };
+  function startWorker(chance: number): void {
+    const extra = calm ? {} : { CHAOS_POINTS: points.join(','), CHAOS_PROBABILITY: String(chance) };
     const child = start([workerFile], extra);
     workerProcesses.add(child);
     child.once('exit', (_, signal) => {
@@ -66,12 +69,12 @@ export function startFleet({
         else kills.atPoints += 1;
         onKill(kills.outside + kills.atPoints);
       }
-      startWorker();
+      startWorker(probability);
     });
   }
 
   const workerProcesses = new Set<ChildProcess>();
-  for (let i = 0; i < workers; i++) startWorker();
+  for (let i = 0; i < workers; i++) startWorker(strikeFirst && i === 0 ? 1 : probability);
   start([cliFile, 'serve'], {});
 
   return {

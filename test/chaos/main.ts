@@ -125,6 +125,7 @@ const fleet = startFleet({
   points,
   // Named points only: about one in three submits is struck until the kills are done.
   probability: flags.point === undefined ? 0.03 : 0.3,
+  strikeFirst: flags.point !== undefined,
   onKill: (kills) => {
     if (kills >= wanted.kills) fleet.calmDown();
   },
