@@ -579,15 +579,18 @@ async function serveHttp(
   watch: (hub: Hub) => void,
   vitals: () => readonly Vitals[] | null,
 ): Promise<{ close(): Promise<void> }> {
-  const [{ createHub }, { connectRedis, checkRedis }, { startServer }, { createOps }] = await Promise.all([
-    import('./hub.js'),
-    import('./redis.js'),
-    import('./http/server.js'),
-    import('./http/ops.js'),
-  ]);
+  const [{ createHub }, { checkShards }, { connectRedis, checkRedis }, { startServer }, { createOps }] =
+    await Promise.all([
+      import('./hub.js'),
+      import('./shards.js'),
+      import('./redis.js'),
+      import('./http/server.js'),
+      import('./http/ops.js'),
+    ]);
   const redis = await connectRedis(config, 'producer', log);
   try {
     await checkRedis(redis);
+    await checkShards(redis, config);
     const hub = createHub({ config, log, redis });
     watch(hub);
     const server = await startServer(hub, createOps(hub, metrics, vitals));

@@ -6,6 +6,7 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { ConfigError, InvalidInputError, type Problem } from './errors.js';
+import { MOST_SHARDS, shareOfAmount } from './generation/shard.js';
 import { parseAllowedHosts } from './provider/allowed-hosts.js';
 import { DEFAULT_KEY_TEMPLATE, keyTemplateProblems } from './storage/keys.js';
 
@@ -267,6 +268,7 @@ const shape = {
     })
     .describe('expected a name with one hash tag such as {reelhaul}')
     .default('{reelhaul}'),
+  REDIS_SHARDS: integer(1, MOST_SHARDS, 'shards').default(1),
   STORAGE_URL: z.string().default('file:./archive'),
   PUBLIC_URL: httpUrl().or(z.literal('')).default(''),
   CALLBACK_SECRET: z.string().default(''),
@@ -343,6 +345,39 @@ const shape = {
   NOTIFY_ALLOW_HOSTS: hostList.default([]),
 };
 
+/** Caps and budgets whose part for one shard holds no generation: it would wait there, however much of the whole is left. */
+function sharingProblems(config: z.output<z.ZodObject<typeof shape>>): Problem[] {
+  const { REDIS_SHARDS: shards, TENANTS, PRICES } = config;
+  if (shards === 1) return [];
+  const ofTenants = <K extends 'maxInFlight' | 'budgetPerDay'>(key: K) =>
+    Object.entries(TENANTS).map(([name, own]) => [`TENANTS.${name}.${key}`, own[key] ?? null] as const);
+  const caps = [
+    ['MAX_IN_FLIGHT', config.MAX_IN_FLIGHT] as const,
+    ['MAX_IN_FLIGHT_PER_TENANT', config.MAX_IN_FLIGHT_PER_TENANT] as const,
+    ...ofTenants('maxInFlight'),
+  ];
+  const budgets = [
+    ['BUDGET_PER_DAY', config.BUDGET_PER_DAY] as const,
+    ['BUDGET_PER_TENANT_PER_DAY', config.BUDGET_PER_TENANT_PER_DAY] as const,
+    ...ofTenants('budgetPerDay'),
+  ];
+  const prices = Object.values(PRICES).flatMap((price) =>
+    typeof price === 'number' ? [price] : Object.values(price),
+  );
+  const expected = `expected at least REDIS_SHARDS (${shards}), which share it`;
+  return [
+    ...caps.flatMap(([path, cap]) =>
+      cap !== null && cap < shards ? [{ path, message: `${expected}, got ${cap}` }] : [],
+    ),
+    ...budgets.flatMap(([path, budget]) => {
+      if (budget === null) return [];
+      const dearest = Math.max(0, ...prices.filter((price) => price <= budget));
+      if (dearest <= shareOfAmount(budget, shards)) return [];
+      return [{ path, message: `${expected}, times ${dearest}, a price in PRICES; got ${budget}` }];
+    }),
+  ];
+}
+
 const schema = z.object(shape).superRefine((config, issue) => {
   const complain = (path: string, message: string) =>
     issue.addIssue({ code: 'custom', path: [path], message });
@@ -361,6 +396,7 @@ const schema = z.object(shape).superRefine((config, issue) => {
     if (/\/0*[1-9]\d*$/.test(config.REDIS_URL))
       complain('REDIS_URL', 'expected no number of a database, since a Cluster has only database 0');
   }
+  for (const { path, message } of sharingProblems(config)) complain(path, message);
   if ((config.REDIS_TLS_CERT_FILE === '') !== (config.REDIS_TLS_KEY_FILE === ''))
     complain('REDIS_TLS_CERT_FILE', 'expected together with REDIS_TLS_KEY_FILE, or neither');
   if (config.REDIS_TLS_CA_FILE + config.REDIS_TLS_CERT_FILE && !config.REDIS_URL.startsWith('rediss:'))

@@ -18,10 +18,10 @@ export interface Context extends Hub {
 }
 
 /**
- * The hub with provider and storage.
+ * Each shard of the hub with provider and storage, which all of them share, and a ledger of its own.
  * @throws InvalidInputError when `STORAGE_URL` cannot be used.
  */
-export async function createContext(hub: Hub): Promise<Context> {
+export async function createContexts(hub: Hub): Promise<readonly [Context, ...Context[]]> {
   const { config, now } = hub;
   const storage = await openStorage(config.STORAGE_URL);
   const provider = createProvider({
@@ -33,10 +33,6 @@ export async function createContext(hub: Hub): Promise<Context> {
     submit5xxPolicy: config.SUBMIT_5XX_POLICY,
     now,
   });
-  const ledger = await openLedger(
-    { redis: hub.redis, keys: hub.store.keys, settings: config, now },
-    (posts) => bringBack(hub, posts),
-  );
   const assetHosts = keepGuardedAgents(
     {
       allowed: parseAllowedHosts(config.ARCHIVE_ALLOW_HOSTS),
@@ -46,7 +42,16 @@ export async function createContext(hub: Hub): Promise<Context> {
     },
     now,
   );
-  return { ...hub, provider: told(provider, hub), storage, ledger, assetHosts };
+  const shared = { provider: told(provider, hub), storage, assetHosts };
+  const withLedger = async (shard: Hub): Promise<Context> => {
+    const ledger = await openLedger(
+      { redis: shard.redis, keys: shard.store.keys, settings: shard.config, now },
+      (posts) => bringBack(shard, posts),
+    );
+    return { ...shard, ...shared, ledger };
+  };
+  const [first, ...others] = hub.shards;
+  return [await withLedger(first!), ...(await Promise.all(others.map(withLedger)))];
 }
 
 /** The provider, with every call told. */

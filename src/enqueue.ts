@@ -8,6 +8,7 @@ import { IdempotencyConflictError, RedisUnusableError, ReelhaulError } from './e
 import { readOrder, type EnqueueOptionsInput, type Order } from './generation/options.js';
 import { readRecord, toGeneration, type FieldPatch, type Generation } from './generation/record.js';
 import { requestWarnings, type GenerationRequestInput } from './generation/request.js';
+import { idInShard, shardOfKey } from './generation/shard.js';
 import type { Hub } from './hub.js';
 import { mustGet } from './pipeline.js';
 
@@ -59,9 +60,16 @@ function digestOf(request: unknown): string {
     .digest('base64url');
 }
 
+/** With an idempotency key it lies in the shard where that key is looked for. */
+function newId({ shards: { length: shards } }: Hub, { tenant, idempotencyKey }: Order['options']): string {
+  const id = uuidv7();
+  if (idempotencyKey === undefined || shards === 1) return id;
+  return idInShard(id, shardOfKey(tenant, idempotencyKey, shards), shards);
+}
+
 /** Writes the record, which then stands in line. A known idempotency key gives the generation of then. */
 async function create(hub: Hub, { request, options }: Order): Promise<Created> {
-  const id = uuidv7();
+  const id = newId(hub, options);
   const createdAt = hub.now();
   const { idempotencyKey, tenant, delayMs, runAt, deadlineMs, metadata, onUnconfirmed, priority } = options;
   const { notifyUrl, notifyOn } = options;
@@ -125,7 +133,7 @@ export async function enqueue(
   options?: EnqueueOptionsInput,
 ): Promise<{ generation: Generation; replayed: boolean }> {
   const created = await create(hub, readOrder(request, options));
-  await hub.dispatch.soon();
+  await hub.of(created.generation.id).dispatch.soon();
   return created;
 }
 

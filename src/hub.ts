@@ -7,9 +7,12 @@ import type { Logger } from 'pino';
 import type { Config } from './config.js';
 import { createArrivals } from './generation/arrivals.js';
 import { createDurations, type Durations } from './generation/durations.js';
+import { createEventLog, type EventLog } from './generation/event-log.js';
 import { createFollowing, type Following } from './generation/following.js';
 import { createMoves, type Moves } from './generation/moves.js';
+import { createKeys, type Keys } from './generation/keys.js';
 import { createOutbox, type Outbox } from './generation/outbox.js';
+import { shardOf } from './generation/shard.js';
 import { createStore, type Store } from './generation/store.js';
 import { createPacing, type Pacing } from './pacing.js';
 import { createQueues, type Queues } from './queues.js';
@@ -18,6 +21,7 @@ import { createDispatch, type Dispatch } from './limits/dispatch.js';
 import { createLine, type Line } from './limits/line.js';
 import { createRate, type Rate } from './limits/rate.js';
 import type { RedisConnection } from './redis.js';
+import { joinShards, shareOfConfig } from './shards.js';
 import { createStanding, type Standing } from './standing.js';
 import { createWorkLog, type WorkLog } from './work.js';
 
@@ -58,6 +62,11 @@ export interface Hub extends Clock {
   readonly checkpoint: (point: Checkpoint, generationId: string) => void;
   /** The span that is active now, as W3C Trace Context; null when there is none. */
   readonly activeTrace: () => string | null;
+  readonly events: EventLog;
+  /** One for each shard; a hub of one shard is its own. */
+  readonly shards: readonly Hub[];
+  /** The shard of this generation. */
+  readonly of: (generationId: string) => Hub;
 }
 
 export interface HubDeps {
@@ -70,6 +79,10 @@ export interface HubDeps {
   readonly activeTrace?: Hub['activeTrace'];
 }
 
+/**
+ * The hub of this process. With `REDIS_SHARDS` above 1 it is put together from one of each shard, and asks whichever it
+ * takes; the stages run on `shards`.
+ */
 export function createHub({
   config,
   log,
@@ -78,18 +91,71 @@ export function createHub({
   checkpoint = () => {},
   activeTrace = () => null,
 }: HubDeps): Hub {
-  const prefix = config.REDIS_PREFIX;
   const onListenerError = (error: unknown) => log.error({ err: error }, 'a listener threw');
   const moves = createMoves(onListenerError);
   moves.listen(({ record, from, to, change }) => {
     const taskId = change.set?.['taskId'] ?? record.taskId;
     log.info({ generationId: record.id, from, to, taskId, tenant: record.tenant }, 'generation moved');
   });
+  const whole = createKeys(config.REDIS_PREFIX);
+  const rate = createRate({
+    redis,
+    prefix: config.REDIS_PREFIX,
+    now: clock.now,
+    max: config.PROVIDER_RATE_MAX,
+    windowMs: config.PROVIDER_RATE_WINDOW_MS,
+    first: config.PROVIDER_RATE_FIRST,
+  });
+  const shared = {
+    ...clock,
+    log,
+    redis,
+    checkpoint,
+    activeTrace,
+    moves,
+    work: createWorkLog(onListenerError),
+    rate,
+    whole,
+  };
+  if (config.REDIS_SHARDS === 1) return createShard(shared, config);
+  const shards = Array.from({ length: config.REDIS_SHARDS }, (_, i) =>
+    createShard(shared, shareOfConfig(config, i)),
+  );
+  const { whole: _, ...common } = shared;
+  return {
+    ...common,
+    ...joinShards(shards, whole),
+    config,
+    shards,
+    of: (generationId) => shards[shardOf(generationId, shards.length)]!,
+    events: createEventLog({ redis, keys: shards.map(({ store }) => store.keys) }),
+    // What is learnt is the same in all of them.
+    durations: shards[0]!.durations,
+    pacing: shards[0]!.pacing,
+  };
+}
+
+/** What all shards of a process have in common. */
+interface Shared extends Clock {
+  readonly log: Logger;
+  readonly redis: RedisConnection;
+  readonly checkpoint: Hub['checkpoint'];
+  readonly activeTrace: Hub['activeTrace'];
+  readonly moves: Moves;
+  readonly work: WorkLog;
+  readonly rate: Rate;
+  /** Keys under the prefix of the whole. */
+  readonly whole: Keys;
+}
+
+function createShard({ whole, ...shared }: Shared, config: Config): Hub {
+  const { log, redis, now, dice, moves } = shared;
+  const prefix = config.REDIS_PREFIX;
   const store = createStore({
     redis,
     prefix,
     idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS,
-    now: clock.now,
+    now,
     onMove: (move) => moves.tell(move),
     slots: config,
     onFreed: (tenant) => void dispatch.soon({ tenant }),
@@ -107,40 +173,31 @@ export function createHub({
   const { keys } = store;
   const onError = (error: unknown) =>
     log.warn({ err: error }, 'what the schedule has learnt could not be read');
-  const durations = createDurations({ redis, keys, now: clock.now, onError });
-  const arrivals = createArrivals({ redis, keys, now: clock.now, onError });
-  return {
-    ...clock,
+  // Learnt together; which tasks are running, each sweep counts in its own shard.
+  const durations = createDurations({ redis, keys: { ...whole, running: keys.running }, now, onError });
+  const arrivals = createArrivals({ redis, keys: whole, now, onError });
+  const shard: Hub = {
+    ...shared,
     config,
-    log,
-    redis,
-    checkpoint,
-    activeTrace,
-    moves,
-    work: createWorkLog(onListenerError),
     store,
-    outbox: createOutbox({ redis, keys, now: clock.now }),
-    following: createFollowing({ redis, keys, now: clock.now }),
+    shards: [],
+    of: () => shard,
+    events: createEventLog({ redis, keys: [keys] }),
+    outbox: createOutbox({ redis, keys, now }),
+    following: createFollowing({ redis, keys, now }),
     durations,
-    pacing: createPacing({ config, durations, arrivals, dice: clock.dice, log }),
+    pacing: createPacing({ config, durations, arrivals, dice, log }),
     queues,
-    standing: createStanding({ redis, prefix, probeMs: config.REFUSED_PROBE_MS, dice: clock.dice }),
+    standing: createStanding({ redis, prefix, probeMs: config.REFUSED_PROBE_MS, dice }),
     line,
     dispatch,
-    rate: createRate({
-      redis,
-      prefix,
-      now: clock.now,
-      max: config.PROVIDER_RATE_MAX,
-      windowMs: config.PROVIDER_RATE_WINDOW_MS,
-      first: config.PROVIDER_RATE_FIRST,
-    }),
     breaker: createBreaker({
       redis,
       prefix,
       failures: config.BREAKER_FAILURES,
       probeMs: config.BREAKER_PROBE_MS,
-      now: clock.now,
+      now,
     }),
   };
+  return Object.assign(shard, { shards: [shard] });
 }

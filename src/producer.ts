@@ -3,6 +3,7 @@ import { pino, type Logger } from 'pino';
 import { readConfig, type Config } from './config.js';
 import { createHub } from './hub.js';
 import { checkRedis, connectRedis, duplicatePatiently, type RedisConnection } from './redis.js';
+import { checkShards } from './shards.js';
 import { openActiveTrace } from './telemetry/active-trace.js';
 import { createReelhaulOn, type Reelhaul } from './reelhaul.js';
 
@@ -39,6 +40,7 @@ export async function createReelhaul(options: CreateReelhaulOptions = {}): Promi
   };
   try {
     await checkRedis(redis);
+    await checkShards(redis, config);
   } catch (error) {
     await release();
     throw error;

@@ -310,15 +310,16 @@ export function mastersOf(redis: RedisConnection): readonly Redis[] {
 }
 
 /**
- * Checks version, eviction policy and role (of a Cluster: of every master), and with a prefix also that it takes writes
- * just now.
+ * Checks version, eviction policy and role (of a Cluster: of every master), and that it takes writes under each of these
+ * prefixes just now.
  * @throws RedisUnusableError naming every problem. What a server does not tell (managed ones may not) is not a problem.
  */
-export async function checkRedis(redis: RedisConnection, prefix?: string): Promise<void> {
+export async function checkRedis(redis: RedisConnection, prefixes: readonly string[] = []): Promise<void> {
   const inCluster = isCluster(redis);
   const found = await Promise.all(mastersOf(redis).map((server) => serverProblems(server, inCluster)));
+  if (found.flat().length === 0)
+    found.push(...(await Promise.all(prefixes.map((prefix) => writeProblems(redis, prefix)))));
   const problems = [...new Set(found.flat())];
-  if (prefix !== undefined && problems.length === 0) problems.push(...(await writeProblems(redis, prefix)));
   if (problems.length > 0) throw new RedisUnusableError(`This Redis cannot be used: ${problems.join('; ')}.`);
 }
 

@@ -5,10 +5,9 @@
 import { cancel, decide, retry, type CancelResult, type Decision } from './decisions.js';
 import { enqueue, enqueueMany, type EnqueueItem, type EnqueueResult } from './enqueue.js';
 import { InvalidInputError, StateConflictError, WaitTimeoutError } from './errors.js';
-import { isCursor, readEvents, type EventFilter, type GenerationEvent } from './generation/events.js';
+import type { EventFilter, GenerationEvent } from './generation/events.js';
 import { readLimits, resume, type LimitsOverview } from './limits/overview.js';
-import { readSpend, type Spend } from './limits/spend.js';
-import { createFinishWatch } from './generation/finishes.js';
+import { addSpend, readSpend, type Spend } from './limits/spend.js';
 import type { EnqueueOptionsInput } from './generation/options.js';
 import { withoutContent, type Notification } from './generation/outbox.js';
 import { toGeneration, type Generation } from './generation/record.js';
@@ -160,7 +159,7 @@ export function createReelhaulOn(
   closeHub: () => Promise<void>,
 ): Reelhaul {
   const { store, outbox, queues, now, config } = hub;
-  const watch = createFinishWatch(store.keys.events, openReader);
+  const watch = hub.events.watch(openReader);
 
   // An app that only enqueues needs no storage, and loads none.
   let storage: Promise<Storage> | null = null;
@@ -214,12 +213,12 @@ export function createReelhaulOn(
     },
 
     async *events(filter = {}) {
-      if (filter.cursor !== undefined && !isCursor(filter.cursor)) {
+      if (filter.cursor !== undefined && !hub.events.isCursor(filter.cursor)) {
         const message = `expected the cursor of an event, got ${JSON.stringify(filter.cursor)}`;
         throw new InvalidInputError('The events cannot be read', [{ path: 'cursor', message }]);
       }
       filter.signal?.throwIfAborted();
-      yield* readEvents(await openReader(), store.keys.events, filter);
+      yield* hub.events.read(openReader, filter);
     },
 
     async getAssetUrl(generationId, name, { expiresInSeconds = DEFAULT_LINK_SECONDS } = {}) {
@@ -279,7 +278,10 @@ export function createReelhaulOn(
       }
       const inForce = await hub.line.inForce();
       const of = { dayAt, ...(tenant === undefined ? {} : { tenant }) };
-      return readSpend(hub.redis, config.REDIS_PREFIX, inForce, of);
+      const parts = await Promise.all(
+        hub.shards.map((shard) => readSpend(hub.redis, shard.config.REDIS_PREFIX, inForce, of)),
+      );
+      return addSpend(parts);
     },
 
     count: (states) => store.countByState(states),

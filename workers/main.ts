@@ -4,13 +4,15 @@
  */
 import type { Logger } from 'pino';
 import type { Config } from '../src/config.js';
-import { createContext, type Context } from '../src/context.js';
+import { createContexts, type Context } from '../src/context.js';
 import { ConfigError, StorageError } from '../src/errors.js';
 import { checkLedger } from '../src/generation/durability.js';
 import { STAGES, type Stage } from '../src/generation/states.js';
+import { prefixesOf } from '../src/generation/shard.js';
 import { createHub, type Hub } from '../src/hub.js';
 import { checkRedis, connectRedis } from '../src/redis.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/runner.js';
+import { checkShards } from '../src/shards.js';
 import { startFigures } from '../src/telemetry/figures.js';
 import type { RunName, Vitals } from '../src/work.js';
 import { archive } from './archive.js';
@@ -64,13 +66,14 @@ export async function startWorkers({
   }
   const redis = await connectRedis(config, 'worker', log);
   try {
-    await checkRedis(redis, config.REDIS_PREFIX);
+    await checkRedis(redis, prefixesOf(config.REDIS_PREFIX, config.REDIS_SHARDS));
+    await checkShards(redis, config);
     await checkLedger(redis, config);
     const hub = createHub({ config, log, redis, ...(checkpoint ? { checkpoint } : {}) });
     await watch?.(hub);
-    const context = await createContext(hub);
-    await probeStorage(context);
-    return await run(context, stages);
+    const contexts = await createContexts(hub);
+    await probeStorage(contexts[0]);
+    return await run(hub, contexts, stages);
   } catch (error) {
     redis.disconnect();
     throw error;
@@ -88,8 +91,69 @@ async function probeStorage({ storage }: Context): Promise<void> {
   }
 }
 
-async function run(context: Context, stages: readonly Stage[]): Promise<RunningWorkers> {
-  const { config, log, redis, queues, storage, provider, assetHosts, ledger, work } = context;
+async function run(
+  hub: Hub,
+  contexts: readonly [Context, ...Context[]],
+  stages: readonly Stage[],
+): Promise<RunningWorkers> {
+  const { config, log, redis } = hub;
+  const { storage, provider, assetHosts } = contexts[0];
+  const runs = await Promise.all(contexts.map((context) => runShard(context, stages)));
+  const figures = startFigures({
+    redis,
+    keys: hub.store.keys,
+    moves: hub.moves,
+    onError: (error) => log.warn({ err: error }, 'figures could not be written yet'),
+  });
+  log.info(
+    { stages, prefix: config.REDIS_PREFIX, storage: storage.description, provider: config.COMETAPI_BASE_URL },
+    'worker started',
+  );
+
+  return {
+    vitals: () => joinVitals(runs.flatMap((one) => one.vitals())),
+    async close() {
+      const deadlineAt = Date.now() + config.SHUTDOWN_TIMEOUT_MS;
+      await Promise.all(runs.map((one) => one.close(deadlineAt)));
+      await figures.close();
+      for (const { ledger } of contexts) ledger.close();
+      provider.close();
+      assetHosts.close();
+      await storage.close();
+      await hub.queues.close();
+      // A stage that did not stop in time had its connection closed under it.
+      await redis.quit().catch(() => redis.disconnect());
+      log.info('worker stopped');
+    },
+  };
+}
+
+/** The runners of one stage on all shards, as one: there is room for whatever is due as long as one has room. */
+function joinVitals(all: readonly Vitals[]): Vitals[] {
+  const joined = new Map<RunName, Vitals>();
+  for (const one of all) {
+    const before = joined.get(one.name);
+    const began = [before?.oldestBeganAt ?? null, one.oldestBeganAt].filter((at) => at !== null);
+    joined.set(one.name, {
+      ...one,
+      looping: one.looping && before?.looping !== false,
+      running: one.running + (before?.running ?? 0),
+      concurrency: one.concurrency + (before?.concurrency ?? 0),
+      oldestBeganAt: began.length > 0 ? Math.min(...began) : null,
+      begun: one.begun + (before?.begun ?? 0),
+    });
+  }
+  return [...joined.values()];
+}
+
+interface RunningShard {
+  vitals(): Vitals[];
+  close(deadlineAt: number): Promise<void>;
+}
+
+/** The chosen stages and the sweep on one shard. */
+async function runShard(context: Context, stages: readonly Stage[]): Promise<RunningShard> {
+  const { config, log, redis, work } = context;
   const prefix = config.REDIS_PREFIX;
   const concurrency = {
     submit: config.SUBMIT_CONCURRENCY,
@@ -134,36 +198,15 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
     ),
   );
   const stopScheduling = await keepSweepScheduled(context);
-  const figures = startFigures({
-    redis,
-    keys: context.store.keys,
-    moves: context.moves,
-    onError: (error) => log.warn({ err: error }, 'figures could not be written yet'),
-  });
   const stopDispatching = stages.includes('submit')
     ? await keepDispatching(context)
     : () => Promise.resolve();
-  log.info(
-    { stages, prefix, storage: storage.description, provider: config.COMETAPI_BASE_URL },
-    'worker started',
-  );
-
   return {
     vitals: () => runners.map((runner) => runner.vitals()),
-    async close() {
-      const deadlineAt = Date.now() + config.SHUTDOWN_TIMEOUT_MS;
+    async close(deadlineAt) {
       stopScheduling();
       await stopDispatching();
       await Promise.all(runners.map((runner) => runner.close(deadlineAt)));
-      await figures.close();
-      ledger.close();
-      provider.close();
-      assetHosts.close();
-      await storage.close();
-      await queues.close();
-      // A stage that did not stop in time had its connection closed under it.
-      await redis.quit().catch(() => redis.disconnect());
-      log.info('worker stopped');
     },
   };
 }

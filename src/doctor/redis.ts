@@ -2,7 +2,9 @@
 import type { Logger } from 'pino';
 import type { Config } from '../config.js';
 import { createKeys } from '../generation/keys.js';
+import { prefixesOf, shardPrefix } from '../generation/shard.js';
 import { checkRedis, connectRedis, describeRedis, type RedisConnection } from '../redis.js';
+import { shardsProblem } from '../shards.js';
 import { failed, ok, reasonOf, warning, type Finding } from './finding.js';
 
 const MAX_CLOCK_SKEW_MS = 1000;
@@ -31,6 +33,7 @@ export async function examineRedis(config: Config, log: Logger): Promise<Finding
       ...examineReplicas(config, field),
       clock,
       examineMemory(field),
+      ...(await examineShards(redis, config)),
       await examineSweep(redis, config),
     ];
   } catch (error) {
@@ -42,7 +45,7 @@ export async function examineRedis(config: Config, log: Logger): Promise<Finding
 
 async function examineServer(redis: RedisConnection, config: Config, field: Field): Promise<Finding> {
   try {
-    await checkRedis(redis, config.REDIS_PREFIX);
+    await checkRedis(redis, prefixesOf(config.REDIS_PREFIX, config.REDIS_SHARDS));
     return ok('Redis', `${describeRedis(config)}: version ${field('redis_version')}, took a write`);
   } catch (error) {
     return failed('Redis', reasonOf(error));
@@ -122,11 +125,27 @@ function examineMemory(field: Field): Finding {
   );
 }
 
+/** One shard, where nothing says otherwise, is not worth a line. */
+async function examineShards(redis: RedisConnection, config: Config): Promise<Finding[]> {
+  const problem = await shardsProblem(redis, config);
+  if (problem !== null) return [failed('shards', problem)];
+  return config.REDIS_SHARDS === 1
+    ? []
+    : [ok('shards', `generations are spread over ${config.REDIS_SHARDS}`)];
+}
+
 /** Whether workers are at work shows by the sweep, which any of them does. */
 async function examineSweep(redis: RedisConnection, config: Config): Promise<Finding> {
-  const sweptAt = await redis.get(createKeys(config.REDIS_PREFIX).swept);
+  const { REDIS_PREFIX, REDIS_SHARDS } = config;
+  const times = await Promise.all(
+    Array.from({ length: REDIS_SHARDS }, (_, shard) =>
+      redis.get(createKeys(shardPrefix(REDIS_PREFIX, shard, REDIS_SHARDS)).swept),
+    ),
+  );
+  // Of several shards, where it is longest ago.
+  const sweptAt = times.includes(null) ? null : Math.min(...times.map(Number));
   if (sweptAt === null) return ok('workers', `none has finished a sweep under ${config.REDIS_PREFIX} yet`);
-  const agoMs = Date.now() - Number(sweptAt);
+  const agoMs = Date.now() - sweptAt;
   const message = `the last sweep ended ${Math.round(agoMs / 1000)} s ago`;
   return agoMs <= SWEEP_LATE_FACTOR * config.SWEEP_INTERVAL_MS
     ? ok('workers', message)

@@ -39,6 +39,11 @@
  *   <prefix>:rate                       hash    the call budget of the key (limits/rate.ts)
  *   <prefix>:breaker:<call>             hash    whether the provider is away (limits/breaker.ts)
  *   <prefix>:standing:…                         how our key stands with the provider (standing.ts)
+ *
+ * With several shards (shard.ts) each has a prefix, and these keys, of its own. Under the prefix of the whole there are
+ * then only durations, arrivals, figures and rate, and in any case:
+ *
+ *   <prefix>:shards                     string  over how many shards the generations are spread
  */
 import type { State } from './states.js';
 
@@ -63,6 +68,7 @@ export interface Keys {
   readonly live: string;
   readonly events: string;
   readonly swept: string;
+  readonly shards: string;
 }
 
 export function createKeys(prefix: string): Keys {
@@ -88,5 +94,6 @@ export function createKeys(prefix: string): Keys {
     live: `${prefix}:live`,
     events: `${prefix}:events`,
     swept: `${prefix}:swept`,
+    shards: `${prefix}:shards`,
   };
 }

@@ -111,6 +111,8 @@ export interface Outbox {
   /** Ids with dead notifications, newest generation first, before `before`. */
   deadIds(before: string | null, limit: number): Promise<string[]>;
   countDead(): Promise<number>;
+  /** Of how many generations something is due. */
+  countOwed(): Promise<number>;
 }
 
 export interface OutboxDeps {
@@ -229,5 +231,6 @@ export function createOutbox({ redis, keys, now }: OutboxDeps): Outbox {
       ),
 
     countDead: () => redis.zcard(keys.notificationsDead),
+    countOwed: () => redis.zcard(keys.notificationsOwed),
   };
 }

@@ -14,7 +14,7 @@ import { firstIdAt, listPage, type Listing, type ListPage } from './listing.js';
 import type { Move } from './moves.js';
 import { readRecord, RECORD_VERSION, type FieldPatch, type GenerationRecord } from './record.js';
 import { freesSlot, livesUntil, slotName, type SlotSettings } from './slots.js';
-import { isTerminal, mayFollow, type State } from './states.js';
+import { isTerminal, mayFollow, STATES, type State } from './states.js';
 import { withStep } from './trail.js';
 
 const MAX_ANSWERS = 12;
@@ -251,6 +251,12 @@ export interface Store {
   countByState(states: readonly State[]): Promise<Record<string, number>>;
   /** Ids that need a job, in order, after `after`. */
   live(after: string | null, limit: number): Promise<string[]>;
+  /** Ids in that state, oldest first. */
+  oldest(state: State, limit: number): Promise<string[]>;
+  /** How many were created in each of these spans (epoch ms, from inclusive), whatever their state is now. */
+  countCreated(spans: readonly { readonly from: number; readonly to: number }[]): Promise<number[]>;
+  /** When the last sweep ended, epoch ms; null when there was none. */
+  sweptAt(): Promise<number | null>;
   /** Forgets up to `limit` generations of a finished state that ended before `cutoffAt`. Returns how many. */
   prune(state: State, cutoffAt: number, limit: number): Promise<number>;
 }
@@ -524,6 +530,27 @@ export function createStore({
 
     live: (after, limit) =>
       redis.zrange(keys.live, after ? `(${after}` : '-', '+', 'BYLEX', 'LIMIT', 0, limit),
+
+    oldest: (state, limit) => redis.zrange(keys.state(state), '-', '+', 'BYLEX', 'LIMIT', 0, limit),
+
+    async countCreated(spans) {
+      const pipeline = redis.pipeline();
+      for (const { from, to } of spans)
+        for (const state of STATES)
+          pipeline.zlexcount(keys.state(state), `[${firstIdAt(from)}`, `(${firstIdAt(to)}`);
+      const replies = (await pipeline.exec()) ?? [];
+      return spans.map((_, i) =>
+        replies.slice(i * STATES.length, (i + 1) * STATES.length).reduce((sum, [error, n]) => {
+          if (error) throw error;
+          return sum + Number(n);
+        }, 0),
+      );
+    },
+
+    async sweptAt() {
+      const at = await redis.get(keys.swept);
+      return at === null ? null : Number(at);
+    },
 
     async prune(state, cutoffAt, limit) {
       // Created before the cutoff is what the index can tell; whether it also ended before it, the record says.

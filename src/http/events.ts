@@ -8,7 +8,6 @@
 import { Hono, type Context } from 'hono';
 import { streamSSE } from 'hono/streaming';
 import { InvalidInputError } from '../errors.js';
-import { isCursor } from '../generation/events.js';
 import type { Generation } from '../generation/record.js';
 import type { Hub } from '../hub.js';
 import type { Reelhaul } from '../reelhaul.js';
@@ -36,13 +35,12 @@ export function createEventRoutes(hub: Hub, reelhaul: Reelhaul): EventRoutes {
   async function startingPoint(c: Context, asked: string | undefined): Promise<string> {
     const cursor = c.req.header('last-event-id') ?? asked;
     if (cursor !== undefined) {
-      if (isCursor(cursor)) return cursor;
+      if (hub.events.isCursor(cursor)) return cursor;
       throw new InvalidInputError('The events cannot be read', [
         { path: 'Last-Event-ID', message: 'expected the id of an event' },
       ]);
     }
-    const newest = await hub.redis.xrevrange(hub.store.keys.events, '+', '-', 'COUNT', 1);
-    return newest[0]?.[0] ?? '0-0';
+    return hub.events.newest();
   }
 
   function stream(

@@ -10,6 +10,7 @@ import type { AddressInfo } from 'node:net';
 import { Hono, type MiddlewareHandler } from 'hono';
 import type { Logger } from 'pino';
 import type { Config } from '../config.js';
+import { prefixesOf } from '../generation/shard.js';
 import type { Hub } from '../hub.js';
 import { createFleet, type Fleet } from '../telemetry/fleet.js';
 import { createHealth, type Health } from '../telemetry/health.js';
@@ -34,7 +35,7 @@ export function createOps(hub: Hub, metrics: Metrics, vitals: () => readonly Vit
   const fleet = createFleet(hub);
   const health = createHealth({
     redis,
-    prefix: config.REDIS_PREFIX,
+    prefixes: prefixesOf(config.REDIS_PREFIX, config.REDIS_SHARDS),
     fleet,
     vitals,
     sweepIntervalMs: config.SWEEP_INTERVAL_MS,

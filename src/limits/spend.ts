@@ -56,3 +56,24 @@ export async function readSpend(
     tenants: tenants.sort((a, b) => b.charged + b.possible - (a.charged + a.possible)),
   };
 }
+
+/** The same day in several shards, as one. */
+export function addSpend(parts: readonly Spend[]): Spend {
+  const [first] = parts;
+  if (!first || parts.length === 1)
+    return first ?? { day: '', charged: 0, possible: 0, budget: null, tenants: [] };
+  const exact = (amount: number) => Math.round(amount * MILLIONTHS) / MILLIONTHS;
+  const add = <T extends Spent>(a: T, b: Spent): T => ({
+    ...a,
+    charged: exact(a.charged + b.charged),
+    possible: exact(a.possible + b.possible),
+  });
+  const tenants = new Map<string, Spend['tenants'][number]>();
+  for (const one of parts.flatMap((part) => part.tenants)) {
+    const before = tenants.get(one.tenant);
+    tenants.set(one.tenant, before ? add(before, one) : one);
+  }
+  const whole = parts.slice(1).reduce((sum, part) => add(sum, part), first);
+  const most = [...tenants.values()].sort((a, b) => b.charged + b.possible - (a.charged + a.possible));
+  return { ...whole, tenants: most };
+}

@@ -84,10 +84,10 @@ export function createFleet({ redis, store, outbox, queues, standing, line, now 
       store.countByState(STATES),
       queues.backlog(now()),
       line.counts(),
-      redis.zcard(store.keys.notificationsOwed),
+      outbox.countOwed(),
       outbox.countDead(),
       standing.isRefused(),
-      redis.get(store.keys.swept),
+      store.sweptAt(),
       Promise.all(mastersOf(redis).map((server) => server.info('memory'))),
     ]);
     const [fullest] = memory.map(readMemory).sort((a, b) => b.usedBytes - a.usedBytes);
@@ -98,7 +98,7 @@ export function createFleet({ redis, store, outbox, queues, standing, line, now 
       notificationsOwed: owed,
       notificationsDead: dead,
       refused,
-      sweptAt: sweptAt === null ? null : Number(sweptAt),
+      sweptAt,
       pingMs,
       usedBytes: fullest?.usedBytes ?? 0,
       maxBytes: fullest?.maxBytes ?? 0,

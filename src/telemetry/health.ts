@@ -26,7 +26,8 @@ export interface Health {
 
 export interface HealthDeps {
   readonly redis: RedisConnection;
-  readonly prefix: string;
+  /** Redis is to take a write under each: with shards they may lie on different servers. */
+  readonly prefixes: readonly string[];
   readonly fleet: Fleet;
   /** How the runners of this process are: empty when it only serves, null while they are being started. */
   readonly vitals: () => readonly Vitals[] | null;
@@ -41,22 +42,23 @@ interface Look {
   readonly begun: number;
 }
 
-export function createHealth({ redis, prefix, fleet, vitals, sweepIntervalMs, now }: HealthDeps): Health {
+export function createHealth({ redis, prefixes, fleet, vitals, sweepIntervalMs, now }: HealthDeps): Health {
   const startedAt = now();
   const untaken = new Map<RunName, Look>();
   let writing: { readonly sinceAt: number; readonly answer: Promise<string[]> } | null = null;
 
+  async function write(): Promise<string[]> {
+    const writes = await Promise.allSettled(
+      prefixes.map((prefix) => redis.set(`${prefix}:probe`, '1', 'PX', 1)),
+    );
+    const refusals = writes.flatMap((one) => (one.status === 'rejected' ? [one.reason as unknown] : []));
+    const words = refusals.map((error) => (error instanceof Error ? error.message : String(error)));
+    return [...new Set(words)].map((said) => `Redis refused a write: ${said}`);
+  }
+
   /** At most one write is under way: one that hangs is not joined by another at every probe. */
   async function writeProblems(): Promise<string[]> {
-    writing ??= {
-      sinceAt: now(),
-      answer: redis.set(`${prefix}:probe`, '1', 'PX', 1).then(
-        () => [],
-        (error: unknown) => [
-          `Redis refused a write: ${error instanceof Error ? error.message : String(error)}`,
-        ],
-      ),
-    };
+    writing ??= { sinceAt: now(), answer: write() };
     const { sinceAt, answer } = writing;
     const problems = await within(ANSWER_WITHIN_MS, answer);
     if (problems === null) return [`Redis has not answered a write for ${now() - sinceAt} ms`];

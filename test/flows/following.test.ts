@@ -2,7 +2,7 @@
 import { afterEach, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { pino } from 'pino';
-import { createContext } from '../../src/context.js';
+import { createContexts } from '../../src/context.js';
 import { freePort } from '../../src/demo/redis-server.js';
 import { createHub } from '../../src/hub.js';
 import { startServer, type RunningServer } from '../../src/http/server.js';
@@ -51,7 +51,7 @@ async function setUpWithCallbacks(
 async function stage() {
   const redis = new Redis(redisUrl());
   const hub = createHub({ config: bed.config, log: pino({ level: 'silent' }), redis });
-  const context = await createContext(hub);
+  const [context] = await createContexts(hub);
   closing.push(async () => {
     context.provider.close();
     await context.storage.close();

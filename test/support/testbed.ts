@@ -176,7 +176,8 @@ async function removeKeys(redis: Redis, prefix: string): Promise<void> {
     const [next, keys] = await redis.scan(
       cursor,
       'MATCH',
-      `${prefix.replaceAll(/[[\]*?\\]/g, '\\$&')}*`,
+      // Of all its shards: they have a hash tag each.
+      `${prefix.slice(0, -1)}*`,
       'COUNT',
       1000,
     );

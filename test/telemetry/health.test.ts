@@ -112,10 +112,9 @@ describe('the judgement', () => {
     });
     closing.push(() => hub.queues.close());
     const fleet = createFleet({ ...hub, now: () => now });
-    const { redis: connection, prefix } = { redis: bed.redis, prefix: bed.prefix };
     return createHealth({
-      redis: connection,
-      prefix,
+      redis: bed.redis,
+      prefixes: [bed.prefix],
       fleet,
       vitals,
       sweepIntervalMs: 60_000,

@@ -36,7 +36,7 @@ export interface Feed {
   close(): void;
 }
 
-export function createFeed({ redis, store, log }: Hub, reelhaul: Reelhaul): Feed {
+export function createFeed({ events, log }: Hub, reelhaul: Reelhaul): Feed {
   const routes = new Hono<DashboardEnv>();
   const pages = new Set<Page>();
   const ending = new AbortController();
@@ -50,8 +50,7 @@ export function createFeed({ redis, store, log }: Hub, reelhaul: Reelhaul): Feed
   }
 
   async function startReading(): Promise<void> {
-    const [last] = await redis.xrevrange(store.keys.events, '+', '-', 'COUNT', 1);
-    void readFrom(last?.[0] ?? '0-0');
+    void readFrom(await events.newest());
   }
 
   async function readFrom(start: string): Promise<void> {

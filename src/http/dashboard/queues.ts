@@ -20,11 +20,14 @@ const BASE = `${HOME}/queues`;
 export const BOARD_POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
 
-function openBoard({ queues }: Hub, mayAct: boolean): Hono {
+function openBoard({ shards }: Hub, mayAct: boolean): Hono {
   const serverAdapter = new HonoAdapter(serveStatic);
   serverAdapter.setBasePath(BASE);
   createBullBoard({
-    queues: queues.all().map((queue) => new BullMQAdapter(queue, { readOnlyMode: !mayAct })),
+    queues: shards.flatMap(({ queues }, i) => {
+      const prefix = shards.length === 1 ? '' : `shard-${i} `;
+      return queues.all().map((queue) => new BullMQAdapter(queue, { readOnlyMode: !mayAct, prefix }));
+    }),
     serverAdapter,
     options: {
       uiBasePath: dirname(createRequire(import.meta.url).resolve('@bull-board/ui/package.json')),
