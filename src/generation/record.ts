@@ -3,10 +3,12 @@
  * every door shows (`Generation`) is made from it. `v` is the version of the stored shape.
  */
 import { NewerRecordError } from '../errors.js';
+import { unpack } from './packed.js';
 import type { GenerationRequest, Warning } from './request.js';
 import type { Stage, State } from './states.js';
 
-export const RECORD_VERSION = 1;
+/** 1: plain JSON. 2: answers and assets may be packed (`packed.ts`). */
+export const RECORD_VERSION = 2;
 
 /** What is known about the bill. `possible`: nobody can know. */
 export type Charge = 'none' | 'possible' | 'charged' | 'refunded';
@@ -175,7 +177,7 @@ export function readRecord(id: string, hash: Readonly<Record<string, string>>): 
       notify: Number(hash['notifyAttempts'] ?? 0),
     },
     failure: json<Failure | null>(hash['failure'], null),
-    assets: json<Assets | null>(hash['assets'], null),
+    assets: json<Assets | null>(unpack(hash['assets'] ?? ''), null),
     warnings: json<Warning[]>(hash['warnings'], []),
     createdAt: Number(hash['createdAt']),
     submittedAt: number(hash['submittedAt']),

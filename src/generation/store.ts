@@ -12,6 +12,7 @@ import { SPEND, type Bill } from '../limits/spend-script.js';
 import { createKeys, type Keys } from './keys.js';
 import { firstIdAt, listPage, type Listing, type ListPage } from './listing.js';
 import type { Move } from './moves.js';
+import { pack, unpack } from './packed.js';
 import { readRecord, RECORD_VERSION, type FieldPatch, type GenerationRecord } from './record.js';
 import { freesSlot, livesUntil, slotName, type SlotSettings } from './slots.js';
 import { isTerminal, mayFollow, STATES, type State } from './states.js';
@@ -346,7 +347,7 @@ export function createStore({
       ...Object.entries(change.expect ?? {}),
     ];
     const step = to === from ? {} : { trail: withStep(record.trail, record.createdAt, { state: to, at }) };
-    const fields: FieldPatch = { ...change.set, ...step, updatedAt: at };
+    const fields: FieldPatch = { ...change.set, ...step, v: RECORD_VERSION, updatedAt: at };
     const taskIds = taskIdsIn(fields);
     const set = present(fields);
     const removed = Object.keys(fields).filter((field) => fields[field] === null);
@@ -379,7 +380,7 @@ export function createStore({
       from,
       to,
       change.live === undefined ? '' : change.live ? 'add' : 'remove',
-      change.answer ? JSON.stringify(change.answer) : '',
+      change.answer ? pack(JSON.stringify(change.answer)) : '',
       idempotencyTtl,
       change.event?.type ?? '',
       change.event?.text ?? '',
@@ -518,7 +519,8 @@ export function createStore({
     },
 
     async answers(id) {
-      return (await redis.lrange(keys.answers(id), 0, -1)).map((text) => JSON.parse(text) as RawAnswer);
+      const packed = await redis.lrange(keys.answers(id), 0, -1);
+      return packed.map((text) => JSON.parse(unpack(text)) as RawAnswer);
     },
 
     list: (listing) => listPage(redis, keys, listing),
