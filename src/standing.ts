@@ -80,7 +80,11 @@ export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): 
         await redis.set(streakKey, streak, 'PX', 3 * holdMs + IN_A_ROW_MS);
         return holdMs;
       }
-      return Math.max(1, await redis.pttl(holdKey));
+      const heldMs = await redis.pttl(holdKey);
+      if (retryAfterMs === null || heldMs >= holdMs) return Math.max(1, heldMs);
+      // The provider's own word, which asks for more than was held so far.
+      await redis.set(holdKey, '1', 'PX', holdMs);
+      return holdMs;
     },
 
     isRefused: async () => (await redis.get(refusedKey)) !== null,

@@ -28,7 +28,7 @@ export async function poll(context: Context, generationId: string, signal: Abort
 }
 
 async function ask(context: Context, followed: Followed, signal: AbortSignal): Promise<Outcome> {
-  const { provider, log, breaker, standing, rate } = context;
+  const { provider, log, breaker, standing, rate, now } = context;
   const { id: generationId, taskId } = followed;
   const { waitMs, probe } = await breaker.pass('poll');
   if (waitMs > 0) return waitUnasked(context, followed, waitMs);
@@ -39,11 +39,14 @@ async function ask(context: Context, followed: Followed, signal: AbortSignal): P
     const heldMs = (await standing.holdMs('poll')) || (await breaker.pass('poll')).waitMs;
     if (heldMs > 0) return waitUnasked(context, followed, heldMs);
   }
+  const leftAt = now();
   const outcome = await provider.poll(taskId ?? '', { signal });
   // Stopped by ourselves: that says nothing about the task, not even about its deadline.
   if (signal.aborted && outcome.kind === 'unavailable') return snooze(0);
   log.debug({ generationId, taskId, outcome: outcome.kind, httpStatus: outcome.answer.httpStatus }, 'polled');
   await noteBreaker(context, outcome);
+  if (outcome.kind === 'unavailable' && outcome.answer.httpStatus === 429)
+    await slowDown(context, outcome.retryAfterMs, now() - leftAt);
   switch (outcome.kind) {
     case 'succeeded':
       return withRecord(context, followed, (record) => haul(context, followed, record, outcome));
@@ -77,6 +80,17 @@ async function noteBreaker({ breaker, queues, log }: Context, { kind, answer }: 
     log.info({ stage: 'poll' }, 'the provider is back: polls go on');
     await queues.resume('poll');
   }
+}
+
+/** Told to slow down: all polls hold still, whatever becomes of this one. */
+async function slowDown(
+  { standing, rate, queues }: Context,
+  retryAfterMs: number | null,
+  leftAgoMs: number,
+): Promise<void> {
+  const holdMs = await standing.slowDown('poll', retryAfterMs);
+  await rate.slowDown(holdMs, leftAgoMs);
+  await queues.pauseFor('poll', holdMs);
 }
 
 /** What a poll comes to while the provider is away and is not asked. */
@@ -249,7 +263,7 @@ async function delayAfter(
   { seen }: News,
   outcome: Unfinished,
 ): Promise<number> {
-  const { config, now, dice, standing, rate, queues, pacing } = context;
+  const { config, now, dice, standing, pacing } = context;
   if (state === 'expired') return config.LATE_CHECK_INTERVAL_MS;
   // One poll right at the deadline, rather than a whole interval after it.
   const untilDeadline = Math.max(1, (deadlineAt ?? Infinity) - now());
@@ -260,10 +274,7 @@ async function delayAfter(
     case 'unavailable': {
       if (outcome.answer.httpStatus !== 429)
         return Math.max(Math.min(usualMs, untilDeadline), outcome.retryAfterMs ?? 0);
-      const holdMs = await standing.slowDown('poll', outcome.retryAfterMs);
-      await rate.slowDown(holdMs);
-      await queues.pauseFor('poll', holdMs);
-      return Math.max(usualMs, holdMs);
+      return Math.max(usualMs, await standing.holdMs('poll'));
     }
     case 'notVisible': {
       const inGrace = visibleAt === null && seen.ageMs < config.NOT_VISIBLE_GRACE_MS;

@@ -115,6 +115,7 @@ async function beginSubmit(
   ledger.sent({ generationId: id, nonce, attempt: record.attempts.submit + 1 });
 
   context.checkpoint('before-send', id);
+  const leftAt = now();
   const outcome = await context.provider.submit(record.request, {
     callbackUrl: callbackUrl(
       {
@@ -128,7 +129,7 @@ async function beginSubmit(
     onSent: () => context.checkpoint('sent', id),
   });
   context.checkpoint('answered', id);
-  return conclude(context, submitting, outcome, { signal, probe: leave.probe });
+  return conclude(context, submitting, outcome, { signal, probe: leave.probe, leftAt });
 }
 
 /** All that may keep a submit back, before anything is written. `probe` as in `Turn`. */
@@ -164,7 +165,11 @@ async function awaitLeave(
 }
 
 /** A free call first: while that finds nobody, a paid one would only become one more that nobody can confirm. */
-async function isProviderBack({ provider, breaker, log }: Context, signal: AbortSignal): Promise<boolean> {
+async function isProviderBack(
+  { provider, breaker, rate, log }: Context,
+  signal: AbortSignal,
+): Promise<boolean> {
+  if ((await rate.take('poll', signal)) === 'stopped') return false;
   const outcome = await provider.poll(PROBE_TASK, { signal });
   if (!isAway(outcome)) return true;
   log.warn({ stage: 'submit', httpStatus: outcome.answer.httpStatus }, 'the provider is still away');
@@ -226,9 +231,13 @@ async function conclude(
   context: Context,
   record: GenerationRecord,
   outcome: SubmitOutcome,
-  { signal, probe }: { readonly signal: AbortSignal; readonly probe: boolean },
+  {
+    signal,
+    probe,
+    leftAt,
+  }: { readonly signal: AbortSignal; readonly probe: boolean; readonly leftAt: number },
 ): Promise<Outcome> {
-  const { config, standing, rate, log, dice, ledger } = context;
+  const { config, standing, rate, log, now, dice, ledger } = context;
   const { id: generationId } = record;
   const { kind, answer } = outcome;
   // With the task id: while Redis is away, this line may be the only place that knows it.
@@ -275,7 +284,7 @@ async function conclude(
       if (outcome.reason === 'rateLimited') {
         await giveBack(context, record, answer);
         const holdMs = await standing.slowDown('submit', outcome.retryAfterMs);
-        await rate.slowDown(holdMs);
+        await rate.slowDown(holdMs, now() - leftAt);
         return snooze(holdMs);
       }
       if (signal.aborted) {

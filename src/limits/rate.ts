@@ -38,8 +38,15 @@ if max > 0 then
   burst = math.max(1, math.floor(max * ${BURST_SHARE}))
   interval = window / (max - burst + 1)
 end
-local pace, pace_at = unpack(redis.call('HMGET', KEYS[1], 'pace', 'paceAt'))
+local pace, pace_at, slowed_at = unpack(redis.call('HMGET', KEYS[1], 'pace', 'paceAt', 'slowedAt'))
 local per_second
+if slowed_at and tonumber(slowed_at) > now then
+  -- The clock jumped back: it is as if it had been now.
+  if pace then pace_at = now + (pace_at - slowed_at) end
+  slowed_at = now
+  redis.call('HSET', KEYS[1], 'slowedAt', string.format('%.3f', now))
+  if pace then redis.call('HSET', KEYS[1], 'paceAt', string.format('%.3f', pace_at)) end
+end
 if pace then
   per_second = pace * 2 ^ (math.max(0, now - pace_at) / ${DOUBLING_MS})
   if (max > 0 and 1000 / per_second <= interval) or (max == 0 and per_second >= ${FREE_AGAIN}) then
@@ -62,9 +69,12 @@ local wanted, first = tonumber(ARGV[3]), ARGV[4] == '1'
 local mine, other = first and 'firstUntil' or 'secondUntil', first and 'secondUntil' or 'firstUntil'
 local tat, passed, other_until = unpack(redis.call('HMGET', KEYS[1], 'tat', 'passed', other))
 tat, passed, other_until = tonumber(tat or 0), tonumber(passed or 0), tonumber(other_until or 0)
+local longest = math.max(interval, ${1000 / SLOWEST})
+-- Nobody waits further ahead than this; only a clock that jumped back, or a limit of before, makes it look so.
+if other_until > now + 3 * longest then other_until = 0 end
 local slack = (burst - 1) * interval
 -- No grant sets it further ahead; only a clock that jumped back makes it look so. Then one call is due, and no burst.
-if tat > now + slack + math.max(interval, ${1000 / SLOWEST}) then tat = now + slack end
+if tat > now + slack + longest then tat = now + slack end
 local granted = 0
 local wait = math.max(interval / 4, tat - slack - now)
 local others_turn = other_until > now and (first == (passed >= ${TURNS}))
@@ -83,11 +93,20 @@ redis.call('PEXPIRE', KEYS[1], math.ceil(3600000 + interval))
 return { tostring(granted), tostring(math.ceil(wait)) }
 `;
 
-/** SLOW. KEYS and first ARGV as above · 3 ms for which everybody holds still */
+/**
+ * SLOW. KEYS and first ARGV as above · 3 ms for which everybody holds still · 4 ms since the call left that was told so
+ * Calls that left before everybody was slowed down last say nothing new: only the hold may become longer.
+ */
 const SLOW = `${PACE}
+local from = now + tonumber(ARGV[3])
+if slowed_at and now - tonumber(ARGV[4]) <= tonumber(slowed_at) then
+  if per_second and from > tonumber(pace_at) then redis.call('HSET', KEYS[1], 'paceAt', string.format('%.3f', from)) end
+  return 0
+end
 local base = per_second or (max > 0 and max * 1000 / window) or ${2 * SLOW_START}
-redis.call('HSET', KEYS[1], 'pace', string.format('%.6f', math.max(${SLOWEST}, base / 2)), 'paceAt', string.format('%.3f', now + tonumber(ARGV[3])))
-redis.call('PEXPIRE', KEYS[1], 3600000)
+redis.call('HSET', KEYS[1], 'pace', string.format('%.6f', math.max(${SLOWEST}, base / 2)),
+  'paceAt', string.format('%.3f', from), 'slowedAt', string.format('%.3f', now))
+redis.call('PEXPIRE', KEYS[1], 2 * 3600000)
 return 1
 `;
 
@@ -112,8 +131,11 @@ export interface Rate {
    * @throws when Redis fails: without its word nothing leaves.
    */
   take(call: Call, signal: AbortSignal): Promise<Leave>;
-  /** Somebody was told to slow down: after `holdMs` all begin again at half the pace. */
-  slowDown(holdMs: number): Promise<void>;
+  /**
+   * A call that left `leftAgoMs` ago was told to slow down: after `holdMs` all begin again at half the pace. Of the calls
+   * that were under way together only the first slows everybody down.
+   */
+  slowDown(holdMs: number, leftAgoMs: number): Promise<void>;
   /** Calls per second while they are slowed down after a 429; null when they are not. */
   slowedTo(): Promise<number | null>;
   /** Forgets that anybody was told to slow down. */
@@ -205,9 +227,9 @@ export function createRate({ redis, prefix, now, max, windowMs, first }: RateDep
       });
     },
 
-    async slowDown(holdMs) {
+    async slowDown(holdMs, leftAgoMs) {
       freeUntil = 0;
-      await scripts.reelhaulSlowCalls(...limit, holdMs);
+      await scripts.reelhaulSlowCalls(...limit, holdMs, Math.max(0, leftAgoMs));
     },
 
     async slowedTo() {
@@ -216,7 +238,7 @@ export function createRate({ redis, prefix, now, max, windowMs, first }: RateDep
     },
 
     async reset() {
-      await redis.hdel(key, 'pace', 'paceAt');
+      await redis.hdel(key, 'pace', 'paceAt', 'slowedAt');
     },
   };
 }

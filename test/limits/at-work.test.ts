@@ -121,6 +121,18 @@ describe('while the provider is away', () => {
     expect(await bed.reelhaul.count(['unconfirmed'])).toEqual({ unconfirmed: 3 });
   });
 
+  test('looking takes its calls from the budget of all', async () => {
+    await setUp({ PROVIDER_RATE_MAX: '2', PROVIDER_RATE_WINDOW_MS: '3600000' });
+    await bed.redis.hset(`${bed.prefix}:breaker:submit`, { openAt: 1, probes: 0, probeAt: 1 });
+    await bed.enqueue('the one that looks');
+    await bed.work();
+    await until(
+      () => bed.redis.hexists(`${bed.prefix}:rate`, 'secondUntil').then(Boolean),
+      'the submit to wait',
+    );
+    expect(totals()).toMatchObject({ polls: 1, submits: 0 });
+  });
+
   test('polls stop as well, deadlines still end our patience, and nothing is failed', async () => {
     await setUp({ ...quick, GENERATION_DEADLINE_MS: '60000' });
     await bed.work();
@@ -199,6 +211,21 @@ describe('a provider that allows so many calls per window', () => {
     await bed.work();
     expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
     expect(totals().tasksCreated).toBe(60);
+  });
+});
+
+describe('a 429', () => {
+  test.each([
+    ['at the deadline', { GENERATION_DEADLINE_MS: '1' }],
+    ['at a late check', { GENERATION_DEADLINE_MS: '1', LATE_CHECK_INTERVAL_MS: '50' }],
+  ])('slows all down %s as well', async (_, environment) => {
+    await setUp(environment);
+    await bed.work();
+    const script = 'LATE' in environment ? 'poll=ok>429' : 'poll=429';
+    const [id = ''] = await enqueueAll(many(1, `duration=1h, ${script}, retry-after=1h`));
+    await bed.reaches(id, 'expired');
+    await until(async () => (await bed.reelhaul.limits()).holdMs.poll > 0, 'the hold');
+    expect((await bed.reelhaul.limits()).slowedTo).not.toBeNull();
   });
 });
 

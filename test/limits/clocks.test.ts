@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { pino } from 'pino';
 import { createHub, type Hub } from '../../src/hub.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
+import { until } from '../support/until.js';
 
 let bed: Testbed;
 let hub: Hub;
@@ -42,4 +43,16 @@ test('the next call is due, without the burst that a long rest would allow', asy
   const tat = Number(await bed.redis.hget(`${bed.prefix}:rate`, 'tat'));
   expect(tat).toBeLessThan(Date.now() + 60_000);
   expect(tat).toBeGreaterThan(Date.now());
+});
+
+test('a pace that a 429 taught is left as soon as ever', async () => {
+  await hub.rate.slowDown(0, 0);
+  const ahead = Date.now() + HOUR_MS;
+  await bed.redis.hset(`${bed.prefix}:rate`, { paceAt: ahead, slowedAt: ahead });
+  await until(async () => (await hub.rate.slowedTo()) === null, 'the usual pace');
+});
+
+test('who waited before the jump, and is gone, keeps the others from no call', async () => {
+  await bed.redis.hset(`${bed.prefix}:rate`, { firstUntil: Date.now() + HOUR_MS });
+  expect(await hub.rate.take('submit', never)).not.toBe('stopped');
 });

@@ -60,7 +60,7 @@ test('without a limit nothing waits, until somebody is told to slow down', async
   const other = replica({ max: null });
   await Promise.all(Array.from({ length: 200 }, () => rate.take('poll', never)));
   expect(await rate.slowedTo()).toBeNull();
-  await other.slowDown(0);
+  await other.slowDown(0, 0);
   expect(await rate.slowedTo()).toBeLessThan(100);
   await rate.reset();
   expect(await rate.slowedTo()).toBeNull();
@@ -68,10 +68,18 @@ test('without a limit nothing waits, until somebody is told to slow down', async
 
 test('each 429 halves the pace again', async () => {
   const rate = replica({ max: 1000, windowMs: 1000 });
-  await rate.slowDown(60_000);
+  await rate.slowDown(60_000, 0);
   const once = (await rate.slowedTo())!;
-  await rate.slowDown(60_000);
+  await rate.slowDown(60_000, 0);
   expect((await rate.slowedTo())!).toBeCloseTo(once / 2, 3);
+});
+
+test('calls that were under way together slow everybody down once', async () => {
+  const replicas = [replica({ max: 1000, windowMs: 1000 }), replica({ max: 1000, windowMs: 1000 })];
+  await replicas[0]!.slowDown(60_000, 100);
+  const once = (await replicas[0]!.slowedTo())!;
+  await Promise.all(Array.from({ length: 20 }, (_, i) => replicas[i % 2]!.slowDown(60_000, 60_000)));
+  expect((await replicas[1]!.slowedTo())!).toBeCloseTo(once, 3);
 });
 
 test('who is told to stop waits no longer', async () => {
