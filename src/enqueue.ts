@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { v7 as uuidv7 } from 'uuid';
 import { IdempotencyConflictError, RedisUnusableError, ReelhaulError } from './errors.js';
+import { createdAtOf } from './generation/listing.js';
 import { readOrder, type EnqueueOptionsInput, type Order } from './generation/options.js';
 import { readRecord, toGeneration, type FieldPatch, type Generation } from './generation/record.js';
 import { requestWarnings, type GenerationRequestInput } from './generation/request.js';
@@ -70,7 +71,8 @@ function newId({ shards: { length: shards } }: Hub, { tenant, idempotencyKey }: 
 /** Writes the record, which then stands in line. A known idempotency key gives the generation of then. */
 async function create(hub: Hub, { request, options }: Order): Promise<Created> {
   const id = newId(hub, options);
-  const createdAt = hub.now();
+  // The instant that lists go by: another look at the clock could be a millisecond later.
+  const createdAt = createdAtOf(id);
   const { idempotencyKey, tenant, delayMs, runAt, deadlineMs, metadata, onUnconfirmed, priority } = options;
   const { notifyUrl, notifyOn } = options;
   const startAt = runAt ?? (delayMs === undefined ? null : createdAt + delayMs);

@@ -1,6 +1,7 @@
 /** The library: many at once, pages, events, waits. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
+import { launchRedis } from '../src/demo/redis-server.js';
 import { createReelhaul } from '../src/producer.js';
 import type { GenerationEvent } from '../src/generation/events.js';
 import { createTestbed, image, realRedis, redisUrl, type Testbed } from './support/testbed.js';
@@ -50,6 +51,21 @@ describe('enqueueMany', () => {
 });
 
 describe('list', () => {
+  test('from when a generation was created finds it, and up to then does not, for each of many', async () => {
+    const requests = Array.from({ length: 300 }, (_, i) => ({ request: { prompt: `moment ${i}`, image } }));
+    const results = await bed.reelhaul.enqueueMany(requests);
+    const listed = new Map<number, string[]>();
+    for (const result of results) {
+      if (!result.ok) throw result.error;
+      const { id, createdAt } = result.generation;
+      if (!listed.has(createdAt)) {
+        const window = { createdAfter: createdAt, createdBefore: createdAt + 1, limit: 500 };
+        listed.set(createdAt, (await bed.reelhaul.list(window)).generations.map((one) => one.id));
+      }
+      expect(listed.get(createdAt)).toContain(id);
+    }
+  });
+
   test('pages through every generation once, newest first, also while they move between states', async () => {
     const ids: string[] = [];
     for (let i = 0; i < 25; i++) ids.push((await bed.enqueue(`page ${i}`)).id);
@@ -101,6 +117,10 @@ describe('waitFor', () => {
 
   // The embedded server counts no connections.
   (realRedis ? test : test.skip)('of hundreds at once needs one more connection', async () => {
+    // A server of its own: other tests connect to theirs meanwhile.
+    const server = await launchRedis();
+    await bed.close();
+    bed = await createTestbed({ redisUrl: server.url });
     const connections = async () =>
       Number(/connected_clients:(\d+)/.exec(await bed.redis.info('clients'))![1]);
     const results = await bed.reelhaul.enqueueMany(
@@ -114,6 +134,9 @@ describe('waitFor', () => {
     expect(await connections()).toBe(before + 1);
     await bed.work();
     expect((await Promise.all(waits)).every(({ state }) => state === 'succeeded')).toBe(true);
+    await bed.close();
+    await server.stop();
+    bed = await createTestbed();
   });
 
   test('gives up after its time, or when told, and the generation goes on', async () => {

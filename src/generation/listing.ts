@@ -33,6 +33,11 @@ export function firstIdAt(at: number): string {
   return `${hex.slice(0, 8)}-${hex.slice(8)}`;
 }
 
+/** The millisecond in an id, epoch ms: its first 48 bits (RFC 9562, 5.7). */
+export function createdAtOf(id: string): number {
+  return Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16);
+}
+
 /** One page; the states are read at one moment, so that no generation is missed or met twice on its way between two. */
 export async function listPage(redis: RedisConnection, keys: Keys, listing: Listing): Promise<ListPage> {
   const { state, tenant, createdAfter, createdBefore, before, limit } = listing;
