@@ -60,7 +60,10 @@ describe('list', () => {
       const { id, createdAt } = result.generation;
       if (!listed.has(createdAt)) {
         const window = { createdAfter: createdAt, createdBefore: createdAt + 1, limit: 500 };
-        listed.set(createdAt, (await bed.reelhaul.list(window)).generations.map((one) => one.id));
+        listed.set(
+          createdAt,
+          (await bed.reelhaul.list(window)).generations.map((one) => one.id),
+        );
       }
       expect(listed.get(createdAt)).toContain(id);
     }
