@@ -50,18 +50,24 @@ export function createEventLog({ redis, keys }: EventLogDeps): EventLog {
       const cursor = filter.cursor ?? (await newest());
       const places = cursor === START ? streams.map(() => START) : cursor.split(',');
       const { signal, generationId } = filter;
-      const stop = new AbortController();
-      const halt = () => stop.abort();
+      // Of one generation only its own shard tells.
+      const wanted = streams.flatMap((_, i) =>
+        generationId === undefined || shardOf(generationId, streams.length) === i ? [i] : [],
+      );
+      const stops = wanted.map(() => new AbortController());
+      const halt = () => {
+        for (const stop of stops) stop.abort();
+      };
       signal?.addEventListener('abort', halt, { once: true });
       if (signal?.aborted) halt();
       try {
-        // Of one generation only its own shard tells.
-        const wanted = streams.flatMap((_, i) =>
-          generationId === undefined || shardOf(generationId, streams.length) === i ? [i] : [],
-        );
-        const sources = wanted.map((i) => ({
+        const sources = wanted.map((i, n) => ({
           i,
-          events: readStream(openReader, streams[i]!, { ...filter, cursor: places[i]!, signal: stop.signal }),
+          events: readStream(openReader, streams[i]!, {
+            ...filter,
+            cursor: places[i]!,
+            signal: stops[n]!.signal,
+          }),
         }));
         for await (const { i, event } of merge(sources)) {
           places[i] = event.cursor;

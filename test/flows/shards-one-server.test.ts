@@ -170,6 +170,20 @@ describe('as one', () => {
   });
 });
 
+test('as many shards as there may be are followed and worked on without a warning', async () => {
+  const bed = await setUp({ REDIS_SHARDS: '16' });
+  const worker = bed.spawnWorker();
+  const watch = bed.spawnWorker({}, [cliFile, 'watch', '--cursor', '0-0', '--json']);
+  const { id } = await bed.enqueue('one of many places');
+  await until(() => watch.output().includes('"to":"succeeded"'), 'the end to be told');
+  expect((await bed.reelhaul.get(id)).state).toBe('succeeded');
+  for (const program of [worker, watch]) {
+    program.child.kill('SIGTERM');
+    expect(await program.exited).toBe(0);
+    expect(program.output()).not.toContain('Warning');
+  }
+});
+
 describe('two numbers of shards under one prefix', () => {
   /** An environment in which nothing was ever started. */
   async function freshEnvironment() {
