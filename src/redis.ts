@@ -276,10 +276,12 @@ async function firstConnect(redis: RedisConnection): Promise<void> {
 function unreachable(settings: RedisSettings, cause: unknown): RedisUnusableError {
   const said = cause instanceof Error ? cause.message || cause.name : String(cause);
   const kind = kindOf(settings);
+  const isTls = settings.REDIS_URL.startsWith('rediss:');
   let advice =
     'Start one (apt install redis-server, brew install redis, or docker compose up redis) or set REDIS_URL.';
   if (/^(NOAUTH|WRONGPASS|NOPERM)/.test(said)) advice = 'Check user and password in REDIS_URL.';
-  else if (/certificate|SSL|TLS/i.test(said)) {
+  else if (/certificate|SSL|TLS/i.test(said) || (isTls && /ETIMEDOUT|ECONNRESET/.test(said))) {
+    // A server without TLS waits for more of what it takes for a command.
     advice = 'Check rediss:// in REDIS_URL, REDIS_TLS_CA_FILE, REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE.';
   } else if (/RESP type/.test(said)) advice = 'What answers there is not a Redis. Check REDIS_URL.';
   else if (kind === 'cluster') advice = 'Check REDIS_CLUSTER_NODES, and that the Cluster is up.';

@@ -9,10 +9,12 @@ import { readConfig } from '../../src/config.js';
 import { freePort, launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
 import { createReelhaul } from '../../src/producer.js';
 import { CERTIFICATE, KEY } from '../provider/tls.js';
+import { startApi } from '../support/api.js';
 import { launchCluster, type TestCluster } from '../support/cluster.js';
+import { ACCOUNTS, OPERATOR, visit } from '../support/dashboard.js';
 import { SECRET, startReceiver } from '../support/receiver.js';
 import { ask } from '../support/sentinel.js';
-import { createTestbed, realRedis, type Testbed } from '../support/testbed.js';
+import { createTestbed, realRedis, redisUrl, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
 const cleanUps: (() => Promise<unknown>)[] = [];
@@ -90,6 +92,11 @@ async function setUp(options: Parameters<typeof createTestbed>[0]): Promise<Test
   });
 });
 
+(realRedis ? test : test.skip)('TLS towards a server that speaks none is said as such', async () => {
+  const config = readConfig({ REDIS_URL: redisUrl().replace('redis://', 'rediss://') });
+  await expect(createReelhaul({ config })).rejects.toThrow(/cannot be used: .*Check rediss:\/\//);
+});
+
 test('files for TLS without rediss:// or only half of a pair are refused', () => {
   expect(() => readConfig({ REDIS_TLS_CA_FILE: 'ca.pem' })).toThrow(/REDIS_URL: expected rediss:\/\//);
   expect(() => readConfig({ REDIS_URL: 'rediss://host', REDIS_TLS_CERT_FILE: 'c.pem' })).toThrow(
@@ -163,6 +170,30 @@ describe('a user with the rights of docs/redis.md', () => {
     await runAll(bed, redis.url, receiver.url);
     await until(() => receiver.received.length > 0, 'the notification');
     expect(await bed.redis.call('ACL', 'LOG')).toEqual([]);
+  });
+
+  (realRedis ? test : test.skip)('logs into the dashboard and sees every page of it', async () => {
+    const redis = await launchRedis();
+    cleanUps.push(() => redis.stop());
+    const bed = await setUp({ redisUrl: redis.url });
+    await allow(redis, bed.prefix);
+    const { id } = await bed.enqueue('to be looked at', { idempotencyKey: 'one', delayMs: 3_600_000 });
+    const api = await startApi(bed, { ...ACCOUNTS, REDIS_URL: asUser(redis.url) });
+    cleanUps.push(() => api.close());
+    const { get, post } = await visit(api, OPERATOR);
+    const pages = [
+      '',
+      '?span=day',
+      '/generations',
+      '/generations?model=gen4',
+      `/generations/${id}`,
+      '/inbox',
+    ];
+    for (const page of [...pages, '/queues', '/queues/api/queues'])
+      expect([page, (await get(`/dashboard${page}`)).status]).toEqual([page, 200]);
+    expect((await post(`/dashboard/generations/${id}`, { action: 'cancel', rev: '0' })).status).toBe(303);
+    expect((await post('/dashboard/resume', {})).status).toBe(303);
+    expect((await post('/dashboard/logout', {})).status).toBe(303);
   });
 
   describe('on a Cluster', () => {

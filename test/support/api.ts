@@ -5,7 +5,7 @@ import { readConfig } from '../../src/config.js';
 import type { Generation } from '../../src/generation/record.js';
 import { startServer } from '../../src/http/server.js';
 import { createHub } from '../../src/hub.js';
-import { redisUrl, type Testbed } from './testbed.js';
+import type { Testbed } from './testbed.js';
 
 export interface Answer {
   readonly status: number;
@@ -35,8 +35,8 @@ export interface TestApi {
 export const generationIn = ({ body }: Answer): Generation => body as Generation;
 
 export async function startApi(bed: Testbed, environment: Record<string, string> = {}): Promise<TestApi> {
-  const redis = new Redis(redisUrl());
   const config = readConfig({ ...bed.environment, PORT: '0', ...environment });
+  const redis = new Redis(config.REDIS_URL);
   const hub = createHub({ config, log: pino({ level: 'silent' }), redis });
   const server = await startServer(hub);
   const url = `http://127.0.0.1:${server.port}`;
