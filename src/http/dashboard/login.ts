@@ -7,7 +7,7 @@ import { addressOf } from '../access.js';
 import { atMost } from '../bodies.js';
 import { HttpError } from '../problems.js';
 import { bare, type Html } from './layout.js';
-import { IDLE_MS, type Sessions } from './sessions.js';
+import { LONGEST_MS, type Sessions } from './sessions.js';
 import {
   checkCsrf,
   COOKIE,
@@ -83,7 +83,8 @@ export function createLoginRoutes(sessions: Sessions, config: Config): Hono<Dash
     await sessions.forgiveTry(addressOf(c));
     const before = getCookie(c, COOKIE);
     if (before !== undefined) await sessions.end(before);
-    setCookie(c, COOKIE, await sessions.open(account), { ...cookieOptions(c), maxAge: IDLE_MS / 1000 });
+    // Redis ends it earlier when nobody asks; a cookie that went by then would end it in the middle of the work.
+    setCookie(c, COOKIE, await sessions.open(account), { ...cookieOptions(c), maxAge: LONGEST_MS / 1000 });
     return c.redirect(next, 303);
   });
 

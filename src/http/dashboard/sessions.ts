@@ -8,9 +8,9 @@ import type { Config } from '../../config.js';
 import type { Hub } from '../../hub.js';
 
 /** Without a request for so long a session ends. */
-export const IDLE_MS = 12 * 3_600_000;
+const IDLE_MS = 12 * 3_600_000;
 /** However busy it is. */
-const LONGEST_MS = 7 * 24 * 3_600_000;
+export const LONGEST_MS = 7 * 24 * 3_600_000;
 
 const THROTTLE_WINDOW_MS = 60_000;
 /** Tries per minute: from one address, and from all of them together. */

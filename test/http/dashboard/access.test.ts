@@ -72,7 +72,8 @@ test.each([
 test('the cookie is for this server’s pages only, and for no script', async () => {
   const login = await api.ask('POST', '/dashboard/login', formOf(OPERATOR));
   const cookie = login.headers.get('set-cookie') ?? '';
-  for (const part of ['HttpOnly', 'SameSite=Strict', 'Path=/dashboard']) expect(cookie).toContain(part);
+  for (const part of ['HttpOnly', 'SameSite=Strict', 'Path=/dashboard', `Max-Age=${7 * 24 * 3600};`])
+    expect(cookie).toContain(part);
   expect(cookie).not.toContain('Secure');
   const behindTls = await api.ask('POST', '/dashboard/login', {
     ...formOf(OPERATOR),
