@@ -58,8 +58,12 @@ function stateChips(filter: Filter, counts: Readonly<Record<State, number>> | nu
   </nav>`;
 }
 
-function filterForm({ state, tenant, model, from, to, q }: Filter): Html {
-  const open = [tenant, model, from, to].some((value) => value !== undefined);
+/** Does it ask for more than a state? */
+const narrows = ({ tenant, model, from, to }: Filter): boolean =>
+  [tenant, model, from, to].some((value) => value !== undefined);
+
+function filterForm(filter: Filter): Html {
+  const { state, tenant, model, from, to, q } = filter;
   return html`<form class="filter" method="get" action="${LIST}" role="search">
     ${state === undefined ? '' : html`<input type="hidden" name="state" value="${state}" />`}
     <div class="line">
@@ -69,7 +73,7 @@ function filterForm({ state, tenant, model, from, to, q }: Filter): Html {
       /></label>
       <button class="primary">Find</button>
     </div>
-    <details ${open ? html`open` : ''}>
+    <details ${narrows(filter) ? html`open` : ''}>
       <summary>Filter by tenant, model, time</summary>
       <div class="line">
         <label>Tenant <input name="tenant" value="${tenant ?? ''}" autocomplete="off" /></label>
@@ -123,9 +127,10 @@ export function createListRoutes(hub: Hub, inbox: Inbox): Hono<DashboardEnv> {
             'bad',
             `Nothing has the id, task id or idempotency key “${q}”${tenant === undefined ? ' (keys were looked for in the tenant “default”; name another one in the filter)' : ''}.`,
           );
+    // Counted for all; beside a filter they would say something else than the list.
+    const counts = narrows(filter) ? null : (figures?.generations ?? null);
     const body = html`<h1>Generations</h1>
-      ${stateChips(filter, figures?.generations ?? null)} ${missed} ${filterForm(filter)}
-      ${results(filter, found)}`;
+      ${stateChips(filter, counts)} ${missed} ${filterForm(filter)} ${results(filter, found)}`;
     // An older page shows what does not change by itself any more; it is not followed.
     const follow = filter.before === undefined ? 'all' : null;
     return c.html(

@@ -11,6 +11,8 @@ import { until } from '../../support/until.js';
 
 const WIDE = { width: 1440, height: 900 };
 const PHONE = { width: 360, height: 740 };
+/** What a wide screen is at 400 % too: the least that people use. */
+const NARROW = { width: 320, height: 640 };
 
 type Account = { readonly user: string; readonly password: string };
 
@@ -371,6 +373,8 @@ const title =
       ['wide and light', WIDE, 'light'],
       ['wide and dark', WIDE, 'dark'],
       ['on a phone and light', PHONE, 'light'],
+      ['on a phone and dark', PHONE, 'dark'],
+      ['on the narrowest phone and dark', NARROW, 'dark'],
     ] as const)(
       'axe finds nothing, and nothing is wider than the screen: %s',
       async (_, viewport, colorScheme) => {

@@ -73,6 +73,13 @@ test.each([
   expect([status, text.includes(`${field}: `)]).toEqual([422, true]);
 });
 
+test('states are counted for all tenants, and not beside a filter that the count does not heed', async () => {
+  await later('counts', 1);
+  const chipOf = ({ text }: Answer) => />Queued(.*?)<\/a/s.exec(text)?.[1] ?? null;
+  expect(chipOf(await list({ state: 'queued' }))).toMatch(/class="n">[\d,]+</);
+  expect(chipOf(await list({ tenant: 'counts' }))).toBe('');
+});
+
 test('an idempotency key is found in its tenant, an id in whatever case, and nothing else is', async () => {
   const { id } = await stage.bed.reelhaul.enqueue(
     { prompt: 'keyed' },
