@@ -221,6 +221,46 @@ describe('doctor', () => {
     for (const { out, err } of [good, bad]) expect(out + err).not.toContain(quotaKey);
   });
 
+  test('says what to do about every warning and error, and shows which secrets are set', async () => {
+    const { out } = await run(['doctor'], {
+      ...bed.environment,
+      COMETAPI_BASE_URL: 'http://127.0.0.1:9',
+      COMETAPI_QUOTA_KEY: 'quota-key-0123456789',
+      COMETAPI_QUOTA_URL: 'http://127.0.0.1:9',
+      STORAGE_URL: 'file:/dev/null/archive',
+      PUBLIC_URL: 'https://172.16.0.1',
+      CALLBACK_SECRET: 'a secret for the tests',
+      API_TOKENS: 'a-token-of-16-or-more',
+    });
+    const bad = out.split('\n').filter((line) => /^(warning|error)/.test(line));
+    expect(bad.map((line) => line.split(/[ :]+/)[1])).toEqual([
+      'SHUTDOWN_TIMEOUT_MS',
+      'storage',
+      'provider',
+      'balance',
+      'callbacks',
+    ]);
+    for (const line of bad) expect(line).toMatch(/(Check|Set) [A-Z_]+|Raise it/);
+    expect(out).toMatch(/^error +callbacks:/m);
+    expect(out).toContain('API_TOKENS=(set)');
+    expect(out).not.toContain('NOTIFY_SECRET=');
+  });
+
+  test('ends although the storage never answers, and says that', async () => {
+    const silent = createServer((socket) => socket.resume());
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+    const { port } = silent.address() as AddressInfo;
+    const { out, code } = await run(['doctor'], {
+      ...bed.environment,
+      STORAGE_URL: `s3://reels?endpoint=http://127.0.0.1:${port}&forcePathStyle=true`,
+      AWS_ACCESS_KEY_ID: 'key',
+      AWS_SECRET_ACCESS_KEY: 'secret',
+    });
+    expect(out).toMatch(/^error +storage:.*has not answered.*Check STORAGE_URL/m);
+    expect(code).toBe(1);
+    await new Promise((resolve) => silent.close(resolve));
+  });
+
   test('sees a Redis that evicts, keeps nothing, and has no replica to wait for', async () => {
     const redis = await launchRedis(['--maxmemory-policy', 'allkeys-lru', '--appendonly', 'no']);
     const { out, code } = await run(['doctor'], {

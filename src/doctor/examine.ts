@@ -4,6 +4,7 @@
  */
 import { Resolver } from 'node:dns/promises';
 import { isIP } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Logger } from 'pino';
 import { VARIABLES, type Config } from '../config.js';
 import { createProvider } from '../provider/client.js';
@@ -15,6 +16,8 @@ import { examineRedis } from './redis.js';
 const PROBE_TASK = 'reelhaul-doctor-no-such-task';
 const DNS_TIMEOUT_MS = 3000;
 const PUBLIC_URL_TIMEOUT_MS = 5000;
+/** Storage is asked for three small things; one that takes longer hangs, and would hang every archive. */
+const STORAGE_TIMEOUT_MS = 15_000;
 const SECRETS = /KEY$|SECRET|PASSWORD|TOKEN/;
 
 /** Everything, in the order in which one would mend it. */
@@ -32,7 +35,7 @@ export async function examine(config: Config, log: Logger): Promise<Finding[]> {
 /** The settings that are not the defaults, with secrets hidden. */
 export function describeConfig(config: Config, defaults: Config): string[] {
   const shown = (name: string, value: unknown) => {
-    if (SECRETS.test(name)) return value === '' ? '(not set)' : '(set)';
+    if (SECRETS.test(name)) return String(value) === '' ? '(not set)' : '(set)';
     if (name === 'REDIS_URL') return new URL(String(value)).host;
     return typeof value === 'string' ? value : JSON.stringify(value);
   };
@@ -89,7 +92,10 @@ async function examineCallbacks({ PUBLIC_URL: url }: Config): Promise<Finding> {
     );
   }
   const { protocol, hostname } = new URL(url);
-  if (!hostname.includes('.') || /^(127\.|10\.|192\.168\.)/.test(hostname))
+  if (
+    !hostname.includes('.') ||
+    /^(127|10|192\.168|169\.254|172\.(1[6-9]|2\d|3[01]))\.[\d.]+$/.test(hostname)
+  )
     return failed(about, `${url} cannot be reached from outside. Set PUBLIC_URL to the public name.`);
   if (protocol !== 'https:') return warning(about, `${url} is not https: its tokens travel in the open.`);
   // The system's own look-up cannot be stopped, and takes half a minute where DNS is out of reach.
@@ -113,14 +119,24 @@ async function examineCallbacks({ PUBLIC_URL: url }: Config): Promise<Finding> {
 }
 
 async function examineStorage(config: Config): Promise<Finding> {
+  const advice = 'Check STORAGE_URL, and that this user may write there: videos wait until then.';
   try {
     const storage = await openStorage(config.STORAGE_URL);
+    const late = new AbortController();
     try {
-      await storage.probe();
-      return ok('storage', `${storage.description}: written, read and removed a probe`);
+      const answered = await Promise.race([
+        storage.probe().then(() => true),
+        sleep(STORAGE_TIMEOUT_MS, false, { signal: late.signal }),
+      ]);
+      if (answered) return ok('storage', `${storage.description}: written, read and removed a probe`);
+      return failed(
+        'storage',
+        `${storage.description} has not answered for ${STORAGE_TIMEOUT_MS / 1000} s. ${advice}`,
+      );
     } catch (error) {
-      return failed('storage', `${storage.description}: ${reasonOf(error)}`);
+      return failed('storage', `${storage.description}: ${reasonOf(error)} ${advice}`);
     } finally {
+      late.abort();
       await storage.close();
     }
   } catch (error) {
@@ -151,7 +167,10 @@ async function examineProvider(config: Config): Promise<Finding> {
         `${config.COMETAPI_BASE_URL}: ${said}. Check COMETAPI_KEY and COMETAPI_BASE_URL.`,
       );
     }
-    return warning('provider', `${config.COMETAPI_BASE_URL} did not answer as expected: ${said}`);
+    return warning(
+      'provider',
+      `${config.COMETAPI_BASE_URL} did not answer as expected: ${said}. Check COMETAPI_BASE_URL and the way there; work waits until it answers.`,
+    );
   } finally {
     provider.close();
   }
@@ -164,7 +183,7 @@ async function examineQuota({
   if (key === '') return [];
   const result = await readQuota(url, key);
   if ('problem' in result) {
-    const what = `${url} gives no balance: ${result.problem}. Check COMETAPI_QUOTA_KEY.`;
+    const what = `${url} gives no balance: ${result.problem}. Check COMETAPI_QUOTA_KEY and COMETAPI_QUOTA_URL.`;
     return [warning('balance', what)];
   }
   const { left, used } = result.quota;
