@@ -67,7 +67,7 @@ async function beginSubmit(
   record: GenerationRecord,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const { config, store, now, ledger } = context;
+  const { config, store, dispatch, now, ledger } = context;
   const { id } = record;
   if (record.deadlineAt !== null && record.deadlineAt <= now()) {
     await failOverdue(context, record);
@@ -91,6 +91,8 @@ async function beginSubmit(
   );
   if (begun === 'overDay' || begun === 'overTenantDay') return waitForBudget(context, record, begun);
   if (begun === 'changed' && !(await isMine(context, id, nonce))) return snooze(0);
+  // Whoever is next gets its job now that this one has left the line.
+  void dispatch.soon();
   const submitting = {
     ...record,
     state: 'submitting' as const,
@@ -139,11 +141,9 @@ async function awaitLeave(
   { price, budget }: { readonly price: number | null; readonly budget: Budget },
   signal: AbortSignal,
 ): Promise<{ readonly kind: 'leave'; readonly probe: boolean } | Outcome> {
-  const { config, store, line, dispatch, rate, ledger } = context;
+  const { config, store, line, rate, ledger } = context;
   const turn = await line.begin(record);
   if (turn.kind === 'wait') return snooze(turn.waitMs);
-  // Whoever is next gets its job now that this one has begun.
-  void dispatch.soon();
   if (turn.kind === 'inLine') return done;
   const heldMs = ledger.holdMs();
   if (heldMs > 0) return snooze(heldMs);

@@ -27,6 +27,7 @@
  *   <prefix>:line-turns                 hash    tenant → how many turns it has had in a row
  *   <prefix>:rested                     zset    tenants without anybody waiting that are ahead of their turn
  *   <prefix>:capped                     zset    tenants that have as many at the provider as they may
+ *   <prefix>:capped-look                string  how far the look at them has come, while they are many
  *   <prefix>:scheduled                  zset    queued generations that wait for their time, by it
  *   <prefix>:ready                      zset    queued generations that have a submit job, by when they got it
  *   <prefix>:starting                   zset    those of them whose submit has begun

@@ -15,8 +15,14 @@ import { LINE } from './line-script.js';
 
 /** Jobs that wait for a worker: enough to keep all busy, and few enough that a newcomer is never far behind them. */
 const WINDOW = 8;
+/** With those that have begun, and wait for their call of the budget. More would keep a newcomer waiting behind them. */
+const AHEAD = 16;
 /** Given a job so long ago and not begun: the job may be lost, so it is added again (which does nothing if it is not). */
 const RECALL_MS = 2000;
+/** … and then only so often: who waits for a call of the budget has its job, and may do so for long. */
+const RECALL_AGAIN_MS = 30_000;
+/** So many of the tenants that wait for a slot of their own are looked at in one go. */
+const CAPPED_LOOK = 20;
 /** Every so-manieth turn of a tenant goes to its oldest, whatever the priorities. */
 const AGING_TURN = 10;
 /** When nothing else is due, the line is looked at this often. */
@@ -26,10 +32,9 @@ const PAGE = 200;
 /** Counts what lives at the provider. `taken` have a job, and may be there any moment. */
 const SLOTS = `
 local function in_flight(p, now)
-  redis.call('ZREMRANGEBYSCORE', p .. ':lingering', '-inf', now)
   return redis.call('ZCARD', p .. ':ready') + redis.call('ZCARD', p .. ':starting')
     + redis.call('ZCARD', p .. ':state:submitting') + redis.call('ZCARD', p .. ':state:generating')
-    + redis.call('ZCARD', p .. ':lingering')
+    + redis.call('ZCOUNT', p .. ':lingering', '(' .. now, '+inf')
 end
 
 local function tenant_in_flight(p, tenant, now)
@@ -78,7 +83,7 @@ for _, set in ipairs({ ':ready', ':starting' }) do
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', p .. set, '-inf', now - ${RECALL_MS}, 'LIMIT', 0, ${PAGE})) do
     local state, tenant = unpack(redis.call('HMGET', p .. ':g:' .. id, 'state', 'tenant'))
     if state == 'queued' then
-      redis.call('ZADD', p .. set, now, id)
+      redis.call('ZADD', p .. set, now + ${RECALL_AGAIN_MS - RECALL_MS}, id)
       jobs[#jobs + 1] = id
     else
       -- Moved on by a process of an older version, or forgotten.
@@ -88,9 +93,22 @@ for _, set in ipairs({ ':ready', ':starting' }) do
   end
 end
 
-local waiting = {}
-if ARGV[2] == '*' then waiting = redis.call('ZRANDMEMBER', p .. ':capped', 20)
+local waiting, from = {}, nil
+if ARGV[2] == '*' then
+  -- What a crash kept from being told. One part after the other, so that everybody's turn to be looked at comes.
+  from = tonumber(redis.call('GET', p .. ':capped-look') or '0')
+  if from >= redis.call('ZCARD', p .. ':capped') then from = 0 end
+  waiting = redis.call('ZRANGE', p .. ':capped', from, from + ${CAPPED_LOOK - 1})
+  from = from + #waiting
 elseif ARGV[2] ~= '' then waiting = { ARGV[2] } end
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', p .. ':lingering', '-inf', now, 'LIMIT', 0, ${PAGE})) do
+  redis.call('ZREM', p .. ':lingering', name)
+  waiting[#waiting + 1] = redis.call('HGET', p .. ':g:' .. string.match(name, '^[^/]*'), 'tenant') or nil
+end
+if redis.call('EXISTS', p .. ':line', p .. ':capped') > 0 then
+  local freed = redis.call('ZRANGE', p .. ':lingering', 0, 0, 'WITHSCORES')
+  if freed[2] then due_ms = math.min(due_ms, math.max(1, tonumber(freed[2]) - now)) end
+end
 for _, tenant in ipairs(waiting) do
   local turn = redis.call('ZSCORE', p .. ':capped', tenant)
   local _, cap = tenant_limits(p, tenant, tenant_most)
@@ -98,10 +116,13 @@ for _, tenant in ipairs(waiting) do
     redis.call('ZREM', p .. ':capped', tenant)
     -- It could have no turns meanwhile, and is owed none.
     redis.call('ZADD', p .. ':line', math.max(tonumber(turn), clock()), tenant)
+    if from then from = from - 1 end
   end
 end
+if from then redis.call('SET', p .. ':capped-look', from) end
 
-local room = tonumber(window) - redis.call('ZCARD', p .. ':ready')
+local ready = redis.call('ZCARD', p .. ':ready')
+local room = math.min(tonumber(window) - ready, ${AHEAD} - ready - redis.call('ZCARD', p .. ':starting'))
 if room > 0 and most > 0 then room = math.min(room, most - in_flight(p, now)) end
 for _ = 1, ${PAGE} do
   if room <= 0 then break end
@@ -147,13 +168,13 @@ return jobs
 
 /**
  * BEGIN. May this generation be submitted now?
- * KEYS 1 hold · 2 refused · 3 probe of refused, which holds the id of the one that looks · 4 breaker of submits
+ * KEYS 1 hold · 2 refused · 3 probe of refused, which holds the id of the one that looks · 4 breaker of submits · 5 limits
  * ARGV 1 prefix · 2 id · 3 tenant · 4 priority · 5 ms between probes of a refused key · 6 longest ms between probes of an
  *      outage
- * Returns { 'go' }, { 'probe' } (while the provider is away), { 'line' } when it had no turn yet and stands in line now,
- * or { 'wait', ms, why }.
+ * Returns { 'go' }, { 'probe' } (while the provider is away), { 'line' } when it had no turn yet, or has it no more, and
+ * stands in line now, or { 'wait', ms, why }.
  */
-const BEGIN = `${LINE}${PROBE_WAIT}
+const BEGIN = `${LINE}${SLOTS}${PROBE_WAIT}
 local p, id, tenant, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local now = now_ms()
 local ready = redis.call('ZSCORE', p .. ':ready', id)
@@ -162,6 +183,15 @@ if not ready and not redis.call('ZSCORE', p .. ':starting', id) then
   if not redis.call('ZSCORE', p .. ':line:' .. tenant, id) and not redis.call('ZSCORE', p .. ':scheduled', id) then
     line_join(p, id, tenant, priority)
   end
+  return { 'line' }
+end
+-- It counts already: there are too many only if the limits were lowered since its turn, or a task came to light.
+local most, tenant_most = unpack(redis.call('HMGET', KEYS[5], 'maxInFlight', 'tenantMaxInFlight'))
+local _, cap = tenant_limits(p, tenant, tonumber(tenant_most or 0))
+most = tonumber(most or 0)
+if (most > 0 and in_flight(p, now) > most) or (cap > 0 and tenant_in_flight(p, tenant, now) > cap) then
+  line_leave(p, id, tenant)
+  line_join(p, id, tenant, priority)
   return { 'line' }
 end
 local function wait(ms, why)
@@ -246,7 +276,8 @@ return {
 `;
 
 /**
- * PUBLISH. KEYS 1 limits · 2 limits of tenants
+ * PUBLISH. Whoever waits for a slot of its own is looked at anew when they are others.
+ * KEYS 1 limits · 2 limits of tenants · 3 capped · 4 line · 5 its clock
  * ARGV 1 window · 2 most · 3 most per tenant · 4 all settings as JSON · tenant, limits …
  * Returns 1 when these settings are others than before.
  */
@@ -255,7 +286,14 @@ local before = redis.call('HGET', KEYS[1], 'inForce')
 redis.call('HSET', KEYS[1], 'window', ARGV[1], 'maxInFlight', ARGV[2], 'tenantMaxInFlight', ARGV[3], 'inForce', ARGV[4])
 redis.call('DEL', KEYS[2])
 for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
-return before == ARGV[4] and 0 or 1
+if before == ARGV[4] then return 0 end
+local clock = tonumber(redis.call('GET', KEYS[5]) or '0')
+local capped = redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES')
+for i = 1, #capped, 2 do
+  redis.call('ZADD', KEYS[4], string.format('%.17g', math.max(tonumber(capped[i + 1]), clock)), capped[i])
+end
+redis.call('DEL', KEYS[3])
+return 1
 `;
 
 /** What a tenant may do; what is left out is as for everybody. */
@@ -283,7 +321,7 @@ export interface InForce {
 export type Turn =
   /** `probe`: the provider seems to be away, and this one is to find out. */
   | { readonly kind: 'go'; readonly probe: boolean }
-  /** It stands in line, and gets a job in its turn. */
+  /** It stands in line, perhaps again since there is no room for it any more, and gets a job in its turn. */
   | { readonly kind: 'inLine' }
   | { readonly kind: 'wait'; readonly waitMs: number; readonly why: string };
 
@@ -362,12 +400,12 @@ interface Scripts {
 
 export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: LineDeps): Line {
   redis.defineCommand('reelhaulLetIn', { lua: LET_IN, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulBegin', { lua: BEGIN, numberOfKeys: 4 });
+  redis.defineCommand('reelhaulBegin', { lua: BEGIN, numberOfKeys: 5 });
   redis.defineCommand('reelhaulRejoin', { lua: JOIN, numberOfKeys: 1 });
   redis.defineCommand('reelhaulLookAtLine', { lua: LOOK, numberOfKeys: 1 });
   redis.defineCommand('reelhaulPutOff', { lua: PUT_OFF, numberOfKeys: 1 });
   redis.defineCommand('reelhaulWake', { lua: WAKE, numberOfKeys: 2 });
-  redis.defineCommand('reelhaulPublish', { lua: PUBLISH, numberOfKeys: 2 });
+  redis.defineCommand('reelhaulPublish', { lua: PUBLISH, numberOfKeys: 5 });
   const scripts = redis as unknown as Scripts;
   const limitsKey = `${prefix}:limits`;
 
@@ -396,6 +434,9 @@ export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: Li
       const changed = await scripts.reelhaulPublish(
         limitsKey,
         `${limitsKey}:tenants`,
+        `${prefix}:capped`,
+        `${prefix}:line`,
+        `${prefix}:line-clock`,
         WINDOW,
         maxInFlight ?? 0,
         tenantMaxInFlight ?? 0,
@@ -423,6 +464,7 @@ export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: Li
         `${standing}:refused`,
         `${standing}:probe`,
         `${prefix}:breaker:submit`,
+        limitsKey,
         prefix,
         id,
         tenant,

@@ -5,6 +5,7 @@ import type { EnqueueItem } from '../../src/enqueue.js';
 import { createHub, type Hub } from '../../src/hub.js';
 import type { InForce, TenantLimits } from '../../src/limits/line.js';
 import { createTestbed, image, type Testbed } from '../support/testbed.js';
+import { until } from '../support/until.js';
 
 let bed: Testbed;
 let hub: Hub;
@@ -76,6 +77,17 @@ describe('turns', () => {
     const served = tenantsOf(await serve(108)).slice(8);
     const counts = [0, 1, 2, 3].map((i) => served.filter((tenant) => tenant === `tenant ${i}`).length);
     expect(Math.max(...counts) - Math.min(...counts)).toBeLessThanOrEqual(8);
+  });
+
+  test('those that have begun and wait keep a newcomer waiting no longer than a handful', async () => {
+    await publish();
+    await bed.reelhaul.enqueueMany(items('big', 100));
+    // As with many workers that all wait for a call of the budget.
+    for (let looks = 0; looks < 10; looks++) {
+      for (const id of await hub.line.ready()) await hub.line.begin((await hub.store.get(id))!);
+      await hub.line.letIn(null);
+    }
+    expect((await hub.line.counts()).ready).toBe(16);
   });
 
   test('a weight of three is worth three turns', async () => {
@@ -212,5 +224,64 @@ describe('caps', () => {
     await publish({ tenantMaxInFlight: 3 });
     await hub.line.letIn('all');
     expect(await serve(10)).toHaveLength(2);
+  });
+
+  test('and at once for each of many tenants', async () => {
+    const tenants = Array.from({ length: 100 }, (_, i) => `tenant ${i}`);
+    await publish({ tenantMaxInFlight: 1 });
+    await bed.reelhaul.enqueueMany(tenants.flatMap((tenant) => items(tenant, 2)));
+    expect(await serve(200)).toHaveLength(100);
+    await publish({ tenantMaxInFlight: 2 });
+    expect(await serve(200)).toHaveLength(100);
+  });
+
+  test.each([
+    ['all', { maxInFlight: 10 }, { maxInFlight: 4 }],
+    ['a tenant', { tenantMaxInFlight: 10 }, { tenantMaxInFlight: 4 }],
+  ])('a lower cap for %s sends back who had its turn and is too much now', async (_, before, after) => {
+    await publish(before);
+    await bed.reelhaul.enqueueMany(items('default', 20));
+    const served = await serve(3);
+    await hub.line.letIn(null);
+    const ready = await hub.line.ready();
+    expect(ready).toHaveLength(7);
+    await publish(after);
+    const turns = [];
+    for (const id of ready) turns.push((await hub.line.begin((await hub.store.get(id))!)).kind);
+    expect(turns.filter((kind) => kind === 'go')).toHaveLength(1);
+    expect(await hub.line.counts()).toMatchObject({ inFlight: 4, ready: 1, inLine: 16 });
+    await finish(served[0]!.id);
+    await until(async () => (await hub.line.counts()).ready === 2, 'the next to have its turn');
+  });
+
+  test('a slot that time frees is seen at once, whosever of many tenants it is', async () => {
+    const tenants = Array.from({ length: 100 }, (_, i) => `tenant ${i}`);
+    await publish({ tenantMaxInFlight: 1 });
+    await bed.reelhaul.enqueueMany(tenants.flatMap((tenant) => items(tenant, 2)));
+    const served = await serve(200);
+    const { id, tenant } = served[37]!;
+    const submitting = (await hub.store.get(id))!;
+    await hub.store.transition(submitting, 'canceled', { live: false });
+    for (const lingering of ['lingering', `lingering:${tenant}`])
+      await bed.redis.zadd(`${bed.prefix}:${lingering}`, Date.now() + 200, id);
+    // Others look at what lives at the provider as well, and take nothing from whoever gives out the turns.
+    const due = (await hub.line.letIn(null))!;
+    expect(due.dueMs).toBeLessThanOrEqual(200);
+    await until(async () => (await hub.line.counts()).inFlight === 99, 'the slot to be free');
+    const { generationIds } = (await hub.line.letIn(null))!;
+    expect(await Promise.all(generationIds.map(async (next) => (await hub.store.get(next))!.tenant))).toEqual(
+      [tenant],
+    );
+  });
+
+  test('a slot whose freeing nobody told of is found in few looks among many tenants', async () => {
+    const tenants = Array.from({ length: 100 }, (_, i) => `tenant ${i}`);
+    await publish({ tenantMaxInFlight: 1 });
+    await bed.reelhaul.enqueueMany(tenants.flatMap((tenant) => items(tenant, 2)));
+    const freed = (await serve(200)).filter((_, i) => i % 10 === 5);
+    for (const { id, tenant } of freed)
+      await bed.redis.zrem(hub.store.keys.tenantState(tenant, 'submitting'), id);
+    for (let looks = 0; looks < 6; looks++) await hub.line.letIn('all');
+    expect((await hub.line.counts()).tenantsCapped).toBe(90);
   });
 });
