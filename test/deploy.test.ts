@@ -283,6 +283,16 @@ describe('the commands of docker-compose.yml, with simulate.env', () => {
     );
   });
 
+  test('the dashboard lets in whom simulate.env names', async () => {
+    const { DASHBOARD_USER: user = '', DASHBOARD_PASSWORD: password = '' } = given;
+    const { status } = await fetch(`http://127.0.0.1:${ports['server']}/dashboard/login`, {
+      method: 'POST',
+      redirect: 'manual',
+      body: new URLSearchParams({ user, password }),
+    });
+    expect(status).toBe(303);
+  });
+
   test.each(deployments.map((one) => [one.metadata.name, one] as const))(
     'Kubernetes: the probes of %s are answered by that process',
     async (_, { spec }) => {
