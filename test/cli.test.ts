@@ -1,10 +1,12 @@
 /** The command line and the worker as real processes: plain messages, exit codes, no stack traces, orderly stops. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { parseEnv } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { launchRedis } from '../src/demo/redis-server.js';
 import { cliFile, createTestbed, image, realRedis, type Testbed } from './support/testbed.js';
@@ -219,6 +221,13 @@ describe('doctor', () => {
     expect(bad.out).toMatch(/^warning +balance: .*ECONNREFUSED/m);
     expect(bad.code).toBe(0);
     for (const { out, err } of [good, bad]) expect(out + err).not.toContain(quotaKey);
+  });
+
+  test('says of a broken set-up what docs/operating.md shows', async () => {
+    const guide = readFileSync(new URL('../docs/operating.md', import.meta.url), 'utf8');
+    const [, given = '', shown = ''] = /^\$ (\S+=.*) npx reelhaul doctor\n(.*?)^```/ms.exec(guide)!;
+    const { out } = await run(['doctor'], parseEnv(given.replaceAll(' ', '\n')) as Record<string, string>);
+    expect(out.replace(/(?<=reelhaul-probe\/)[0-9a-f-]+/, '…')).toBe(shown);
   });
 
   test('says what to do about every warning and error, and shows which secrets are set', async () => {
