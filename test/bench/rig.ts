@@ -13,7 +13,7 @@ import { startSimulatorProcess, type SimulatorProcess } from './simulator/proces
 const cliFile = fileURLToPath(new URL('../../src/cli.js', import.meta.url));
 
 /** As docker-compose.yml has it: records and jobs as lists rather than tables. The name is the one that 6.2 knows too. */
-const COMPACT = ['--hash-max-ziplist-value', '2048'];
+export const COMPACT = ['--hash-max-ziplist-value', '2048'];
 
 export const KEY = 'bench-key-0123456789';
 export const IMAGE = 'https://example.com/still.png';
