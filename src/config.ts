@@ -200,10 +200,19 @@ const budget = z
 function jsonObject<T extends z.ZodType>(schema: T, example: string) {
   const read = z.string().transform((text, issue): z.output<T> => {
     let value: unknown;
+    let nameless = false;
     try {
-      value = JSON.parse(text);
+      value = JSON.parse(text, (name, inner: unknown) => {
+        nameless ||= name === '__proto__';
+        return inner;
+      });
     } catch {
       issue.addIssue({ code: 'custom', message: `expected JSON such as ${example}` });
+      return z.NEVER;
+    }
+    // No object of the language can be relied on to hold it: what is set for it would be left out unseen.
+    if (nameless) {
+      issue.addIssue({ code: 'custom', message: 'expected any name but __proto__' });
       return z.NEVER;
     }
     const parsed = schema.safeParse(value);

@@ -46,6 +46,7 @@ test.each([
   ['TENANTS', '{"acme":{"weight":0}}'],
   ['TENANTS', '{"acme":{"wieght":3}}'],
   ['TENANTS', '{"":{}}'],
+  ['TENANTS', '{"__proto__":{"maxInFlight":2}}'],
   ['PRICES', 'free'],
   ['PRICES', '{"gen4":-1}'],
   ['PRICES', '{"gen4":{"five":1}}'],
