@@ -157,6 +157,21 @@ describe('as one', () => {
     });
   });
 
+  test('limits that are written over all are shared out, and read back as they were', async () => {
+    const { line, shards } = hubOf(await setUp());
+    const limits = {
+      ...{ maxInFlight: 10, tenantMaxInFlight: 4, rateMax: 50, rateWindowMs: 1000 },
+      ...{ budgetPerDay: 100, tenantBudgetPerDay: null },
+      tenants: { acme: { weight: 2, maxInFlight: 5, budgetPerDay: 7.5 }, other: { weight: 3 } },
+    };
+    await line.publish(limits);
+    expect(await line.inForce()).toEqual(limits);
+    const parts = await Promise.all(shards.map((shard) => shard.line.inForce()));
+    expect(parts.map((part) => part?.maxInFlight)).toEqual([4, 3, 3]);
+    expect(parts.map((part) => part?.tenants['acme']?.maxInFlight)).toEqual([2, 2, 1]);
+    expect(parts.map((part) => part?.budgetPerDay)).toEqual([33.333333, 33.333333, 33.333333]);
+  });
+
   test('a budget of millionths is told as it was set', async () => {
     const budget = {
       BUDGET_PER_DAY: '10.0001',
@@ -211,6 +226,16 @@ describe('two numbers of shards under one prefix', () => {
     const configOf = await freshEnvironment();
     await start(configOf(1));
     await expect(start(configOf(2))).rejects.toThrow('Expected REDIS_SHARDS=1');
+  });
+
+  test('never meet: what a release left that wrote no number is of one shard', async () => {
+    const bed = await createTestbed();
+    cleanUps.push(() => bed.close());
+    await bed.enqueue('from before shards');
+    await bed.redis.del(`${bed.prefix}:shards`);
+    const config = readConfig({ ...bed.environment, REDIS_SHARDS: '2' });
+    await expect(start(config)).rejects.toThrow('Expected REDIS_SHARDS=1');
+    expect(await start(bed.config)).toBe(1);
   });
 
   test('are told by the doctor, which writes nothing', async () => {
