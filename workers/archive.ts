@@ -9,7 +9,6 @@
 import { Readable } from 'node:stream';
 import type { Context } from '../src/context.js';
 import { StorageConflictError, StorageError } from '../src/errors.js';
-import { pack } from '../src/generation/packed.js';
 import type { Asset, Assets, AssetUrls, FailureCode, GenerationRecord } from '../src/generation/record.js';
 import type { Warning } from '../src/generation/request.js';
 import { since } from '../src/generation/trail.js';
@@ -155,7 +154,7 @@ async function succeed(
 ): Promise<Outcome> {
   const moved = await advance(context, record, 'succeeded', {
     set: {
-      assets: pack(JSON.stringify(assets)),
+      assets: JSON.stringify(assets),
       urls: null,
       charge: 'charged',
       ...(warnings.length > 0 ? { warnings: JSON.stringify([...record.warnings, ...warnings]) } : {}),

@@ -302,6 +302,10 @@ export function announced(
 const present = (fields: FieldPatch) =>
   Object.entries(fields).filter((entry): entry is [string, string | number] => entry[1] !== null);
 
+/** As it is stored: names and checksums of files are kept packed. */
+const asStored = ([field, value]: [string, string | number]): [string, string | number] =>
+  field === 'assets' ? [field, pack(String(value))] : [field, value];
+
 /** Every task id that such fields name. */
 function taskIdsIn(fields: Readonly<Record<string, string | number | null | undefined>>): string[] {
   const { taskId, hintedTaskId, otherTaskIds } = fields;
@@ -349,7 +353,7 @@ export function createStore({
     const step = to === from ? {} : { trail: withStep(record.trail, record.createdAt, { state: to, at }) };
     const fields: FieldPatch = { ...change.set, ...step, v: RECORD_VERSION, updatedAt: at };
     const taskIds = taskIdsIn(fields);
-    const set = present(fields);
+    const set = present(fields).map(asStored);
     const removed = Object.keys(fields).filter((field) => fields[field] === null);
     const counted = change.count ?? [];
     const { tenant, idempotencyKey } = record;

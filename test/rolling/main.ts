@@ -26,7 +26,7 @@ const image = 'https://example.com/still.png';
 
 const { values: flags } = parseArgs({
   options: {
-    /** The older version: any name of a commit. Default: the newest release, else twenty commits ago. */
+    /** The older version: any name of a commit. Default: as `findCommit` says. */
     from: { type: 'string' },
     generations: { type: 'string', default: '400' },
     workers: { type: 'string', default: '3' },

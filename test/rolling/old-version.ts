@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { RECORD_VERSION } from '../../src/generation/record.js';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 
@@ -25,13 +26,29 @@ function tryGit(...words: string[]): string | null {
   }
 }
 
+const commitOf = (name: string) => tryGit('rev-parse', '--verify', '--quiet', `${name}^{commit}`);
+
+/** Does that commit write records that ours writes as well? Going back to one that does not is not promised. */
+function sharesRecords(commit: string): boolean {
+  const version = /RECORD_VERSION = (\d+)/.exec(
+    tryGit('show', `${commit}:src/generation/record.ts`) ?? '',
+  )?.[1];
+  return Number(version) === RECORD_VERSION;
+}
+
 /**
- * The commit that a name means; without one that of the newest release, or of twenty commits ago. Null when this clone
- * does not have it: a shallow one, or none of git.
+ * The commit that a name means; without one that of the newest release, or of twenty commits ago, or the oldest since
+ * then that writes the same version of records. Null when this clone has none: a shallow one, or none of git.
  */
 export function findCommit(name?: string): string | null {
-  const wanted = name ?? tryGit('describe', '--tags', '--abbrev=0', 'HEAD~1') ?? 'HEAD~20';
-  return tryGit('rev-parse', '--verify', '--quiet', `${wanted}^{commit}`);
+  if (name !== undefined) return commitOf(name);
+  const release = tryGit('describe', '--tags', '--abbrev=0', 'HEAD~1');
+  const recent = Array.from({ length: 20 }, (_, i) => `HEAD~${20 - i}`);
+  for (const candidate of [...(release === null ? [] : [release]), ...recent]) {
+    const commit = commitOf(candidate);
+    if (commit !== null && sharesRecords(commit)) return commit;
+  }
+  return null;
 }
 
 /** @throws when that commit does not compile with the packages of this one. */
