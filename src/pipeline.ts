@@ -30,11 +30,10 @@ export async function advance(
   { delayMs = 0 }: { readonly delayMs?: number | (() => Promise<number>) } = {},
 ): Promise<boolean> {
   const stage = stageOf(to);
-  const finishedAt = isTerminal(to) ? hub.now() : null;
   const whole = {
     live: stage !== null,
     ...change,
-    set: { finishedAt, ...(to === 'failed' ? {} : { failure: null }), ...change.set },
+    set: { ...(to === 'failed' ? {} : { failure: null }), ...change.set },
   };
   const moved = await hub.store.transition(record, to, whole);
   if (!moved) return false;

@@ -350,7 +350,14 @@ export function createStore({
       ['rev', record.rev === 0 ? '' : String(record.rev)],
       ...Object.entries(change.expect ?? {}),
     ];
-    const step = to === from ? {} : { trail: withStep(record.trail, record.createdAt, { state: to, at }) };
+    // With one look at the clock: every door and every notification tells the same instant.
+    const step =
+      to === from
+        ? {}
+        : {
+            trail: withStep(record.trail, record.createdAt, { state: to, at }),
+            finishedAt: isTerminal(to) ? at : null,
+          };
     const fields: FieldPatch = { ...change.set, ...step, v: RECORD_VERSION, updatedAt: at };
     const taskIds = taskIdsIn(fields);
     const set = present(fields).map(asStored);
