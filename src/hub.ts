@@ -23,6 +23,7 @@ import { createRate, type Rate } from './limits/rate.js';
 import type { RedisConnection } from './redis.js';
 import { joinShards, shareOfConfig } from './shards.js';
 import { createStanding, type Standing } from './standing.js';
+import { createTimetable } from './timetable.js';
 import { createWorkLog, type WorkLog } from './work.js';
 
 /**
@@ -160,7 +161,8 @@ function createShard({ whole, ...shared }: Shared, config: Config): Hub {
     slots: config,
     onFreed: (tenant) => void dispatch.soon({ tenant }),
   });
-  const queues = createQueues(redis, prefix, (error) =>
+  const timetable = createTimetable(redis, store.keys);
+  const queues = createQueues(redis, prefix, timetable, (error) =>
     log.warn({ err: error }, 'a queue reported an error'),
   );
   const line = createLine({

@@ -1,14 +1,20 @@
 /**
- * The queues: one per stage, plus `sweep`. A job is only a reminder: its id is the generation's, its data is empty, and
- * it is removed when it is done, so that the next one under the same id is never swallowed (BullMQ ignores an `add`
- * whose id exists, also when that job is finished and kept).
+ * Reminders: which stage is to look at which generation. Those of polls stand on the timetable (timetable.ts), the others
+ * are jobs of BullMQ in a queue per stage, and so is the sweep. A job is only a reminder: its id is the generation's, its
+ * data is empty, and it is removed when it is done, so that the next one under the same id is never swallowed (BullMQ
+ * ignores an `add` whose id exists, also when that job is finished and kept).
  */
 import { Queue, type JobsOptions } from 'bullmq';
 import { STAGES, type Stage } from './generation/states.js';
 import { isEchoOfOutage, type RedisConnection } from './redis.js';
+import type { Timetable } from './timetable.js';
 import type { RunName } from './work.js';
 
 const SWEEP = 'sweep';
+/** Older versions had a queue of this name. */
+const POLL = 'poll';
+/** What has a queue of BullMQ. */
+type QueueName = Exclude<RunName, 'poll'>;
 /** Nobody reads BullMQ's own event streams here; a short one keeps Redis light. */
 const STREAM_LENGTH = 100;
 
@@ -44,7 +50,7 @@ export interface Backlog {
   /** Jobs whose time has not come. */
   readonly delayed: number;
   readonly active: number;
-  /** For how long no worker may take one (`pauseFor`), in milliseconds; 0: they may. */
+  /** For how long no worker may take one (`holdPolls`, or somebody paused the queue), in milliseconds; 0: they may. */
   readonly pausedForMs: number;
 }
 
@@ -62,16 +68,18 @@ export interface Queues {
   missing(stage: Stage, generationIds: readonly string[]): Promise<string[]>;
   /** Writes the job again, whatever is left of the old one. */
   restore(stage: Stage, reminder: Reminder): Promise<void>;
-  /** Lets no worker of any replica take a job of this stage for so long. Only for stages whose runner is pausable. */
-  pauseFor(stage: Stage, durationMs: number): Promise<void>;
-  /** Ends such a pause before its time. */
-  resume(stage: Stage): Promise<void>;
+  /** Lets no worker of any replica begin a poll for so long. */
+  holdPolls(durationMs: number): Promise<void>;
+  /** Ends that before its time. */
+  releasePolls(): Promise<void>;
+  /** Removes the jobs that an older version kept for polls. Only when their generations stand on the timetable. */
+  retirePollQueue(): Promise<void>;
   counts(stage: Stage): Promise<QueueCounts>;
   /** The backlog of every stage and of the sweep at `at` (epoch ms), in one round trip. */
   backlog(at: number): Promise<Record<RunName, Backlog>>;
   /** Makes sure that a sweep comes every so often, once in the whole fleet. */
   scheduleSweep(intervalMs: number): Promise<void>;
-  /** The queues themselves, for a board that shows their jobs. */
+  /** The queues of BullMQ themselves, for a board that shows their jobs. */
   all(): readonly Queue[];
   close(): Promise<void>;
 }
@@ -80,6 +88,7 @@ export interface Queues {
 export function createQueues(
   redis: RedisConnection,
   prefix: string,
+  timetable: Timetable,
   onError: (error: Error) => void,
 ): Queues {
   const open = (name: string) => {
@@ -95,8 +104,9 @@ export function createQueues(
     });
     return queue;
   };
-  const queues = new Map<string, Queue>([...STAGES, SWEEP].map((name) => [name, open(name)]));
-  const of = (name: Stage | typeof SWEEP) => queues.get(name)!;
+  const names: readonly QueueName[] = [...STAGES.filter((stage) => stage !== POLL), SWEEP];
+  const queues = new Map(names.map((name) => [name, open(name)]));
+  const of = (name: QueueName) => queues.get(name)!;
   const optionsOf = ({ generationId, delayMs, priority }: Reminder): JobsOptions => ({
     jobId: generationId,
     ...(delayMs ? { delay: delayMs } : {}),
@@ -104,11 +114,14 @@ export function createQueues(
   });
 
   async function remind(stage: Stage, reminder: Reminder) {
-    await of(stage).add(stage, {}, optionsOf(reminder));
+    const { generationId, delayMs = 0 } = reminder;
+    if (stage === POLL) await timetable.add([{ generationId, delayMs }]);
+    else await of(stage).add(stage, {}, optionsOf(reminder));
   }
 
   async function hasten(stage: Stage, reminder: Reminder) {
     const { generationId, delayMs = 0 } = reminder;
+    if (stage === POLL) return timetable.hasten({ generationId, delayMs });
     await remind(stage, reminder);
     const job = await of(stage).getJob(generationId);
     if (!job || !(await job.isDelayed())) return;
@@ -121,6 +134,7 @@ export function createQueues(
   }
 
   async function forget(stage: Stage, generationId: string) {
+    if (stage === POLL) return timetable.remove(generationId);
     // BullMQ answers 0 for a job that a worker holds; that one ends by itself.
     await of(stage).remove(generationId);
   }
@@ -130,6 +144,8 @@ export function createQueues(
     forget,
 
     async remindMany(stage, reminders) {
+      if (stage === POLL)
+        return timetable.add(reminders.map(({ generationId, delayMs = 0 }) => ({ generationId, delayMs })));
       await of(stage).addBulk(
         reminders.map((r) => ({ name: stage as string, data: {}, opts: optionsOf(r) })),
       );
@@ -139,6 +155,7 @@ export function createQueues(
     hastenTo: (stage, generationId, delayMs) => hasten(stage, { generationId, delayMs }),
 
     async missing(stage, generationIds) {
+      if (stage === POLL) return timetable.missing(generationIds);
       const queue = of(stage);
       const lines = redis.pipeline();
       for (const id of generationIds) {
@@ -174,15 +191,29 @@ export function createQueues(
       await remind(stage, reminder);
     },
 
-    async pauseFor(stage, durationMs) {
-      await of(stage).rateLimit(Math.max(1, Math.round(durationMs)));
-    },
+    holdPolls: (durationMs) => timetable.hold(durationMs),
+    releasePolls: () => timetable.release(),
 
-    async resume(stage) {
-      await of(stage).removeRateLimitKey();
+    async retirePollQueue() {
+      const parts = ['wait', 'prioritized', 'delayed', 'active', 'meta'].map(
+        (part) => `${prefix}:${POLL}:${part}`,
+      );
+      if ((await redis.exists(...parts)) === 0) return;
+      const queue = open(POLL);
+      try {
+        // What an older worker polls this instant it may end.
+        if ((await queue.getActiveCount()) > 0) await queue.drain(true);
+        else await queue.obliterate({ force: true });
+      } finally {
+        await queue.close();
+      }
     },
 
     async counts(stage) {
+      if (stage === POLL) {
+        const { due, delayed, active } = await timetable.counts(Date.now());
+        return { waiting: due, active, delayed };
+      }
       const counts = await of(stage).getJobCounts('wait', 'prioritized', 'active', 'delayed');
       return {
         waiting: (counts['wait'] ?? 0) + (counts['prioritized'] ?? 0),
@@ -192,6 +223,7 @@ export function createQueues(
     },
 
     async backlog(at) {
+      const timetabled = timetable.counts(at);
       const lines = redis.pipeline();
       for (const queue of queues.values()) {
         lines.llen(queue.toKey('wait'));
@@ -200,29 +232,27 @@ export function createQueues(
         lines.zcount(queue.toKey('delayed'), '-inf', at * 0x1000 + 0xfff);
         lines.zcard(queue.toKey('delayed'));
         lines.llen(queue.toKey('active'));
-        lines.pttl(queue.toKey('limiter'));
         lines.hexists(queue.toKey('meta'), 'paused');
       }
       const replies = ((await lines.exec()) ?? []).map(([error, reply]) => {
         if (error) throw error;
         return Number(reply);
       });
-      const rows = [...queues.keys()].map((name, i): [string, Backlog] => {
-        const [wait, prioritized, dueDelayed, delayed, active, pauseMs, paused] = replies.slice(
-          7 * i,
-          7 * i + 7,
-        );
+      const rows = names.map((name, i): [RunName, Backlog] => {
+        const [wait, prioritized, dueDelayed, delayed, active, paused] = replies.slice(6 * i, 6 * i + 6);
         return [
           name,
           {
             due: wait! + prioritized! + dueDelayed!,
             delayed: delayed! - dueDelayed!,
             active: active!,
-            pausedForMs: paused! > 0 ? Infinity : Math.max(0, pauseMs!),
+            pausedForMs: paused! > 0 ? Infinity : 0,
           },
         ];
       });
-      return Object.fromEntries(rows) as Record<RunName, Backlog>;
+      const { due, delayed, active, heldMs } = await timetabled;
+      const ofPolls: Backlog = { due, delayed, active, pausedForMs: heldMs };
+      return Object.fromEntries([...rows, [POLL, ofPolls]]) as Record<RunName, Backlog>;
     },
 
     async scheduleSweep(intervalMs) {

@@ -1,6 +1,6 @@
 /**
  * Runs one stage on BullMQ: takes its jobs, hands the generation id to the stage, and turns what the stage says into
- * what BullMQ does. It promises:
+ * what BullMQ does. Polls, which come again and again, go by the timetable instead (timetable-runner.ts). It promises:
  *
  * - a snooze costs no attempt and holds no slot (`moveToDelayed` + `DelayedError`);
  * - a lost lock aborts the stage where that is wanted, since another worker may have the job by then;
@@ -13,21 +13,13 @@ import { isEchoOfOutage, refusalOf, type RedisConnection } from './redis.js';
 import type { RunName, RunOutcome, Vitals, WorkLog } from './work.js';
 
 /** What a stage says comes next. It throws only when something failed that it did not foresee. */
-export type Outcome =
-  | { readonly kind: 'done' }
-  | {
-      readonly kind: 'snooze';
-      readonly delayMs: number;
-      /** Asked once the job is put off: a shorter wait, should something have come in between; null for none. */
-      readonly unless: (() => Promise<number | null>) | null;
-    };
+export type Outcome = { readonly kind: 'done' } | { readonly kind: 'snooze'; readonly delayMs: number };
 
 export const done: Outcome = { kind: 'done' };
 /** Run me again in so many milliseconds. Waiting is not failing. */
-export const snooze = (delayMs: number, unless: (() => Promise<number | null>) | null = null): Outcome => ({
+export const snooze = (delayMs: number): Outcome => ({
   kind: 'snooze',
   delayMs: Math.max(0, Math.round(delayMs)),
-  unless,
 });
 
 /** The work of one stage for one generation. It must be safe to run twice, also at the same time. */
@@ -43,8 +35,6 @@ export interface RunnerOptions {
   readonly lockMs: number;
   /** False for submit: cutting a paid call because another worker has the job would only make it unconfirmed. */
   readonly abortOnLostLock: boolean;
-  /** Does it heed `Queues.pauseFor`? */
-  readonly pausable: boolean;
   readonly log: Logger;
   /** Told when a run begins and ends. */
   readonly work: WorkLog;
@@ -58,8 +48,6 @@ export interface Runner {
   close(deadlineAt: number): Promise<void>;
 }
 
-/** While a queue is paused its workers look this often whether it still is, and whether they are to stop. */
-const PAUSE_LOOK_MS = 1000;
 /** How long an aborted stage gets to give its job back before the connection is closed under it. */
 const GIVE_BACK_MS = 2000;
 /** Two refusals of a kind that are no further apart belong to one outage. */
@@ -75,7 +63,6 @@ export function startRunner({
   concurrency,
   lockMs,
   abortOnLostLock,
-  pausable,
   log,
   work,
   runLimitMs,
@@ -125,23 +112,7 @@ export function startRunner({
     }
     if (outcome.kind === 'done') return 'done';
     await job.moveToDelayed(Date.now() + outcome.delayMs, token);
-    if (outcome.unless) await reconsider(job, outcome.unless);
     return 'snoozed';
-  }
-
-  /**
-   * Whoever wants a running job to run again leaves a mark, and then brings its job forward. The mark is read here only
-   * when the job can be brought forward: so one of the two sees the other, whatever the order.
-   */
-  async function reconsider(job: Job, unless: () => Promise<number | null>): Promise<void> {
-    try {
-      const sooner = await unless();
-      if (sooner === null || !(await job.isDelayed())) return;
-      await (sooner > 0 ? job.changeDelay(sooner) : job.promote());
-    } catch (error) {
-      // It is delayed already, so it does run again; only later than it could.
-      log.warn({ stage: name, generationId: job.id, err: error }, 'a job could not be brought forward');
-    }
   }
 
   const worker = new Worker(name, process, {
@@ -152,9 +123,6 @@ export function startRunner({
     stalledInterval: lockMs,
     // A stalled job is run again as often as it takes: every stage is safe to repeat, so none is given up for it.
     maxStalledCount: Number.MAX_SAFE_INTEGER,
-    maximumRateLimitDelay: PAUSE_LOOK_MS,
-    // Never reached: with a limiter BullMQ looks at the pause that `Queue.rateLimit` sets, without one it does not.
-    ...(pausable ? { limiter: { max: Number.MAX_SAFE_INTEGER, duration: 1000 } } : {}),
     runRetryDelay: RETRY_DELAY_MS,
     settings: { backoffStrategy: backoffAfterError },
   });

@@ -307,8 +307,9 @@ function joinQueues(shards: readonly Shard[], of: (id: string) => Shard): Queues
     forget: (stage, id) => of(id).queues.forget(stage, id),
     missing: (stage, ids) => byShard(shards, ids, ({ queues }, own) => queues.missing(stage, own)),
     restore: (stage, reminder) => of(reminder.generationId).queues.restore(stage, reminder),
-    pauseFor: async (stage, durationMs) => void (await all((queues) => queues.pauseFor(stage, durationMs))),
-    resume: async (stage) => void (await all((queues) => queues.resume(stage))),
+    holdPolls: async (durationMs) => void (await all((queues) => queues.holdPolls(durationMs))),
+    releasePolls: async () => void (await all((queues) => queues.releasePolls())),
+    retirePollQueue: async () => void (await all((queues) => queues.retirePollQueue())),
     async counts(stage) {
       const counts = await all((queues) => queues.counts(stage));
       const total = (of: 'waiting' | 'active' | 'delayed') => sum(counts.map((one) => one[of]));

@@ -18,7 +18,8 @@ const files = [...filesBelow(join(root, 'src')), ...filesBelow(join(root, 'worke
 
 const words =
   /^src\/(errors|generation\/(states|schedule|sketch|lesson|request|options|record|packed|keys|slots|trail)|limits\/(prices|line-script|spend-script)|provider\/outcomes)\.ts$/;
-const hub = /^src\/(reelhaul|enqueue|decisions|producer|pipeline|recall|runner|context|hub)\.ts$/;
+const hub =
+  /^src\/(reelhaul|enqueue|decisions|producer|pipeline|recall|runner|timetable-runner|context|hub)\.ts$/;
 const doors = /^(workers\/|src\/(http|demo)\/|src\/(cli|index)\.ts$)/;
 
 function layerOf(file: string): number {
@@ -65,10 +66,10 @@ test('a door is opened by the command line only', () => {
 test.each([
   ['axios', /^src\/provider\//],
   ['bullmq', /^src\/(queues|runner)\.ts$/],
-  ['@bull-board/', /^src\/http\/dashboard\/queues\.ts$/],
+  ['@bull-board/', /^src\/http\/dashboard\/(queues|board-of-polls)\.ts$/],
   [
     'ioredis',
-    /^src\/(redis|queues|runner|standing|hub|reelhaul|enqueue|decisions|producer|demo\/redis-server|telemetry\/(figures|fleet|health)|(generation|limits)\/\w+)\.ts$/,
+    /^src\/(redis|queues|runner|timetable|timetable-runner|standing|hub|reelhaul|enqueue|decisions|producer|demo\/redis-server|telemetry\/(figures|fleet|health)|(generation|limits)\/\w+)\.ts$/,
   ],
   ['@aws-sdk/', /^src\/storage\/s3[\w-]*\.ts$/],
   ['hono', /^src\/http\//],

@@ -13,6 +13,8 @@ import { createHub, type Hub } from '../src/hub.js';
 import { checkRedis, connectRedis } from '../src/redis.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/runner.js';
 import { checkShards } from '../src/shards.js';
+import { createTimetable } from '../src/timetable.js';
+import { startTimetableRunner } from '../src/timetable-runner.js';
 import { startFigures } from '../src/telemetry/figures.js';
 import type { RunName, Vitals } from '../src/work.js';
 import { archive } from './archive.js';
@@ -153,7 +155,7 @@ interface RunningShard {
 
 /** The chosen stages and the sweep on one shard. */
 async function runShard(context: Context, stages: readonly Stage[]): Promise<RunningShard> {
-  const { config, log, redis, work } = context;
+  const { config, log, redis, work, store } = context;
   const prefix = config.REDIS_PREFIX;
   const concurrency = {
     submit: config.SUBMIT_CONCURRENCY,
@@ -169,20 +171,15 @@ async function runShard(context: Context, stages: readonly Stage[]): Promise<Run
     notify: NOTIFICATIONS_AT_ONCE * NOTIFY_TIMEOUT_MS + HANGING_MS,
     sweep: SWEEP_LIMIT_MS,
   };
-  const start = (name: RunName, run: StageFunction, atOnce: number): Runner =>
-    startRunner({
-      name,
-      run,
-      redis,
-      prefix,
-      concurrency: atOnce,
-      lockMs: config.JOB_LOCK_MS,
-      abortOnLostLock: name !== 'submit',
-      pausable: name === 'poll',
-      log,
-      work,
-      runLimitMs: runLimitMs[name],
-    });
+  const start = (name: RunName, run: StageFunction, atOnce: number): Runner => {
+    const common = { name, run, redis, concurrency: atOnce, log, work, runLimitMs: runLimitMs[name] };
+    const lockMs = config.JOB_LOCK_MS;
+    if (name === 'poll') {
+      const timetable = createTimetable(redis, store.keys);
+      return startTimetableRunner({ ...common, timetable, leaseMs: lockMs });
+    }
+    return startRunner({ ...common, prefix, lockMs, abortOnLostLock: name !== 'submit' });
+  };
   const runners = stages.map((name) =>
     start(name, (generationId, signal) => RUN[name](context, generationId, signal), concurrency[name]),
   );

@@ -12,7 +12,7 @@ import { courseOf, readNews, type News } from '../src/generation/course.js';
 import type { Followed } from '../src/generation/following.js';
 import { lessonOfEnd, lessonOfGivingUp } from '../src/generation/lesson.js';
 import type { Charge, GenerationRecord } from '../src/generation/record.js';
-import { easingDelayMs, notVisibleDelayMs, soonestPollMs } from '../src/generation/schedule.js';
+import { easingDelayMs, notVisibleDelayMs } from '../src/generation/schedule.js';
 import { announced, type Change } from '../src/generation/store.js';
 import { advance, fail, hastenNotification, withWarning } from '../src/pipeline.js';
 import type { Billing, PollOutcome, Timing } from '../src/provider/outcomes.js';
@@ -68,7 +68,7 @@ async function waitUnasked(context: Context, followed: Followed, waitMs: number)
   const { state, deadlineAt } = followed;
   if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt)
     return awaitTask(context, followed, notAsked(now()));
-  await queues.pauseFor('poll', waitMs);
+  await queues.holdPolls(waitMs);
   return snooze(waitMs);
 }
 
@@ -78,7 +78,7 @@ async function noteBreaker({ breaker, queues, log }: Context, { kind, answer }: 
     log.error({ stage: 'poll', alarm: 'provider_away' }, 'the provider seems to be away: polls wait');
   } else if (await breaker.worked('poll')) {
     log.info({ stage: 'poll' }, 'the provider is back: polls go on');
-    await queues.resume('poll');
+    await queues.releasePolls();
   }
 }
 
@@ -90,7 +90,7 @@ async function slowDown(
 ): Promise<void> {
   const holdMs = await standing.slowDown('poll', retryAfterMs);
   await rate.slowDown(holdMs, leftAgoMs);
-  await queues.pauseFor('poll', holdMs);
+  await queues.holdPolls(holdMs);
 }
 
 /** What a poll comes to while the provider is away and is not asked. */
@@ -121,15 +121,6 @@ async function learnEnd({ pacing, work, now }: Context, followed: Followed, timi
     work.tell({ kind: 'detected', generationId: followed.id, delayMs });
   }
   await pacing.learn(followed.kind, lessonOfEnd(course), followed.hints > 0);
-}
-
-/** A snooze that a hint cuts short, also one that came while this poll was under way. */
-function snoozeUnlessHinted(context: Context, { id, hints }: Followed, delayMs: number): Outcome {
-  if (context.config.PUBLIC_URL === '') return snooze(delayMs);
-  const begunAt = context.now();
-  return snooze(delayMs, async () =>
-    (await context.following.hints(id)) > hints ? soonestPollMs(begunAt, context.now()) : null,
-  );
 }
 
 /** The provider's last word on the bill of this task; an earlier one of the same generation may be billed besides. */
@@ -207,7 +198,7 @@ async function awaitUrl(
       await learnEnd(context, followed, timing);
     }
     const waitMs = easingDelayMs(now() - since, pacing.settings, dice());
-    return snoozeUnlessHinted(context, followed, waitMs);
+    return snooze(waitMs);
   }
   const failed = await fail(
     context,
@@ -244,7 +235,7 @@ async function awaitTask(context: Context, followed: Followed, outcome: Unfinish
   if (state === 'expired' && lateCheckIsOver(context, followed)) {
     return withRecord(context, followed, (record) => endLateCheck(context, record));
   }
-  return snoozeUnlessHinted(context, followed, await delayAfter(context, followed, news, outcome));
+  return snooze(await delayAfter(context, followed, news, outcome));
 }
 
 /** Only what changed. False when the generation moved on while the provider was asked. */
@@ -309,7 +300,7 @@ async function expire(
   const change = { set: { ...set, failure: JSON.stringify(failure) }, answer, taskGone: neverSeen };
   if (!(await advance(context, record, 'expired', change))) return snooze(0);
   if (!neverSeen) await context.pacing.learn(followed.kind, lessonOfGivingUp(seen), null);
-  return snoozeUnlessHinted(context, followed, context.config.LATE_CHECK_INTERVAL_MS);
+  return snooze(context.config.LATE_CHECK_INTERVAL_MS);
 }
 
 /** After the deadline a task is looked at now and then, until `LATE_CHECK_FOR_MS` have passed. */

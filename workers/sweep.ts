@@ -46,6 +46,8 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
   }
   if (!signal.aborted)
     await context.durations.setRunning(running, RUNNING_KEPT_FOR * config.SWEEP_INTERVAL_MS);
+  // All that stood there has a place on the timetable now.
+  if (!signal.aborted) await context.queues.retirePollQueue();
   restored += await restoreNotifications(context, signal);
   let pruned = 0;
   for (const state of TERMINAL_STATES) {

@@ -14,6 +14,11 @@
  *   <prefix>:notifications-dead:<id>    hash    what was given up of it
  *   <prefix>:notifications-owed         zset    ids with something owed: what the sweep looks at
  *   <prefix>:notifications-dead         zset    ids with something given up
+ *   <prefix>:polls                      zset    ids by when they are polled next, epoch ms of Redis (timetable.ts)
+ *   <prefix>:polling                    zset    ids that are being polled, by until when their worker holds them
+ *   <prefix>:polls-again                hash    id of these → when it is wanted again, whatever that poll finds
+ *   <prefix>:polls-hold                 string  nobody polls while it is there
+ *   <prefix>:polls-wake                 zset    something, when a worker is to look at the timetable now
  *   <prefix>:durations:<kind>           hash    how long tasks of that kind took lately (durations.ts)
  *   <prefix>:durations                  zset    those kinds by their last task, bounded
  *   <prefix>:running                    hash    kind → ages of the tasks still running, as of the last sweep
@@ -70,6 +75,11 @@ export interface Keys {
   readonly events: string;
   readonly swept: string;
   readonly shards: string;
+  readonly polls: string;
+  readonly polling: string;
+  readonly pollsAgain: string;
+  readonly pollsHold: string;
+  readonly pollsWake: string;
 }
 
 export function createKeys(prefix: string): Keys {
@@ -96,5 +106,10 @@ export function createKeys(prefix: string): Keys {
     events: `${prefix}:events`,
     swept: `${prefix}:swept`,
     shards: `${prefix}:shards`,
+    polls: `${prefix}:polls`,
+    polling: `${prefix}:polling`,
+    pollsAgain: `${prefix}:polls-again`,
+    pollsHold: `${prefix}:polls-hold`,
+    pollsWake: `${prefix}:polls-wake`,
   };
 }

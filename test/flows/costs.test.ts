@@ -1,6 +1,7 @@
 /** What a generation costs Redis, in counts that do not depend on the machine. Who raises one raises it here too. */
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
+import { startMonitor } from '../support/monitor.js';
 import { createTestbed, realRedis, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
@@ -25,16 +26,15 @@ const PROMPT = 'a paper boat on a rainy street, '.padEnd(300, 'slow pan, soft li
 
 /** Commands that name this generation, in their order, while `act` runs: those of scripts and of BullMQ included. */
 async function commandsAbout(id: () => string, act: () => Promise<unknown>): Promise<string[]> {
-  const monitor = await bed.redis.monitor();
-  const seen: (readonly [command: string, text: string])[] = [];
-  monitor.on('monitor', (_time: string, args: string[]) =>
-    seen.push([args[0]!.toLowerCase(), args.join(' ')]),
-  );
+  const monitor = await startMonitor(server.url);
   await act();
   await bed.redis.get('the end');
-  await until(() => seen.some(([, text]) => text === 'get the end'), 'the monitor to have seen it all');
-  monitor.disconnect();
-  return seen.filter(([, text]) => text.includes(id())).map(([command]) => command);
+  await until(
+    () => monitor.seen.some(({ text }) => text === ' "the end"'),
+    'the monitor to have seen it all',
+  );
+  monitor.stop();
+  return monitor.seen.filter(({ text }) => text.includes(id())).map(({ command }) => command);
 }
 
 /** Bytes of all keys that name this generation. */
@@ -45,7 +45,7 @@ async function bytesOf(id: string): Promise<number> {
 }
 
 whenReal(
-  'a generation that is done at the first poll takes one poll and at most 190 commands about it',
+  'a generation that is done at the first poll takes one poll and at most 165 commands about it',
   async () => {
     await bed.work();
     const warm = await bed.enqueue('warm [sim: duration=100ms]');
@@ -62,7 +62,7 @@ whenReal(
         );
       },
     );
-    expect(commands.length).toBeLessThanOrEqual(190);
+    expect(commands.length).toBeLessThanOrEqual(165);
     expect((await bed.reelhaul.get(id)).attempts).toMatchObject({ submit: 1, poll: 1, archive: 1 });
   },
 );
@@ -79,7 +79,7 @@ whenReal('a generation takes at most 2,000 bytes of its own, in flight and finis
 });
 
 whenReal(
-  'a poll that finds nothing new takes at most 24 commands about its generation, the queue included',
+  'a poll that finds nothing new takes at most 10 commands about its generation, the timetable included',
   async () => {
     await bed.work();
     const { id } = await bed.enqueue('patience [sim: duration=1h, progress=none]');
@@ -92,6 +92,6 @@ whenReal(
       () => id,
       () => until(() => polls() >= before + 10, 'ten more polls'),
     );
-    expect(commands.length / (polls() - before)).toBeLessThanOrEqual(24);
+    expect(commands.length / (polls() - before)).toBeLessThanOrEqual(10);
   },
 );

@@ -3,23 +3,27 @@ import { afterEach, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { pino } from 'pino';
 import { createContexts } from '../../src/context.js';
-import { freePort } from '../../src/demo/redis-server.js';
+import { freePort, launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
 import { createHub } from '../../src/hub.js';
 import { startServer, type RunningServer } from '../../src/http/server.js';
 import { callbackUrl } from '../../src/provider/callback.js';
 import { poll } from '../../workers/poll.js';
+import { startMonitor } from '../support/monitor.js';
 import { SECRET, startReceiver, type Receiver } from '../support/receiver.js';
 import { createTestbed, redisUrl, type Testbed, type TestbedOptions } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
 const CALLBACK_SECRET = 'a secret for the tests';
 let bed: Testbed;
+let server: LaunchedRedis | null = null;
 let closing: (() => Promise<unknown>)[] = [];
 
 afterEach(async () => {
   for (const close of closing.toReversed()) await close();
   closing = [];
   await bed.close();
+  await server?.stop();
+  server = null;
 });
 
 async function setUp(options: TestbedOptions = {}): Promise<void> {
@@ -48,8 +52,8 @@ async function setUpWithCallbacks(
 }
 
 /** What a worker stands on, without one. */
-async function stage() {
-  const redis = new Redis(redisUrl());
+async function stage(url = redisUrl()) {
+  const redis = new Redis(url);
   const hub = createHub({ config: bed.config, log: pino({ level: 'silent' }), redis });
   const [context] = await createContexts(hub);
   closing.push(async () => {
@@ -73,28 +77,26 @@ const pollsOf = (taskId: string | null) =>
   bed.simulator.ledger().tasks.find((task) => task.taskId === taskId)?.polls ?? 0;
 
 test('a poll that finds nothing new is one round trip to Redis, and writes one field twice', async () => {
-  await setUp({ environment: { POLL_FIRST_DELAY_MS: '3600000' } });
+  server = await launchRedis();
+  await setUp({ redisUrl: server.url, environment: { POLL_FIRST_DELAY_MS: '3600000' } });
   const worker = await bed.work();
   const { id } = await bed.enqueue('patience [sim: duration=1h, progress=none]');
   await bed.reaches(id, 'generating');
   await worker.close();
-  const { context, redis } = await stage();
+  const { context, redis } = await stage(server.url);
   const signal = new AbortController().signal;
   // The first poll tells that the task is visible and queued; from the second on nothing is new.
   await poll(context, id, signal);
 
   const before = await bed.redis.hgetall(`${bed.prefix}:g:${id}`);
-  const monitor = await bed.redis.monitor();
-  const seen: string[] = [];
-  monitor.on('monitor', (_time: string, args: string[], source: string) => {
-    if (args.some((arg) => arg.includes(id)))
-      seen.push(`${source === 'lua' ? 'script: ' : ''}${args[0]!.toLowerCase()}`);
-  });
+  const monitor = await startMonitor(server.url);
   await poll(context, id, signal);
   await redis.get(`${bed.prefix}:${id}:over`);
-  await until(() => seen.includes('get'), 'the monitor to have seen it all');
-  monitor.disconnect();
+  const about = () => monitor.seen.filter(({ text }) => text.includes(id));
+  await until(() => about().some(({ command }) => command === 'get'), 'the monitor to have seen it all');
+  monitor.stop();
 
+  const seen = about().map(({ command, byScript }) => `${byScript ? 'script: ' : ''}${command}`);
   expect(seen.filter((command) => command !== 'get')).toEqual(['evalsha', 'script: hmget', 'script: hset']);
   const after = await bed.redis.hgetall(`${bed.prefix}:g:${id}`);
   expect(after).toEqual({ ...before, polledAt: after['polledAt'], pollAttempts: '2' });

@@ -1,15 +1,17 @@
 /** Every generation that is not over has a job, or gets one with the next sweep. */
 import { afterEach, expect, test } from '@jest/globals';
+import { Queue } from 'bullmq';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
 let bed: Testbed;
 afterEach(() => bed.close());
 
-/** Deletes everything BullMQ keeps of these queues, as an operator's obliterate or a lost disk would. */
+/** Deletes everything kept of these queues, as an operator's obliterate or a lost disk would. */
 async function obliterate(...queues: string[]): Promise<void> {
   for (const queue of queues) {
-    const keys = await bed.redis.keys(`${bed.prefix}:${queue}:*`);
+    const pattern = queue === 'poll' ? 'poll*' : `${queue}:*`;
+    const keys = await bed.redis.keys(`${bed.prefix}:${pattern}`);
     if (keys.length > 0) await bed.redis.del(...keys);
   }
 }
@@ -39,14 +41,41 @@ test('all queues obliterated in the middle of the flow cost time only', async ()
 test('a job that is left in no list is written again', async () => {
   bed = await createTestbed();
   const worker = await bed.work();
-  const { id } = await bed.enqueue('orphaned [sim: duration=400ms]');
-  await bed.reaches(id, 'generating');
+  // Its archive job waits for the next try.
+  const { id } = await bed.enqueue('orphaned [sim: duration=0, video=503*1]');
   await until(
-    async () => (await bed.redis.zrem(`${bed.prefix}:poll:delayed`, id)) === 1,
-    'the poll job to be delayed',
+    async () => (await bed.redis.zrem(`${bed.prefix}:archive:delayed`, id)) === 1,
+    'the archive job to be delayed',
   );
   expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
   await worker.close();
+});
+
+test('a generation that is left out of the timetable is polled again', async () => {
+  bed = await createTestbed();
+  await bed.work();
+  const { id } = await bed.enqueue('off the timetable [sim: duration=400ms]');
+  await bed.reaches(id, 'generating');
+  await until(async () => (await bed.redis.zrem(`${bed.prefix}:polls`, id)) === 1, 'the poll to be planned');
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+});
+
+test('poll jobs of an older version are taken over, and nothing is left of their queue', async () => {
+  bed = await createTestbed();
+  const worker = await bed.work();
+  const { id } = await bed.enqueue('of then [sim: duration=400ms]');
+  await bed.reaches(id, 'generating');
+  await worker.close();
+  await bed.redis.del(`${bed.prefix}:polls`);
+  const then = new Queue('poll', { connection: bed.redis, prefix: bed.prefix });
+  await then.add('poll', {}, { jobId: id, delay: 3_600_000 });
+  await then.close();
+  await bed.work();
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+  await until(
+    async () => (await bed.redis.keys(`${bed.prefix}:poll:*`)).length === 0,
+    'the queue to be gone',
+  );
 });
 
 test('queued generations that no list holds any more stand in line again, and keep their time', async () => {

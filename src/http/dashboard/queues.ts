@@ -7,10 +7,14 @@ import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { createBullBoard } from '@bull-board/api';
 import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
+import type { BaseAdapter } from '@bull-board/api/dist/queueAdapters/base.js';
 import { HonoAdapter } from '@bull-board/hono';
 import { serveStatic } from '@hono/node-server/serve-static';
 import { Hono } from 'hono';
 import type { Hub } from '../../hub.js';
+import { mastersOf } from '../../redis.js';
+import { createTimetable } from '../../timetable.js';
+import { BoardOfPolls } from './board-of-polls.js';
 import { HOME, requireActor, type DashboardEnv } from './visitor.js';
 import { READING } from '../access.js';
 
@@ -20,13 +24,19 @@ const BASE = `${HOME}/queues`;
 export const BOARD_POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
 
-function openBoard({ shards }: Hub, mayAct: boolean): Hono {
+function openBoard({ shards, redis, now }: Hub, mayAct: boolean): Hono {
   const serverAdapter = new HonoAdapter(serveStatic);
   serverAdapter.setBasePath(BASE);
   createBullBoard({
-    queues: shards.flatMap(({ queues }, i) => {
+    queues: shards.flatMap(({ queues, store }, i) => {
       const prefix = shards.length === 1 ? '' : `shard-${i} `;
-      return queues.all().map((queue) => new BullMQAdapter(queue, { readOnlyMode: !mayAct, prefix }));
+      const boards = queues
+        .all()
+        .map((queue): BaseAdapter => new BullMQAdapter(queue, { readOnlyMode: !mayAct, prefix }));
+      const timetable = createTimetable(redis, store.keys);
+      const info = () => mastersOf(redis)[0]!.info();
+      // In the order of the stages.
+      return boards.toSpliced(1, 0, new BoardOfPolls({ timetable, info, now, prefix }));
     }),
     serverAdapter,
     options: {

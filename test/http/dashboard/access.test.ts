@@ -1,5 +1,8 @@
 /** Who may come into the dashboard, what each may do there, and what no other page can make them do. */
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { Redis } from 'ioredis';
+import { createKeys } from '../../../src/generation/keys.js';
+import { createTimetable } from '../../../src/timetable.js';
 import { startApi, type TestApi } from '../../support/api.js';
 import {
   ACCOUNTS,
@@ -12,6 +15,7 @@ import {
   visit,
   type Stage,
 } from '../../support/dashboard.js';
+import { redisUrl } from '../../support/testbed.js';
 
 const TOKENS = 'token-of-everything-1,token-of-one-tenant:studio,token-that-only-reads::ro';
 let stage: Stage;
@@ -174,6 +178,40 @@ test('the queues belong to the same login, and load nothing from elsewhere', asy
     queues: { name: string }[];
   };
   expect(queues.map(({ name }) => name).toSorted()).toEqual(['archive', 'notify', 'poll', 'submit', 'sweep']);
+});
+
+test('polls are shown beside the queues, and can only be looked at', async () => {
+  const redis = new Redis(redisUrl());
+  const timetable = createTimetable(redis, createKeys(stage.bed.prefix));
+  await timetable.add([
+    { generationId: 'board-due', delayMs: 0 },
+    { generationId: 'board-polled', delayMs: 0 },
+    { generationId: 'board-later', delayMs: 3_600_000 },
+  ]);
+  await redis.zadd(`${stage.bed.prefix}:polls`, 1, 'board-polled');
+  await timetable.take(1, 60_000);
+  const { get, cookie } = await visit(api, OPERATOR);
+  const ask = async (status: string) => {
+    const { body } = await get(`/dashboard/queues/api/queues?activeQueue=poll&status=${status}&page=1`);
+    const { queues } = body as { queues: { name: string; counts: object; jobs: { id: string }[] }[] };
+    return queues.find(({ name }) => name === 'poll')!;
+  };
+  expect((await ask('delayed')).counts).toMatchObject({ active: 1, waiting: 1, delayed: 1 });
+  const shown = async (status: string) => (await ask(status)).jobs.map(({ id }) => id);
+  expect([await shown('active'), await shown('waiting'), await shown('delayed')]).toEqual([
+    ['board-polled'],
+    ['board-due'],
+    ['board-later'],
+  ]);
+  expect((await get('/dashboard/queues/api/queues/poll/board-later')).status).toBe(200);
+  const origin = { cookie, origin: api.url };
+  const removed = await api.ask('PUT', '/dashboard/queues/api/queues/poll/board-later/clean', {
+    headers: origin,
+  });
+  expect(removed.status).toBeGreaterThanOrEqual(400);
+  expect(await timetable.missing(['board-later'])).toEqual([]);
+  await redis.del(`${stage.bed.prefix}:polls`, `${stage.bed.prefix}:polling`);
+  await redis.quit();
 });
 
 test('no page of another origin changes anything, whatever it sends', async () => {

@@ -1,0 +1,320 @@
+/**
+ * Runs the poll stage by the timetable, as `runner.ts` runs the others on BullMQ, and with the same promises: a snooze
+ * holds no slot, a lost lease aborts the run, and interrupted by shutdown is not failed. Taking, putting off and renewing
+ * are done for many at once; while nothing is due it waits at Redis for whoever wants a poll sooner.
+ */
+import type { Logger } from 'pino';
+import { backoffAfterError } from './queues.js';
+import { duplicatePatiently, isEchoOfOutage, type RedisConnection } from './redis.js';
+import type { Runner, StageFunction } from './runner.js';
+import type { Lease, Timetable } from './timetable.js';
+import type { RunName, RunOutcome, WorkLog } from './work.js';
+
+export interface TimetableRunnerOptions {
+  readonly name: RunName;
+  readonly run: StageFunction;
+  readonly timetable: Timetable;
+  readonly redis: RedisConnection;
+  readonly concurrency: number;
+  /** A worker that does not renew its leases for so long is taken for dead, and its generations are polled elsewhere. */
+  readonly leaseMs: number;
+  readonly log: Logger;
+  readonly work: WorkLog;
+  readonly runLimitMs: number;
+}
+
+/** Runs that end within so long are settled together, and so long a worker waits between two looks while it is busy. */
+const GATHER_MS = 20;
+/** Looked at least so often: whoever was woken may have had no room. */
+const LOOK_EVERY_MS = 1000;
+/** How long one `BZPOPMIN` waits, in seconds. */
+const WAIT_FOR_WAKE_S = 5;
+const AFTER_ERROR_MS = 1000;
+/** How often a generation threw is forgotten when this many have. */
+const MOST_FAILURES_KNOWN = 10_000;
+/** How long aborted runs get to give back what they hold. */
+const GIVE_BACK_MS = 2000;
+
+interface Run {
+  lease: Lease;
+  readonly beganAt: number;
+  readonly stop: AbortController;
+}
+
+interface Ended {
+  readonly run: Run;
+  readonly delayMs: number | null;
+}
+
+export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
+  const { name, run, timetable, concurrency, leaseMs, log, work, runLimitMs } = options;
+  const runs = new Map<string, Run>();
+  const failures = new Map<string, number>();
+  const settler = gather<Ended>(settle, report);
+  const bell = listen(options.redis, timetable.wakeKey, report);
+  let begun = 0;
+  let closing = false;
+  let looping = true;
+  let roomMade = () => {};
+  let renewal: Promise<void> = Promise.resolve();
+
+  function report(error: unknown): void {
+    if (closing || (error instanceof Error && isEchoOfOutage(options.redis, error))) return;
+    log.warn({ stage: name, err: error }, 'the timetable reported an error');
+  }
+
+  async function perform(current: Run): Promise<void> {
+    const { generationId } = current.lease;
+    const { signal } = current.stop;
+    begun += 1;
+    work.tell({ kind: 'began', name, generationId, at: current.beganAt });
+    let outcome: RunOutcome = 'done';
+    let delayMs: number | null = null;
+    try {
+      const next = await run(generationId, signal);
+      if (next.kind === 'snooze') [outcome, delayMs] = ['snoozed', next.delayMs];
+      failures.delete(generationId);
+    } catch (error) {
+      if (signal.aborted) [outcome, delayMs] = ['interrupted', 0];
+      else {
+        const times = (failures.get(generationId) ?? 0) + 1;
+        if (failures.size >= MOST_FAILURES_KNOWN) failures.clear();
+        failures.set(generationId, times);
+        [outcome, delayMs] = ['failed', backoffAfterError(times)];
+        log.error({ stage: name, generationId, err: error }, 'a stage threw; its job runs again later');
+      }
+    }
+    runs.delete(generationId);
+    settler.add({ run: current, delayMs });
+    work.tell({ kind: 'ended', name, generationId, outcome, beganAt: current.beganAt, at: Date.now() });
+    roomMade();
+  }
+
+  /** What a renewal that is under way gives is the proof that a run may be settled. */
+  async function settle(ended: readonly Ended[]): Promise<void> {
+    await renewal;
+    const idleMs = await timetable.settle(
+      ended.map(({ run: { lease }, delayMs }) => ({ ...lease, delayMs })),
+    );
+    bell.ringIn(Math.max(idleMs, GATHER_MS));
+  }
+
+  async function takeWhatIsDue(): Promise<number> {
+    const { leases, idleMs } = await timetable.take(concurrency - runs.size, leaseMs);
+    for (const lease of leases) {
+      const current: Run = { lease, beganAt: Date.now(), stop: new AbortController() };
+      runs.set(lease.generationId, current);
+      void perform(current);
+    }
+    return idleMs;
+  }
+
+  /** Until a quarter of the slots is free; or a single one, for whoever has waited this long. */
+  async function awaitRoom(): Promise<void> {
+    const enough = concurrency - Math.ceil(concurrency / 4);
+    while (!closing && runs.size > enough) {
+      const some = new Promise<void>((resolve) => (roomMade = resolve));
+      const timer = runs.size < concurrency ? delay(GATHER_MS) : null;
+      await (timer === null ? some : Promise.race([some, timer.over]));
+      const isOver = timer?.clear() === true;
+      if (isOver && runs.size < concurrency) return;
+    }
+  }
+
+  async function loop(): Promise<void> {
+    while (!closing) {
+      await awaitRoom();
+      if (closing) return;
+      try {
+        const idleMs = await takeWhatIsDue();
+        if (idleMs > 0) await bell.wait(Math.min(Math.max(idleMs, GATHER_MS), LOOK_EVERY_MS));
+      } catch (error) {
+        report(error);
+        await bell.wait(AFTER_ERROR_MS);
+      }
+    }
+  }
+
+  async function renew(): Promise<void> {
+    const held = [...runs.values()];
+    const leases = await timetable.renew(
+      held.map(({ lease }) => lease),
+      leaseMs,
+    );
+    const kept = new Map(leases.map((lease) => [lease.generationId, lease]));
+    const lost = held.filter((current) => {
+      const { generationId } = current.lease;
+      const renewed = kept.get(generationId);
+      if (renewed) current.lease = renewed;
+      // One that ended meanwhile has been settled, and holds nothing any more.
+      return !renewed && runs.get(generationId) === current;
+    });
+    if (lost.length === 0) return;
+    const jobIds = lost.map(({ lease }) => lease.generationId);
+    log.warn({ stage: name, jobIds }, 'the lock of running jobs was lost; another worker may run them too');
+    for (const { stop } of lost) stop.abort(new Error('the lock was lost'));
+  }
+
+  const renewing = setInterval(() => {
+    renewal = renew().catch(report);
+  }, leaseMs / 3);
+  const looped = loop().finally(() => (looping = false));
+
+  async function drained(): Promise<void> {
+    await looped;
+    while (runs.size > 0) await new Promise<void>((resolve) => (roomMade = resolve));
+    await settler.flush();
+  }
+
+  return {
+    vitals: () => ({
+      name,
+      looping: closing || looping,
+      running: runs.size,
+      concurrency,
+      oldestBeganAt: runs.size === 0 ? null : Math.min(...[...runs.values()].map(({ beganAt }) => beganAt)),
+      begun,
+      runLimitMs,
+    }),
+
+    async close(deadlineAt) {
+      closing = true;
+      roomMade();
+      bell.close();
+      const ended = drained();
+      const late = [deadlineAt - GIVE_BACK_MS, deadlineAt].map((at) => delay(at - Date.now()));
+      try {
+        if ((await Promise.race([ended, late[0]!.over])) !== 'over') return;
+        for (const { stop } of runs.values()) stop.abort(new Error('shutting down'));
+        if ((await Promise.race([ended, late[1]!.over])) !== 'over') return;
+        log.warn(
+          { stage: name },
+          'a stage did not stop in time; its job runs again once its lock has expired',
+        );
+      } finally {
+        clearInterval(renewing);
+        for (const one of late) one.clear();
+      }
+    },
+  };
+}
+
+/** A timer that can be taken back; `clear` says whether it had run out. */
+function delay(delayMs: number): { readonly over: Promise<'over'>; clear(): boolean } {
+  let isOver = false;
+  let timer: NodeJS.Timeout | undefined;
+  const over = new Promise<'over'>((resolve) => {
+    timer = setTimeout(
+      () => {
+        isOver = true;
+        resolve('over');
+      },
+      Math.max(0, delayMs),
+    );
+  });
+  return {
+    over,
+    clear() {
+      clearTimeout(timer);
+      return isOver;
+    },
+  };
+}
+
+/** Sends what comes within `GATHER_MS` together. What cannot be sent is left to its lease. */
+function gather<T>(
+  send: (ends: readonly T[]) => Promise<void>,
+  onError: (error: unknown) => void,
+): { add(end: T): void; flush(): Promise<void> } {
+  let ends: T[] = [];
+  let sending: Promise<void> = Promise.resolve();
+  let timer: NodeJS.Timeout | null = null;
+  const flush = (): Promise<void> => {
+    if (timer !== null) clearTimeout(timer);
+    timer = null;
+    if (ends.length > 0) {
+      const batch = ends;
+      ends = [];
+      const before = sending;
+      sending = Promise.all([before, send(batch).catch(onError)]).then(() => {});
+    }
+    return sending;
+  };
+  return {
+    add(end) {
+      ends.push(end);
+      timer ??= setTimeout(() => void flush(), GATHER_MS);
+    },
+    flush,
+  };
+}
+
+interface Bell {
+  /** Until it rings, and at most so long. */
+  wait(longestMs: number): Promise<void>;
+  /** Rings after so long, or before. */
+  ringIn(delayMs: number): void;
+  close(): void;
+}
+
+/** Waits at Redis, on a connection of its own, until somebody puts something on the timetable that is due sooner. */
+function listen(redis: RedisConnection, key: string, onError: (error: unknown) => void): Bell {
+  const connection = duplicatePatiently(redis);
+  // The connection that it was made from tells of outages.
+  connection.on('error', () => {});
+  let asking = false;
+  let closed = false;
+  let ringsAt = Infinity;
+  let timer: NodeJS.Timeout | undefined;
+  let wakeUp: (() => void) | null = null;
+
+  /** It may ring while its listener is busy: then the next wait ends at once. */
+  function ringIn(delayMs: number): void {
+    const at = performance.now() + delayMs;
+    if (at >= ringsAt) return;
+    ringsAt = at;
+    if (wakeUp !== null) setTimer(wakeUp);
+  }
+
+  function setTimer(ring: () => void): void {
+    clearTimeout(timer);
+    timer = setTimeout(ring, Math.max(0, ringsAt - performance.now()));
+  }
+
+  /** One question at a time: it goes on while nobody waits for its answer. */
+  async function ask(): Promise<void> {
+    if (asking || closed) return;
+    asking = true;
+    try {
+      if ((await connection.bzpopmin(key, WAIT_FOR_WAKE_S)) !== null) ringIn(0);
+    } catch (error) {
+      if (closed) return;
+      onError(error);
+      await delay(AFTER_ERROR_MS).over;
+    } finally {
+      asking = false;
+    }
+    if (wakeUp !== null) void ask();
+  }
+
+  return {
+    ringIn,
+    async wait(longestMs) {
+      if (closed) return;
+      ringIn(longestMs);
+      void ask();
+      await new Promise<void>((resolve) => {
+        wakeUp = resolve;
+        setTimer(resolve);
+      });
+      wakeUp = null;
+      ringsAt = Infinity;
+    },
+    close() {
+      closed = true;
+      clearTimeout(timer);
+      wakeUp?.();
+      connection.disconnect();
+    },
+  };
+}
