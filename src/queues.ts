@@ -232,6 +232,8 @@ export function createQueues(
         lines.zcount(queue.toKey('delayed'), '-inf', at * 0x1000 + 0xfff);
         lines.zcard(queue.toKey('delayed'));
         lines.llen(queue.toKey('active'));
+        // Nothing of ours limits a queue; an operator may, on the board.
+        lines.pttl(queue.toKey('limiter'));
         lines.hexists(queue.toKey('meta'), 'paused');
       }
       const replies = ((await lines.exec()) ?? []).map(([error, reply]) => {
@@ -239,14 +241,17 @@ export function createQueues(
         return Number(reply);
       });
       const rows = names.map((name, i): [RunName, Backlog] => {
-        const [wait, prioritized, dueDelayed, delayed, active, paused] = replies.slice(6 * i, 6 * i + 6);
+        const [wait, prioritized, dueDelayed, delayed, active, limitedMs, paused] = replies.slice(
+          7 * i,
+          7 * i + 7,
+        );
         return [
           name,
           {
             due: wait! + prioritized! + dueDelayed!,
             delayed: delayed! - dueDelayed!,
             active: active!,
-            pausedForMs: paused! > 0 ? Infinity : 0,
+            pausedForMs: paused! > 0 ? Infinity : Math.max(0, limitedMs!),
           },
         ];
       });

@@ -15,11 +15,10 @@
 import { lookup } from 'node:dns/promises';
 import type { ClientRequest } from 'node:http';
 import { Readable } from 'node:stream';
-import { create, type AxiosResponse } from 'axios';
 import { parseAllowedHosts } from './allowed-hosts.js';
 import { AssetError } from './asset-error.js';
 import { guardedAgent, HostRefusedError, type KeptAgents, type ResolvedAddress } from './guarded-agent.js';
-import { transport, type Watcher } from './transport.js';
+import { send, type Watcher, type WireAnswer } from './transport.js';
 
 export interface OpenAssetOptions {
   /** Aborts the download at any time, also while the body is read. */
@@ -69,9 +68,6 @@ const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 /** The link is dead and a fresh poll may bring a new one (`docs/provider.md`, Assets). */
 const GONE: ReadonlySet<number> = new Set([403, 404, 410]);
-
-/** Own instance: interceptors that an app puts on the global one must not see these requests. */
-const http = create();
 
 type Headers = Readonly<Record<string, unknown>>;
 
@@ -235,7 +231,7 @@ async function request(
       headers['If-Range'] = from.validator;
     }
     const response = await ask(session, url, headers, onConnect);
-    return { status: response.status, headers: response.headers, stream: response.data, url };
+    return { status: response.status, headers: response.headers, stream: response.body, url };
   } catch (error) {
     ended.signal.throwIfAborted();
     if (error instanceof AssetError) throw error;
@@ -254,7 +250,7 @@ async function ask(
   url: URL,
   headers: Record<string, string>,
   onConnect: () => void,
-): Promise<AxiosResponse<Readable>> {
+): Promise<WireAnswer> {
   for (;;) {
     const agent = await agents.agentFor(url, ended.signal);
     let request: ClientRequest | undefined;
@@ -265,15 +261,7 @@ async function ask(
       closed: () => {},
     };
     try {
-      return await http.request<Readable>({
-        url: url.href,
-        method: 'GET',
-        adapter: transport({ agent, watcher }),
-        transformResponse: [(body: unknown) => body],
-        validateStatus: () => true,
-        headers,
-        signal: ended.signal,
-      });
+      return await send({ method: 'GET', url, headers, signal: ended.signal }, { agent, watcher });
     } catch (error) {
       if (ended.signal.aborted || request?.reusedSocket !== true || codeOf(error) !== 'ECONNRESET')
         throw error;

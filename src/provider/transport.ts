@@ -1,8 +1,9 @@
 /**
- * The way from axios to the wire: Node's own HTTP client and nothing in between. axios stays the client of every call;
- * its own Node adapter is left out because it costs three times the call itself (redirects, proxies, progress, several
- * streams per body), and none of that is wanted here: no redirect is followed, no proxy variable is honoured, and limits
- * of time and size are the caller's, which knows what half of an answer is worth.
+ * The way to the wire: Node's own HTTP client and nothing in between. axios is the client of the provider's API; its own
+ * Node adapter is left out because it costs three times the call itself (redirects, proxies, progress, several streams
+ * per body), and none of that is wanted here: no redirect is followed, no proxy variable is honoured, and limits of time
+ * and size are the caller's, which knows what half of an answer is worth. Downloads, of which there are three to every
+ * submit, are sent without axios around them.
  *
  * A request can be watched from the start, to know what an error code cannot tell: whether anything of it can have left.
  */
@@ -32,40 +33,72 @@ export interface TransportOptions {
   readonly decompress?: boolean;
 }
 
-/**
- * An adapter for one request of axios. It resolves with the status line and a stream (`data`), and rejects with Node's
- * own error; the request's `signal` destroys it at any time, also while the body is read.
- */
-export function transport({ agent, watcher, decompress = false }: TransportOptions): AxiosAdapter {
-  return (config) =>
-    new Promise((resolve, reject) => {
-      const url = new URL(config.url ?? '');
-      const secure = url.protocol === 'https:';
-      let answered = false;
-      const request = (secure ? https : http).request(
-        url,
-        {
-          method: config.method?.toUpperCase() ?? 'GET',
-          headers: config.headers.toJSON(),
-          agent,
-          ...(config.signal ? { signal: config.signal as AbortSignal } : {}),
-        },
-        (response) => {
-          answered = true;
-          resolve({
-            status: response.statusCode ?? 0,
-            statusText: response.statusMessage ?? '',
-            headers: response.headers as Record<string, string>,
-            data: decompress ? decompressed(response) : response,
-            config,
-            request,
-          });
-        },
-      );
-      request.on('error', reject);
-      if (watcher) watch(request, secure, watcher, () => answered);
-      request.end(config.data);
-    });
+export interface WireRequest {
+  readonly method: string;
+  readonly url: string | URL;
+  readonly headers: http.OutgoingHttpHeaders;
+  readonly body?: Buffer;
+  /** Destroys the request at any time, also while the body of the answer is read. */
+  readonly signal?: AbortSignal;
+}
+
+export interface WireAnswer {
+  readonly status: number;
+  readonly statusText: string;
+  /** Names in lower case. */
+  readonly headers: http.IncomingHttpHeaders;
+  readonly body: Readable;
+  readonly request: http.ClientRequest;
+}
+
+/** One request. Resolves with the status line and the body as a stream, and rejects with Node's own error. */
+export function send(
+  { method, url, headers, body, signal }: WireRequest,
+  { agent, watcher, decompress = false }: TransportOptions,
+): Promise<WireAnswer> {
+  return new Promise((resolve, reject) => {
+    const to = typeof url === 'string' ? new URL(url) : url;
+    const secure = to.protocol === 'https:';
+    let answered = false;
+    const request = (secure ? https : http).request(
+      to,
+      { method, headers, agent, ...(signal ? { signal } : {}) },
+      (response) => {
+        answered = true;
+        resolve({
+          status: response.statusCode ?? 0,
+          statusText: response.statusMessage ?? '',
+          headers: response.headers,
+          body: decompress ? decompressed(response) : response,
+          request,
+        });
+      },
+    );
+    request.on('error', reject);
+    if (watcher) watch(request, secure, watcher, () => answered);
+    request.end(body);
+  });
+}
+
+/** The same as an adapter of axios, whose answer has the body as a stream in `data`. */
+export function transport(options: TransportOptions): AxiosAdapter {
+  return async (config) => {
+    const {
+      body: data,
+      headers,
+      ...answer
+    } = await send(
+      {
+        method: config.method?.toUpperCase() ?? 'GET',
+        url: config.url ?? '',
+        headers: config.headers.toJSON() as http.OutgoingHttpHeaders,
+        body: config.data,
+        ...(config.signal ? { signal: config.signal as AbortSignal } : {}),
+      },
+      options,
+    );
+    return { ...answer, headers: headers as Record<string, string>, data, config };
+  };
 }
 
 function watch(

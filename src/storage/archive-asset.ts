@@ -2,12 +2,11 @@
  * Brings one asset home: fetches it, verifies every byte on the way, stores it. What it returns is in storage, whole,
  * and was looked at; when it rejects, nothing became visible.
  */
-import { pipeline } from 'node:stream';
 import { StorageError } from '../errors.js';
 import { openAsset, type OpenAssetOptions } from '../provider/download.js';
 import type { AssetKind } from './sniff.js';
 import type { Storage } from './storage.js';
-import { createVerifier } from './verify.js';
+import { verify } from './verify.js';
 
 export interface ArchiveAssetOptions {
   readonly storage: Storage;
@@ -36,26 +35,20 @@ export async function archiveAsset(options: ArchiveAssetOptions): Promise<Archiv
   const { storage, url, kind, keyBase, fetchOptions, signal, moreFollows = false } = options;
   const abort = signal === undefined ? {} : { signal };
   const asset = await openAsset(url, { ...fetchOptions, ...abort });
-  const verifier = createVerifier({
-    kind,
-    expectedBytes: asset.expectedBytes,
-    maxBytes: fetchOptions.maxBytes,
-  });
-  // An error on either side ends both; whoever reads the verifier gets it.
-  pipeline(asset.body, verifier.stream, () => {});
+  const { maxBytes } = fetchOptions;
+  const verified = verify(asset.body, { kind, expectedBytes: asset.expectedBytes, maxBytes });
   try {
-    const { contentType, extension } = await verifier.type;
-    const stored = await storage.put(`${keyBase}.${extension}`, verifier.stream, {
+    const { contentType, extension } = await verified.type;
+    const stored = await storage.put(`${keyBase}.${extension}`, verified.stream, {
       contentType,
       moreFollows,
       ...abort,
     });
-    if (stored.sha256 !== verifier.result().sha256) {
+    if (stored.sizeBytes !== verified.sizeBytes()) {
       throw new StorageError(`${stored.key} was stored with other bytes than were verified.`, true);
     }
     return { ...stored, contentType };
   } finally {
-    verifier.stream.destroy();
-    asset.body.destroy();
+    verified.stream.destroy();
   }
 }

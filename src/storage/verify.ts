@@ -1,13 +1,16 @@
 /**
  * Lets an asset stream through and looks at every byte of it: is it what it should be, and is it whole? Memory is flat
  * (one header and one piece), whatever the size. When something is wrong the stream errors, at the latest in place of
- * its end, so that a storage which publishes at the end publishes nothing.
+ * its end, so that a storage which publishes at the end publishes nothing. Its checksum is the storage's to compute, over
+ * the bytes it wrote: twice the same hash would be the dearest part of hauling a video.
  */
-import { createHash } from 'node:crypto';
-import { Transform } from 'node:stream';
+import { Readable } from 'node:stream';
 import { AssetError } from '../provider/asset-error.js';
 import { HEAD_BYTES, sniff, type AssetKind, type AssetType } from './sniff.js';
 import { createStructureReader, invalid, type StructureReader } from './structure.js';
+
+/** So much lies between source and storage. */
+const HELD_BYTES = 64 * 1024;
 
 export interface VerifierOptions {
   readonly kind: AssetKind;
@@ -17,30 +20,21 @@ export interface VerifierOptions {
   readonly maxBytes: number;
 }
 
-export interface VerifiedFile {
-  readonly contentType: string;
-  /** Without the dot. */
-  readonly extension: string;
-  readonly sizeBytes: number;
-  readonly sha256: string;
-}
-
-export interface Verifier {
-  /** Bytes in, the same bytes out. Errors with `AssetError` `invalid` or `tooLarge`. */
-  readonly stream: Transform;
+export interface Verified {
+  /** The same bytes. Errors with `AssetError` `invalid` or `tooLarge`, or as the source does. Destroying it ends the source. */
+  readonly stream: Readable;
   /** What the first bytes say, before any of them comes out; rejects with the error of the stream. */
   readonly type: Promise<Pick<AssetType, 'contentType' | 'extension'>>;
-  /** What came through. Only after the stream has ended. */
-  readonly result: () => VerifiedFile;
+  /** How many bytes came through so far. */
+  readonly sizeBytes: () => number;
 }
 
-export function createVerifier({ kind, expectedBytes, maxBytes }: VerifierOptions): Verifier {
-  const hash = createHash('sha256');
+/** Begins to read `source` at once, up to what the stream holds. */
+export function verify(source: Readable, { kind, expectedBytes, maxBytes }: VerifierOptions): Verified {
   const head: Buffer[] = [];
   let sizeBytes = 0;
   let structure: StructureReader | null = null;
   let type: AssetType | null = null;
-  let verified: VerifiedFile | null = null;
   const known = createOpenPromise<AssetType>();
 
   /** The first bytes are there: tells the type and looks at them. */
@@ -58,7 +52,6 @@ export function createVerifier({ kind, expectedBytes, maxBytes }: VerifierOption
   function look(chunk: Buffer): Buffer | null {
     sizeBytes += chunk.length;
     if (sizeBytes > maxBytes) throw new AssetError('tooLarge', `The file has more than ${maxBytes} bytes.`);
-    hash.update(chunk);
     if (structure !== null) {
       structure.write(chunk);
       return chunk;
@@ -73,50 +66,47 @@ export function createVerifier({ kind, expectedBytes, maxBytes }: VerifierOption
       throw invalid(`Expected ${expectedBytes} bytes, got ${sizeBytes}.`);
     }
     structure!.end();
-    verified = {
-      contentType: type!.contentType,
-      extension: type!.extension,
-      sizeBytes,
-      sha256: hash.digest('hex'),
-    };
     return rest;
   }
 
-  const stream = new Transform({
-    transform(chunk: Buffer, _encoding, done) {
-      attempt(() => look(chunk), done);
-    },
-    flush(done) {
-      attempt(conclude, done);
+  /** Passes on what `work` gives. A stream that holds enough lets the source wait. */
+  function pass(work: () => Buffer | null): void {
+    if (stream.destroyed) return;
+    try {
+      const bytes = work();
+      if (bytes !== null && !stream.push(bytes)) source.pause();
+    } catch (error) {
+      stream.destroy(error as Error);
+    }
+  }
+
+  let ended = false;
+  const stream = new Readable({
+    highWaterMark: HELD_BYTES,
+    read() {
+      source.resume();
     },
     destroy(error, done) {
       if (error) known.reject(error);
       else if (type === null) known.reject(invalid('The stream was closed before its first bytes.'));
+      source.destroy();
       done(error);
     },
   });
+  // It may break before anybody reads; whoever reads then is told.
+  stream.on('error', () => {});
+  source.on('data', (chunk: Buffer) => pass(() => look(chunk)));
+  source.once('end', () => {
+    ended = true;
+    pass(conclude);
+    stream.push(null);
+  });
+  source.once('error', (error: Error) => stream.destroy(error));
+  source.once('close', () => {
+    if (!ended && !stream.destroyed) stream.destroy(invalid('The stream was closed before its end.'));
+  });
 
-  return {
-    stream,
-    type: known.promise,
-    result: () => {
-      if (verified === null) throw new Error('The file has not come through yet.');
-      return verified;
-    },
-  };
-}
-
-/** Hands what `work` gives, or the error it throws, to a stream's callback. */
-function attempt(work: () => Buffer | null, done: (error: Error | null, chunk?: Buffer) => void): void {
-  let out: Buffer | null;
-  try {
-    out = work();
-  } catch (error) {
-    done(error as Error);
-    return;
-  }
-  if (out === null) done(null);
-  else done(null, out);
+  return { stream, type: known.promise, sizeBytes: () => sizeBytes };
 }
 
 /** A promise that is settled from outside. Its rejection may go unheard: the stream says the same. */

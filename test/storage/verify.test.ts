@@ -1,37 +1,37 @@
 import { createHash } from 'node:crypto';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
+import { PassThrough, Readable } from 'node:stream';
+import { setImmediate as nextTurn } from 'node:timers/promises';
 import { describe, expect, test } from '@jest/globals';
 import * as fc from 'fast-check';
 import { AssetError } from '../../src/provider/asset-error.js';
 import type { AssetKind } from '../../src/storage/sniff.js';
-import { createVerifier, type VerifiedFile } from '../../src/storage/verify.js';
+import { verify as verifyStream, type VerifierOptions } from '../../src/storage/verify.js';
 import * as files from './fixtures.js';
 
 interface Verdict {
   readonly bytes: Buffer;
-  readonly result: VerifiedFile;
+  readonly result: {
+    readonly contentType: string;
+    readonly extension: string;
+    readonly sizeBytes: number;
+    readonly sha256: string;
+  };
 }
 
 /** Sends the pieces through a verifier. */
 async function verify(
   pieces: readonly Buffer[],
-  {
-    kind = 'video',
-    expectedBytes = null,
-    maxBytes = 1_000_000,
-  }: Partial<Parameters<typeof createVerifier>[0]> = {},
+  { kind = 'video', expectedBytes = null, maxBytes = 1_000_000 }: Partial<VerifierOptions> = {},
 ): Promise<Verdict> {
-  const verifier = createVerifier({ kind, expectedBytes, maxBytes });
-  const out: Buffer[] = [];
-  await pipeline(
-    Readable.from(pieces, { objectMode: false }),
-    verifier.stream,
-    async (chunks: AsyncIterable<Buffer>) => {
-      for await (const chunk of chunks) out.push(chunk);
-    },
-  );
-  return { bytes: Buffer.concat(out), result: verifier.result() };
+  const { stream, type, sizeBytes } = verifyStream(Readable.from(pieces, { objectMode: false }), {
+    kind,
+    expectedBytes,
+    maxBytes,
+  });
+  const bytes = Buffer.concat(await stream.toArray());
+  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  const { contentType, extension } = await type;
+  return { bytes, result: { contentType, extension, sizeBytes: sizeBytes(), sha256 } };
 }
 
 /** A verdict that can be compared, good or bad. */
@@ -185,26 +185,55 @@ describe('a verifier', () => {
   });
 
   test('refuses more bytes than allowed without waiting for the end', async () => {
-    const verifier = createVerifier({ kind: 'video', expectedBytes: null, maxBytes: 1500 });
-    const outcome = pipeline(Readable.from(endlessVideo()), verifier.stream.resume());
-    await expect(outcome).rejects.toMatchObject({ kind: 'tooLarge' });
+    const source = Readable.from(endlessVideo());
+    const { stream } = verifyStream(source, { kind: 'video', expectedBytes: null, maxBytes: 1500 });
+    await expect(stream.toArray()).rejects.toMatchObject({ kind: 'tooLarge' });
+    expect(source.destroyed).toBe(true);
   });
 
   test('tells the type before any byte comes out', async () => {
-    const verifier = createVerifier({ kind: 'video', expectedBytes: null, maxBytes: 10_000 });
-    verifier.stream.write(files.mov.subarray(0, 40));
-    expect(verifier.stream.readableLength).toBe(0);
-    verifier.stream.write(files.mov.subarray(40, 80));
-    await expect(verifier.type).resolves.toMatchObject({ contentType: 'video/quicktime', extension: 'mov' });
-    expect(() => verifier.result()).toThrow('not come through');
-    verifier.stream.destroy();
+    const source = new PassThrough();
+    const { stream, type } = verifyStream(source, { kind: 'video', expectedBytes: null, maxBytes: 10_000 });
+    source.write(files.mov.subarray(0, 40));
+    await nextTurn();
+    expect(stream.readableLength).toBe(0);
+    source.write(files.mov.subarray(40, 80));
+    await expect(type).resolves.toMatchObject({ contentType: 'video/quicktime', extension: 'mov' });
+    stream.destroy();
+    expect(source.destroyed).toBe(true);
+  });
+
+  test('lets the source wait while nobody reads, and keeps every byte', async () => {
+    const piece = Buffer.alloc(32 * 1024);
+    let given = 0;
+    async function* pieces(): AsyncGenerator<Buffer> {
+      yield files.mp4MoovAtEnd;
+      for (; given < 100; given += 1) yield await Promise.resolve(piece);
+    }
+    const source = Readable.from(pieces(), { objectMode: false, highWaterMark: piece.length });
+    const { stream, type } = verifyStream(source, { kind: 'video', expectedBytes: null, maxBytes: 1e9 });
+    await type;
+    for (let turn = 0; turn < 200; turn += 1) await nextTurn();
+    expect(given).toBeLessThan(10);
+    // What is not read is not lost: it ends as what it is, a video with rubbish behind it.
+    await expect(stream.toArray()).rejects.toMatchObject({ kind: 'invalid' });
   });
 
   test('tells those who wait for the type when the source broke', async () => {
-    const verifier = createVerifier({ kind: 'video', expectedBytes: null, maxBytes: 10_000 });
+    const source = new PassThrough();
+    const { stream, type } = verifyStream(source, { kind: 'video', expectedBytes: null, maxBytes: 10_000 });
     const failure = new Error('broken');
-    verifier.stream.on('error', () => {});
-    verifier.stream.destroy(failure);
-    await expect(verifier.type).rejects.toBe(failure);
+    stream.on('error', () => {});
+    source.destroy(failure);
+    await expect(type).rejects.toBe(failure);
+  });
+
+  test('a source that is closed midway is no end', async () => {
+    const source = new PassThrough();
+    const { stream } = verifyStream(source, { kind: 'video', expectedBytes: null, maxBytes: 10_000 });
+    source.write(files.mp4Faststart.subarray(0, 900));
+    await nextTurn();
+    source.destroy();
+    await expect(stream.toArray()).rejects.toMatchObject({ kind: 'invalid' });
   });
 });
