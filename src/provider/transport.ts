@@ -91,7 +91,7 @@ export function transport(options: TransportOptions): AxiosAdapter {
       {
         method: config.method?.toUpperCase() ?? 'GET',
         url: config.url ?? '',
-        headers: config.headers.toJSON() as http.OutgoingHttpHeaders,
+        headers: config.headers.toJSON(),
         body: config.data,
         ...(config.signal ? { signal: config.signal as AbortSignal } : {}),
       },
