@@ -42,11 +42,16 @@ export function prompts(name: string, count: number, directives: (i: number) => 
   });
 }
 
-export async function until(name: string, isSo: () => Promise<boolean>): Promise<void> {
+/** @param lookEveryMs longer where a look costs the simulator more than it answers. */
+export async function until(
+  name: string,
+  isSo: () => Promise<boolean>,
+  lookEveryMs = LOOK_EVERY_MS,
+): Promise<void> {
   const giveUpAt = Date.now() + GIVE_UP_MS;
   while (!(await isSo())) {
     if (Date.now() > giveUpAt) throw new Error(`${name} did not come within ${GIVE_UP_MS / 1000} s`);
-    await wait(LOOK_EVERY_MS);
+    await wait(lookEveryMs);
   }
 }
 

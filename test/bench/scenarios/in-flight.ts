@@ -19,10 +19,14 @@ export function inFlight(contestants: readonly Contestant[], scale: number): Sce
           await warmUp(contest, 100, TASKS_OF_20_S);
           const empty = await countRedis(rig.client);
           const figures = await drain(rig, contest, prompts('many', count, TASKS_OF_20_S), async () => {
-            await until('all to be accepted', async () => {
-              const { tasks } = await rig.simulator.ask('totals', 'totals');
-              return tasks >= count + 100;
-            });
+            await until(
+              'all to be accepted',
+              async () => {
+                const { tasks } = await rig.simulator.ask('totals', 'totals');
+                return tasks >= count + 100;
+              },
+              1000,
+            );
             const full = await countRedis(rig.client);
             return { 'memory in flight': (full.dataBytes - empty.dataBytes) / count };
           });

@@ -8,6 +8,8 @@ import { onRig, prompts, SETTINGS, until, type Scenario } from '../scenario.js';
 
 const TASKS_OF_AN_HOUR = () => 'duration=1h';
 const WATCH_MS = 40_000;
+/** The books of so many tasks are long. */
+const BOOKS_EVERY_MS = 5000;
 
 export function steady(scale: number): Scenario {
   const count = Math.round(20_000 * scale);
@@ -21,10 +23,14 @@ export function steady(scale: number): Scenario {
           onRig(reelhaul, SETTINGS, async (rig, contest) => {
             const empty = await countRedis(rig.client);
             await contest.enqueue(prompts('long', count, TASKS_OF_AN_HOUR));
-            await until('all to be accepted', async () => {
-              const { tasks } = await rig.simulator.ask('totals', 'totals');
-              return tasks >= count;
-            });
+            await until(
+              'all to be accepted',
+              async () => {
+                const { tasks } = await rig.simulator.ask('totals', 'totals');
+                return tasks >= count;
+              },
+              BOOKS_EVERY_MS,
+            );
             // The first look at each is over, and what remains are polls that find nothing.
             await wait(2 * SETTINGS.firstPollMs);
             const full = await countRedis(rig.client);
