@@ -15,6 +15,7 @@ import type { Hub } from '../../hub.js';
 import { mastersOf } from '../../redis.js';
 import { createTimetable } from '../../timetable.js';
 import { BoardOfPolls } from './board-of-polls.js';
+import { addressOfFile } from './client-files.js';
 import { HOME, requireActor, type DashboardEnv } from './visitor.js';
 import { READING } from '../access.js';
 
@@ -23,6 +24,9 @@ const BASE = `${HOME}/queues`;
 /** Its pages set styles from scripts; they still load nothing from other hosts and run no script but their own files. */
 export const BOARD_POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
+
+/** Names for its buttons that are pictures only, and what is too pale in it. */
+const OURS = `<link rel="stylesheet" href="${addressOfFile('board.css')}"><script type="module" src="${addressOfFile('board.js')}"></script>`;
 
 function openBoard({ shards, redis, now }: Hub, mayAct: boolean): Hono {
   const serverAdapter = new HonoAdapter(serveStatic);
@@ -43,6 +47,7 @@ function openBoard({ shards, redis, now }: Hub, mayAct: boolean): Hono {
       uiBasePath: dirname(createRequire(import.meta.url).resolve('@bull-board/ui/package.json')),
       uiConfig: {
         boardTitle: 'reelhaul queues',
+        boardLogo: { path: addressOfFile('reel.svg'), width: 28, height: 28 },
         hideDocsLink: true,
         miscLinks: [{ text: 'Back to the dashboard', url: HOME }],
       },
@@ -66,7 +71,9 @@ export function createQueueRoutes(hub: Hub): Hono<DashboardEnv> {
     if (!headers.get('content-type')?.startsWith('text/html'))
       return new Response(response.body, { status: response.status, headers });
     // Its page asks a font service for two fonts; it looks well without them.
-    const page = (await response.text()).replaceAll(/<link[^>]+href="https?:[^>]+>/g, '');
+    const page = (await response.text())
+      .replaceAll(/<link[^>]+href="https?:[^>]+>/g, '')
+      .replace('</head>', `${OURS}</head>`);
     headers.delete('content-length');
     return new Response(page, { status: response.status, headers });
   };
