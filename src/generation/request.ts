@@ -11,7 +11,8 @@ import { z } from 'zod';
 const MAX_URL_LENGTH = 2048;
 const MAX_PROMPT_LENGTH = 20_000;
 
-const KNOWN_MODELS = ['gen4', 'gen4_turbo', 'gen4.5', 'gen3', 'gen2'];
+/** The documented ones; others may be asked for, with a warning. */
+export const KNOWN_MODELS = ['gen4', 'gen4_turbo', 'gen4.5', 'gen3', 'gen2'];
 const KNOWN_RATIOS = ['1280:720', '720:1280', '16:9', '9:16', '1:1'];
 
 function whyNotAnInputUrl(text: string): string | null {

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
+import { gzipSync } from 'node:zlib';
 import { Hono } from 'hono';
 
 const FOLDER = fileURLToPath(new URL('./assets/', import.meta.url));
@@ -19,6 +20,8 @@ const files = new Map(
     .toSorted()
     .map((name) => [name, readFileSync(FOLDER + name)] as const),
 );
+/** They hold no secret, so that packing them gives none away. */
+const packed = new Map([...files].map(([name, content]) => [name, gzipSync(content, { level: 9 })] as const));
 const digest = createHash('sha256');
 for (const [name, content] of files) digest.update(`${name}\0`).update(content);
 /** Of all files together. */
@@ -33,8 +36,11 @@ export function createClientFileRoutes(): Hono {
     const content = build === BUILD ? files.get(name) : undefined;
     const type = TYPES[name.split('.').at(-1) ?? ''];
     if (content === undefined || type === undefined) return c.notFound();
-    return c.body(new Uint8Array(content), 200, {
+    const pack = /\bgzip\b/.test(c.req.header('accept-encoding') ?? '');
+    return c.body(new Uint8Array(pack ? packed.get(name)! : content), 200, {
       'content-type': type,
+      ...(pack ? { 'content-encoding': 'gzip' } : {}),
+      vary: 'accept-encoding',
       'cache-control': 'public, max-age=31536000, immutable',
     });
   });

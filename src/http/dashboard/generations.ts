@@ -2,12 +2,12 @@
 import { Hono } from 'hono';
 import { html } from 'hono/html';
 import type { GenerationRecord } from '../../generation/record.js';
-import { STATES, type State } from '../../generation/states.js';
-import { isTerminal } from '../../generation/states.js';
+import { KNOWN_MODELS } from '../../generation/request.js';
+import { isTerminal, STATES, type State } from '../../generation/states.js';
 import type { Hub } from '../../hub.js';
 import { findOne, findPage, LOOKED_AT_MOST, readFilter, type Filter, type Found } from './find.js';
 import { layout, type Html } from './layout.js';
-import { chargeMark, instant, notice, progressBar, shortId, stateMark } from './pieces.js';
+import { chargeMark, excerpt, instant, notice, progressBar, shortId, stateMark } from './pieces.js';
 import type { Inbox } from './inbox-count.js';
 import { HOME, type DashboardEnv } from './visitor.js';
 import { countText, durationText, STATE_WORDS } from './wording.js';
@@ -19,6 +19,9 @@ function addressOf(filter: Filter, change: Partial<Filter>): string {
   return `${LIST}?${new URLSearchParams(query as [string, string][]).toString()}`;
 }
 
+/** Is its bill worth a word: over, or nobody knows? */
+const isSettled = (state: State): boolean => isTerminal(state) || state === 'unconfirmed';
+
 /** One generation as a line of a list. */
 export function row(record: GenerationRecord, before: Html | '' = ''): Html {
   const { id, state, request, tenant, createdAt, finishedAt, progress, charge, failure } = record;
@@ -29,14 +32,15 @@ export function row(record: GenerationRecord, before: Html | '' = ''): Html {
     ${before}
     <div class="what">
       <a href="${LIST}/${id}"
-        ><span class="prompt">${request.prompt}</span> <span class="unseen">(${shortId(id)})</span></a
+        ><span class="prompt" dir="auto">${excerpt(request.prompt)}</span>
+        <span class="unseen">(${shortId(id)})</span></a
       >
       <p class="small">
         <code>${shortId(id)}</code> <span>${tenant}</span> <span>${request.model}</span> ${instant(createdAt)}
         ${took} ${failure ? html`<span class="code">${failure.code}</span>` : ''}
       </p>
     </div>
-    <div class="where">${stateMark(state)} ${shown} ${isTerminal(state) ? chargeMark(charge) : ''}</div>
+    <div class="where">${stateMark(state)} ${shown} ${isSettled(state) ? chargeMark(charge) : ''}</div>
   </li>`;
 }
 
@@ -77,7 +81,8 @@ function filterForm(filter: Filter): Html {
       <summary>Filter by tenant, model, time</summary>
       <div class="line">
         <label>Tenant <input name="tenant" value="${tenant ?? ''}" autocomplete="off" /></label>
-        <label>Model <input name="model" value="${model ?? ''}" autocomplete="off" /></label>
+        <label>Model <input name="model" value="${model ?? ''}" autocomplete="off" list="models" /></label>
+        <datalist id="models">${KNOWN_MODELS.map((one) => html`<option value="${one}"></option>`)}</datalist>
         <label>Created from (UTC) <input type="datetime-local" name="from" value="${from ?? ''}" /></label>
         <label>Created before (UTC) <input type="datetime-local" name="to" value="${to ?? ''}" /></label>
         <button>Filter</button>

@@ -9,6 +9,7 @@ import { redriveOf } from '../../decisions.js';
 import { ReelhaulError } from '../../errors.js';
 import type { Notification } from '../../generation/outbox.js';
 import type { GenerationRecord } from '../../generation/record.js';
+import type { Store } from '../../generation/store.js';
 import type { Hub } from '../../hub.js';
 import type { Reelhaul } from '../../reelhaul.js';
 import { atMost, check } from '../bodies.js';
@@ -16,13 +17,14 @@ import { isGenerationId } from '../schemas.js';
 import { row } from './generations.js';
 import type { Inbox } from './inbox-count.js';
 import { layout, type Html } from './layout.js';
-import { instant, notice, shortId } from './pieces.js';
+import { excerpt, instant, notice, shortId } from './pieces.js';
 import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './visitor.js';
 import { countText } from './wording.js';
 
 const PAGE = `${HOME}/inbox`;
-/** So many of each kind are shown and can be decided at once. */
-const SHOWN = 100;
+/** So many of each kind are shown at first, to be quick, and at most: so many can be decided at once. */
+const SHOWN = { first: 15, most: 100 } as const;
+type Shown = keyof typeof SHOWN;
 /** Failures have no index by their reason: so many of the newest are looked at. */
 const LOOKED_AT = 200;
 const MAX_FORM_BYTES = 256 * 1024;
@@ -32,6 +34,7 @@ type Bulk = (typeof BULK)[number];
 
 const bulkSchema = z.object({
   bulk: z.enum(BULK),
+  show: z.enum(['first', 'most']).optional(),
   ids: z.preprocess(
     (value) => (Array.isArray(value) ? value : value === undefined ? [] : [value]),
     z.array(z.string().refine(isGenerationId, 'expected the id of a generation')).max(LOOKED_AT),
@@ -44,11 +47,19 @@ const BULK_WORDS: Readonly<Record<Bulk, { readonly button: string; readonly done
   retry: { button: 'Retry the marked', done: 'tried again' },
 };
 
+/** A generation whose app was not told, and what it was not told. */
+interface Dead {
+  readonly record: GenerationRecord;
+  readonly notifications: readonly Notification[];
+}
+
 interface Contents {
   readonly unconfirmed: readonly GenerationRecord[];
-  readonly dead: readonly Notification[];
+  readonly dead: readonly Dead[];
   readonly retryable: readonly GenerationRecord[];
   readonly rejected: readonly GenerationRecord[];
+  /** How many of the last two there are, shown or not. */
+  readonly all: { readonly retryable: number; readonly rejected: number };
 }
 
 /** Would a retry start behind the paid request? */
@@ -57,30 +68,49 @@ function isFree(record: GenerationRecord): boolean {
   return redrive === 'poll' || redrive === 'archive';
 }
 
-async function read({ store }: Hub, reelhaul: Reelhaul): Promise<Contents> {
+async function byGeneration(store: Store, notifications: readonly Notification[]): Promise<Dead[]> {
+  const groups = new Map<string, Notification[]>();
+  for (const one of notifications)
+    groups.set(one.generationId, [...(groups.get(one.generationId) ?? []), one]);
+  const dead = await Promise.all(
+    [...groups].map(async ([id, own]) => ({ record: await store.get(id), notifications: own })),
+  );
+  return dead.flatMap(({ record, notifications: own }) =>
+    record === null ? [] : [{ record, notifications: own }],
+  );
+}
+
+async function read({ store }: Hub, reelhaul: Reelhaul, shown: Shown): Promise<Contents> {
+  const limit = SHOWN[shown];
   const load = async (ids: readonly string[]) =>
     (await Promise.all(ids.map((id) => store.get(id)))).filter((record) => record !== null);
   const [unconfirmed, failed, { notifications }] = await Promise.all([
-    store.list({ state: 'unconfirmed', limit: SHOWN }).then(({ ids }) => load(ids)),
+    store.list({ state: 'unconfirmed', limit }).then(({ ids }) => load(ids)),
     store.list({ state: 'failed', limit: LOOKED_AT }).then(({ ids }) => load(ids)),
-    reelhaul.deadNotifications({ limit: SHOWN }),
+    reelhaul.deadNotifications({ limit }),
   ]);
+  const retryable = failed.filter((record) => record.failure?.retryable === true && isFree(record));
+  const rejected = failed.filter(({ failure }) => failure?.code === 'request_rejected');
   return {
     unconfirmed,
-    dead: notifications,
-    retryable: failed.filter((record) => record.failure?.retryable === true && isFree(record)),
-    rejected: failed.filter(({ failure }) => failure?.code === 'request_rejected'),
+    dead: await byGeneration(store, notifications),
+    retryable: retryable.slice(0, limit),
+    rejected: rejected.slice(0, limit),
+    all: { retryable: retryable.length, rejected: rejected.length },
   };
 }
 
-function bulkForm(bulk: Bulk, { csrf, mayAct }: Visitor, what: string, lines: Html): Html {
+function bulkForm(bulk: Bulk, shown: Shown, { csrf, mayAct }: Visitor, what: string, lines: Html): Html {
   if (!mayAct) return lines;
   return html`<form method="post" action="${PAGE}" class="bulk">
     <input type="hidden" name="csrf" value="${csrf ?? ''}" />
+    <input type="hidden" name="show" value="${shown}" />
     ${lines}
     <div class="bar">
       <button type="button" class="quiet" data-mark-all hidden>Mark all</button>
-      <button name="bulk" value="${bulk}" class="primary">${BULK_WORDS[bulk].button}</button>
+      <button name="bulk" value="${bulk}" class="${bulk === 'giveUp' ? 'grave' : 'primary'}">
+        ${BULK_WORDS[bulk].button}
+      </button>
       <span class="small"><span class="bill" data-bill="never">Cannot bill</span> ${what}</span>
     </div>
   </form>`;
@@ -98,22 +128,31 @@ const rows = (records: readonly GenerationRecord[], visitor: Visitor): Html =>
     ${records.map((record) => row(record, mark(record.id, shortId(record.id), visitor)))}
   </ul>`;
 
-function deadLines(dead: readonly Notification[], visitor: Visitor): Html {
-  const byGeneration = new Map<string, Notification[]>();
-  for (const one of dead)
-    byGeneration.set(one.generationId, [...(byGeneration.get(one.generationId) ?? []), one]);
+/** Each type once, with how many there are. */
+function typesOf(own: readonly Notification[]): string {
+  const counts = new Map<string, number>();
+  for (const { type } of own) counts.set(type, (counts.get(type) ?? 0) + 1);
+  return [...counts].map(([type, n]) => (n === 1 ? type : `${type} × ${n}`)).join(', ');
+}
+
+function deadLines(dead: readonly Dead[], visitor: Visitor): Html {
   return html`<ul class="generations">
-    ${[...byGeneration].map(
-      ([id, own]) =>
+    ${dead.map(
+      ({ record: { id, request, tenant }, notifications }) =>
         html`<li id="dead-${id}" class="generation">
           ${mark(id, `the notifications of ${shortId(id)}`, visitor)}
           <div class="what">
             <a href="${HOME}/generations/${id}"
-              ><code>${shortId(id)}</code> ${own.map(({ type }) => type).join(', ')}</a
+              ><span class="prompt" dir="auto">${excerpt(request.prompt)}</span>
+              <span class="unseen">(${shortId(id)})</span></a
             >
             <p class="small">
-              ${own[0]!.url} · ${own[0]!.attempts} tries · ${instant(own[0]!.at)} ·
-              ${own.at(-1)!.lastError ?? ''}
+              <code>${shortId(id)}</code> <span>${tenant}</span> ${instant(notifications[0]!.at)}
+              <span>${typesOf(notifications)}</span>
+            </p>
+            <p class="small">
+              <span>${excerpt(notifications[0]!.url)}</span>
+              <span>${notifications.at(-1)!.lastError ?? ''}</span>
             </p>
           </div>
         </li>`,
@@ -121,13 +160,30 @@ function deadLines(dead: readonly Notification[], visitor: Visitor): Html {
   </ul>`;
 }
 
-function part(id: string, title: string, about: string, empty: string, n: number, inside: Html): Html {
+/** Where the others are, when there are more than are shown. */
+function more(n: number, shown: Shown, all = n): Html | '' {
+  if (all <= n) return '';
+  return shown === 'first'
+    ? html`<a href="${PAGE}?show=most">Show up to ${SHOWN.most} of each</a>`
+    : html`More of them come up as these are settled.`;
+}
+
+/** @param rest where the others are, when there are more than are shown */
+function part(
+  id: string,
+  title: string,
+  about: string,
+  empty: string,
+  n: number,
+  inside: Html,
+  rest: Html | '' = '',
+): Html {
   return html`<section id="${id}" aria-labelledby="${id}-title" data-live>
     <h2 id="${id}-title">${title} <span class="n">${countText(n)}</span></h2>
     ${
       n === 0
         ? html`<p class="empty">${empty}</p>`
-        : html`<p class="small">${about}</p>
+        : html`<p class="small">${about} ${rest}</p>
             ${inside}`
     }
   </section>`;
@@ -138,6 +194,7 @@ function said(query: Record<string, string>): Html | '' {
   if (words === undefined) return '';
   const [n, left] = [Number(query['n']), Number(query['left'])];
   if (!Number.isInteger(n) || !Number.isInteger(left)) return '';
+  if (n === 0 && left === 0) return notice('bad', 'Nothing was marked, so nothing was done.');
   const rest = left === 0 ? '' : ` ${left} had moved on meanwhile and were left alone.`;
   return notice(left === 0 ? 'good' : 'bad', `${n} ${words.done}.${rest}`);
 }
@@ -147,8 +204,9 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
 
   routes.get(PAGE, async (c) => {
     const { visitor } = c.var;
-    const [{ unconfirmed, dead, retryable, rejected }, { figures, count }] = await Promise.all([
-      read(hub, reelhaul),
+    const shown: Shown = c.req.query('show') === 'most' ? 'most' : 'first';
+    const [{ unconfirmed, dead, retryable, rejected, all }, { figures, count }] = await Promise.all([
+      read(hub, reelhaul, shown),
       inbox.read(),
     ]);
     const refused =
@@ -167,7 +225,14 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
         'The request was sent and its answer was lost. Look in the provider’s list of tasks, then open each one: adopt its task, submit it again, or give it up.',
         'Nothing is unconfirmed.',
         figures?.generations.unconfirmed ?? unconfirmed.length,
-        bulkForm('giveUp', visitor, 'A late callback still brings each back.', rows(unconfirmed, visitor)),
+        bulkForm(
+          'giveUp',
+          shown,
+          visitor,
+          'A late callback still brings each back.',
+          rows(unconfirmed, visitor),
+        ),
+        more(unconfirmed.length, shown, figures?.generations.unconfirmed),
       )}
       ${part(
         'dead',
@@ -175,25 +240,34 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
         'The app did not take these, in all their tries. When it can be reached again, send them again.',
         'Every app was told.',
         figures?.notificationsDead ?? dead.length,
-        bulkForm('notify', visitor, 'Under their old ids.', deadLines(dead, visitor)),
+        bulkForm('notify', shown, visitor, 'Under their old ids.', deadLines(dead, visitor)),
+        more(dead.length, shown, figures?.notificationsDead),
       )}
       ${part(
         'retryable',
         'Failed, and a retry can help',
         `Among the newest ${LOOKED_AT} failures, those that start again at the poll or the archive.`,
         `None among the newest ${LOOKED_AT} failures.`,
-        retryable.length,
-        bulkForm('retry', visitor, 'The same task is asked or fetched again.', rows(retryable, visitor)),
+        all.retryable,
+        bulkForm(
+          'retry',
+          shown,
+          visitor,
+          'The same task is asked or fetched again.',
+          rows(retryable, visitor),
+        ),
+        more(retryable.length, shown, all.retryable),
       )}
       ${part(
         'rejected',
         'Refused by the provider',
         `Among the newest ${LOOKED_AT} failures. The same request will be refused again: open one to read why.`,
         `None among the newest ${LOOKED_AT} failures.`,
-        rejected.length,
+        all.rejected,
         html`<ul class="generations">
           ${rejected.map((record) => row(record))}
         </ul>`,
+        more(rejected.length, shown, all.rejected),
       )}`;
     return c.html(layout({ title: 'Inbox', at: 'inbox', visitor, inbox: count, follow: 'all', body }));
   });
@@ -202,12 +276,13 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
     requireActor(c.var.visitor);
     const body = await c.req.parseBody({ all: true });
     checkCsrf(c.var.visitor, body['csrf']);
-    const { bulk, ids } = check(bulkSchema, body, 'Nothing was decided');
+    const { bulk, ids, show } = check(bulkSchema, body, 'Nothing was decided');
     let done = 0;
     for (const id of ids) if (await decideOne(hub, reelhaul, bulk, id)) done += 1;
     const by = c.var.visitor.name ?? 'this machine';
     hub.log.info({ bulk, done, left: ids.length - done, by }, 'decided about many in the dashboard');
-    return c.redirect(`${PAGE}?done=${bulk}&n=${done}&left=${ids.length - done}`, 303);
+    const where = show === 'most' ? `${PAGE}?show=most&` : `${PAGE}?`;
+    return c.redirect(`${where}done=${bulk}&n=${done}&left=${ids.length - done}`, 303);
   });
 
   return routes;

@@ -27,6 +27,21 @@ export function progressBar(percent: number | null, label: string): Html {
 /** The last part of a UUIDv7 tells it apart for people; the first ones are only the time. */
 export const shortId = (id: string): string => id.slice(-12);
 
+/** So much of a prompt is shown where it is a title; a prompt can be twenty thousand characters long. */
+const EXCERPT_LENGTH = 140;
+
+/** The beginning of a text, by whole characters: half an emoji is none. */
+export function excerpt(text: string, length = EXCERPT_LENGTH): string {
+  if (text.length <= length) return text;
+  const characters = Array.from(text.slice(0, 2 * length + 2));
+  return characters.length > length
+    ? `${characters
+        .slice(0, length - 1)
+        .join('')
+        .trimEnd()}…`
+    : characters.join('');
+}
+
 /** What was just done, as the address says; nothing for words it does not know. */
 export function notice(kind: 'good' | 'bad', text: string): Html {
   return html`<p class="notice ${kind}" role="${kind === 'bad' ? 'alert' : 'status'}" data-once>${text}</p>`;
