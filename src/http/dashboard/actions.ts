@@ -22,6 +22,8 @@ export interface Action {
   readonly bill: Bill;
   /** Ends something; set apart by its looks. */
   readonly grave: boolean;
+  /** What stands beside its title: can it bill? */
+  readonly billWords: string;
 }
 
 export const BILL_WORDS: Readonly<Record<Bill, string>> = {
@@ -54,7 +56,15 @@ export function actionsFor(record: GenerationRecord, deadNotifications: number):
   const { state, failure } = record;
   const actions: Action[] = [];
   const offer = (name: ActionName, title: string, what: string, bill: Bill, grave = false) =>
-    actions.push({ name, title, what, bill, grave });
+    // Of what is billed already, or may be, “cannot bill” would promise too much.
+    actions.push({
+      name,
+      title,
+      what,
+      bill,
+      grave,
+      billWords: name === 'cancel' && record.charge !== 'none' ? 'Bills nothing more' : BILL_WORDS[bill],
+    });
 
   const free = redriveOf(record, false);
   if (free !== null && free !== 'resubmit')

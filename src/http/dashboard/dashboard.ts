@@ -7,6 +7,7 @@ import type { Hub } from '../../hub.js';
 import type { Reelhaul } from '../../reelhaul.js';
 import type { Storage } from '../../storage/storage.js';
 import type { Fleet } from '../../telemetry/fleet.js';
+import { READING } from '../access.js';
 import { describeError, HttpError } from '../problems.js';
 import { createClientFileRoutes } from './client-files.js';
 import { createFeed } from './feed.js';
@@ -52,13 +53,23 @@ export interface DashboardDeps {
   readonly openedStorage: () => Promise<Storage>;
 }
 
+function errorTitle(method: string, status: number): string {
+  if (status === 404) return 'Not found';
+  if (status >= 500) return 'It did not work';
+  return READING.has(method) ? 'That cannot be shown' : 'That was not done';
+}
+
 function errorPage(c: Context<DashboardEnv>, status: number, text: string): Response | Promise<Response> {
-  const title = status === 404 ? 'Not found' : status >= 500 ? 'It did not work' : 'That was not done';
+  const title = errorTitle(c.req.method, status);
+  // One that was lost is looked for in the list, and what was asked wrongly is asked again there.
+  const back = c.req.path.startsWith(`${HOME}/generations`)
+    ? html`<a class="button" href="${HOME}/generations">To the generations</a>`
+    : html`<a class="button" href="${HOME}">To the overview</a>`;
   // Set only behind the door.
   const visitor = c.var.visitor as DashboardEnv['Variables']['visitor'] | undefined;
   const body = html`<h1>${title}</h1>
     <p class="notice bad" role="alert">${text}</p>
-    <p><a class="button" href="${HOME}">To the overview</a></p>`;
+    <p>${back}</p>`;
   const page = visitor
     ? layout({ title, at: null, visitor, inbox: null, follow: null, body })
     : bare(title, html`<main class="login">${body}</main>`);

@@ -4,28 +4,22 @@ import { html } from 'hono/html';
 import { NotFoundError } from '../../errors.js';
 import type { Asset, Failure, GenerationRecord } from '../../generation/record.js';
 import type { Notification } from '../../generation/outbox.js';
+import { requestWarnings, type GenerationRequest } from '../../generation/request.js';
 import { isTerminal } from '../../generation/states.js';
 import type { Hub } from '../../hub.js';
 import type { Reelhaul } from '../../reelhaul.js';
 import type { Storage } from '../../storage/storage.js';
+import type { FleetFigures } from '../../telemetry/fleet.js';
 import { findAsset, serveFile } from '../assets.js';
 import { atMost, check } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
-import {
-  ACCEPT_WORDS,
-  act,
-  actionFormSchema,
-  actionsFor,
-  BILL_WORDS,
-  type Action,
-  type ActionName,
-} from './actions.js';
+import { ACCEPT_WORDS, act, actionFormSchema, actionsFor, type Action, type ActionName } from './actions.js';
 import type { Inbox } from './inbox-count.js';
 import { layout, type Html } from './layout.js';
-import { chargeMark, instant, notice, progressBar, shortId, stateMark } from './pieces.js';
+import { chargeMark, excerpt, instant, notice, progressBar, shortId, stateMark } from './pieces.js';
 import { timeline } from './timeline.js';
 import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './visitor.js';
-import { adviceOn, durationText, priceText, sizeText, STATE_WORDS } from './wording.js';
+import { adviceOn, countText, durationText, priceText, sizeText, STATE_WORDS } from './wording.js';
 
 const MAX_FORM_BYTES = 16_384;
 const PAGE = `${HOME}/generations/:id`;
@@ -41,7 +35,7 @@ const DONE_WORDS: Readonly<Record<ActionName, string>> = {
 
 function actionForm(
   record: GenerationRecord,
-  { name, title, what, bill, grave }: Action,
+  { name, title, what, bill, grave, billWords }: Action,
   { csrf }: Visitor,
 ): Html {
   const { id, rev } = record;
@@ -59,7 +53,7 @@ function actionForm(
       : '';
   return html`<details class="action" id="action-${name}" data-keep="${name}-${rev}">
     <summary>
-      <span class="title">${title}</span> <span class="bill" data-bill="${bill}">${BILL_WORDS[bill]}</span>
+      <span class="title">${title}</span> <span class="bill" data-bill="${bill}">${billWords}</span>
     </summary>
     <form method="post" action="${HOME}/generations/${id}">
       <p>${what}</p>
@@ -85,8 +79,9 @@ function actionsSection(record: GenerationRecord, actions: readonly Action[], vi
   </section>`;
 }
 
-function failureBox({ code, message }: Failure): Html {
-  const { what, todo } = adviceOn(code);
+function failureBox(failure: Failure): Html {
+  const { code, message } = failure;
+  const { what, todo } = adviceOn(failure);
   return html`<div class="failure">
     <p><strong>${what}</strong></p>
     <p>${todo}</p>
@@ -94,15 +89,13 @@ function failureBox({ code, message }: Failure): Html {
   </div>`;
 }
 
-function film({ id, assets, request, state, failure }: GenerationRecord): Html {
+function film({ id, assets, state }: GenerationRecord): Html {
   const at = (name: string) => `${HOME}/generations/${id}/assets/${name}`;
   if (!assets) {
-    const still = request.ratio.split(':').map(Number);
-    const tall = (still[0] ?? 16) < (still[1] ?? 9);
-    return html`<div class="film none${tall ? ' tall' : ''}" id="film" data-live>
-      <p>
-        ${isTerminal(state) && failure ? 'There is no video.' : state === 'canceled' ? 'There is no video.' : 'No video yet.'}
-      </p>
+    // Where none is on its way, no empty screen may push aside what can be done.
+    const awaited = !isTerminal(state) && state !== 'unconfirmed';
+    return html`<div class="film none ${awaited ? 'awaited' : ''}" id="film" data-live>
+      <p>${awaited ? 'No video yet.' : 'There is no video.'}</p>
     </div>`;
   }
   const poster = assets.poster ? html`poster="${at('poster')}"` : '';
@@ -119,10 +112,10 @@ function film({ id, assets, request, state, failure }: GenerationRecord): Html {
   </div>`;
 }
 
-const file = (id: string, name: string, asset: Asset | null): Html | '' =>
+const file = (id: string, name: string, label: string, asset: Asset | null): Html | '' =>
   asset === null
     ? ''
-    : html`<dt>${name}</dt>
+    : html`<dt>${label}</dt>
         <dd>
           <a href="${HOME}/generations/${id}/assets/${name}"
             >${sizeText(asset.sizeBytes)}, ${asset.contentType}</a
@@ -145,7 +138,7 @@ function facts(record: GenerationRecord): Html {
       ${fact('Id', html`<code>${id}</code>`)}
       ${fact('Charge', html`${chargeMark(charge)} ${price === null ? '' : priceText(price)}`)}
       ${fact('Tenant', tenant)} ${fact('Task', taskId === null ? null : html`<code>${taskId}</code>`)}
-      ${fact('Further tasks', otherTaskIds.length === 0 ? null : html`<code>${otherTaskIds.join(', ')}</code>, each may be a bill of its own`)}
+      ${fact('Further tasks', otherTaskIds.length === 0 ? null : html`<code>${otherTaskIds.join(', ')}</code>`)}
       ${fact('Idempotency key', idempotencyKey === null ? null : html`<code>${idempotencyKey}</code>`)}
       ${fact('Created', instant(createdAt, 'full'))}
       ${fact('Not before', runAt === null ? null : instant(runAt, 'full'))}
@@ -154,8 +147,9 @@ function facts(record: GenerationRecord): Html {
       ${fact('Tries', `submit ${attempts.submit}, poll ${attempts.poll}, archive ${attempts.archive}, notify ${attempts.notify}`)}
       ${fact('Priority', priority === 0 ? null : String(priority))}
       ${fact('Tells', notifyUrl === null ? null : html`<code>${notifyUrl}</code>`)}
-      ${file(id, 'video', record.assets?.video ?? null)} ${file(id, 'poster', record.assets?.poster ?? null)}
-      ${file(id, 'lastFrame', record.assets?.lastFrame ?? null)}
+      ${file(id, 'video', 'Video', record.assets?.video ?? null)}
+      ${file(id, 'poster', 'Poster', record.assets?.poster ?? null)}
+      ${file(id, 'lastFrame', 'Last frame', record.assets?.lastFrame ?? null)}
     </dl>
   </section>`;
 }
@@ -169,20 +163,60 @@ function notificationList(notifications: readonly Notification[]): Html {
         ({ type, at, attempts, lastError, dead, nextAttemptAt }) =>
           html`<li>
             <code>${type}</code> of ${instant(at, 'clock')}:
-            ${attempts === 1 ? '1 try' : `${attempts} tries`},
-            ${dead ? 'given up' : nextAttemptAt === null ? '' : html`next ${instant(nextAttemptAt)}`}
-            ${lastError === null ? '' : html`<span class="small">${lastError}</span>`}
+            ${dead ? 'given up' : attempts === 1 ? '1 try' : `${attempts} tries`}${dead || nextAttemptAt === null ? '' : html`, next ${instant(nextAttemptAt)}`}
+            ${lastError === null ? '' : html`<p class="small">${lastError}</p>`}
           </li>`,
       )}
     </ul>
   </section>`;
 }
 
+/** Why one that is queued is not submitted yet, as far as that can be seen. */
+function whyQueued({ runAt }: GenerationRecord, figures: FleetFigures | null, now: number): Html | null {
+  if (runAt !== null && runAt > now)
+    return html`Its app wants it submitted not before ${instant(runAt, 'full')}.`;
+  if (figures === null) return null;
+  const { refused, line } = figures;
+  if (refused) return html`The provider refuses our key or its quota: submitting waits, for all.`;
+  const { inFlight, maxInFlight, inLine } = line;
+  return maxInFlight === null || inFlight < maxInFlight
+    ? null
+    : html`All ${countText(maxInFlight)} places at the provider are taken, and ${countText(inLine)} stand in
+      line.`;
+}
+
+/** Why it is where it is, and what is remarkable about it: what somebody asks first. */
+function remarks(record: GenerationRecord, figures: FleetFigures | null, now: number): Html {
+  const { state, warnings, request, otherTaskIds, late } = record;
+  const doubts = doubtsOf(request);
+  const all = [
+    ...(state === 'queued' ? [whyQueued(record, figures, now)] : []),
+    late ? html`The video came after our patience had ended.` : null,
+    otherTaskIds.length === 0
+      ? null
+      : html`The provider made further tasks of it, and each may be a bill of its own.`,
+    ...warnings
+      .filter(({ code }) => !doubts.has(code))
+      .map(({ code, message }) => html`${message} <code>${code}</code>`),
+  ].filter((one) => one !== null);
+  return all.length === 0
+    ? html``
+    : html`<ul class="remarks">
+        ${all.map((one) => html`<li>${one}</li>`)}
+      </ul>`;
+}
+
+/** What is doubtful about a request was so from the start, and stands beside it. */
+const doubtsOf = (request: GenerationRequest): ReadonlySet<string> =>
+  new Set(requestWarnings(request).map(({ code }) => code));
+
 function requestSection({ request, metadata, warnings }: GenerationRecord): Html {
-  const { prompt: _prompt, ...rest } = request;
+  const { prompt, ...rest } = request;
+  const doubts = doubtsOf(request);
   return html`<section aria-labelledby="request-title">
     <h2 id="request-title">Request</h2>
-    ${warnings.map(({ code, message }) => html`<p class="small"><code>${code}</code> ${message}</p>`)}
+    ${warnings.filter(({ code }) => doubts.has(code)).map(({ code, message }) => html`<p class="small">${message} <code>${code}</code></p>`)}
+    ${excerpt(prompt) === prompt ? '' : html`<pre tabindex="0" dir="auto" class="words" aria-label="Prompt">${prompt}</pre>`}
     <pre tabindex="0" aria-label="Request">${JSON.stringify(rest, null, 2)}</pre>
     ${
       Object.keys(metadata).length === 0
@@ -209,7 +243,7 @@ export function createGenerationRoutes(
   routes.get(PAGE, async (c) => {
     const record = await load(c.req.param('id'));
     const { id, state, request, progress, failure } = record;
-    const [answers, notifications, { count }] = await Promise.all([
+    const [answers, notifications, { figures, count }] = await Promise.all([
       hub.store.answers(id),
       reelhaul.notifications(id),
       inbox.read(),
@@ -220,11 +254,11 @@ export function createGenerationRoutes(
         <a href="${HOME}/generations">Generations</a> <code>${shortId(id)}</code>
       </p>
       ${done === undefined ? '' : notice('good', done)}
-      <h1 class="prompt">${request.prompt}</h1>
+      <h1 class="prompt" dir="auto">${excerpt(request.prompt)}</h1>
       <div class="now" id="now" data-live>
         <p aria-live="polite">${stateMark(state)} <span>${STATE_WORDS[state].means}</span></p>
         ${state === 'generating' ? progressBar(progress, 'Progress of the task') : ''}
-        ${failure ? failureBox(failure) : ''}
+        ${failure ? failureBox(failure) : ''} ${remarks(record, figures, hub.now())}
       </div>
       <div class="columns">
         <div>
@@ -234,7 +268,7 @@ export function createGenerationRoutes(
         <div>${timeline(record, answers, hub.now())}</div>
         <div>${facts(record)} ${requestSection(record)}</div>
       </div>`;
-    const title = request.prompt.length > 60 ? `${request.prompt.slice(0, 59)}…` : request.prompt;
+    const title = excerpt(request.prompt, 60);
     const follow = { generationId: id };
     return c.html(layout({ title, at: 'generations', visitor: c.var.visitor, inbox: count, follow, body }));
   });

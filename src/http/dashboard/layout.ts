@@ -89,10 +89,13 @@ export function layout(page: Page): Html {
           </a>
           ${menu(page)}
           <div class="aside">
-            <p id="connection" role="status" class="connection" data-state="still">
-              <span class="dot" aria-hidden="true"></span
-              ><span class="said">${follow === null ? '' : 'not live'}</span>
-            </p>
+            ${
+              follow === null
+                ? ''
+                : html`<p id="connection" role="status" class="connection" data-state="still">
+                    <span class="dot" aria-hidden="true"></span><span class="said">not live</span>
+                  </p>`
+            }
             ${whoami(visitor)}
           </div>
         </header>

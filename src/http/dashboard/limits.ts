@@ -3,15 +3,19 @@ import { Hono } from 'hono';
 import { html } from 'hono/html';
 import type { Hub } from '../../hub.js';
 import type { LimitsOverview, Reelhaul, Spend } from '../../reelhaul.js';
+import type { FleetFigures } from '../../telemetry/fleet.js';
 import { atMost } from '../bodies.js';
 import type { Html } from './layout.js';
-import { instant } from './pieces.js';
+import { excerpt, instant } from './pieces.js';
+import { gauge } from './plots.js';
 import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './visitor.js';
 import { countText, durationText, moneyText } from './wording.js';
 
 const MAX_FORM_BYTES = 16_384;
 /** Tenants shown by name, those that spent most. */
 const TENANTS_SHOWN = 5;
+/** A table is not for names of 128 characters; the rest is shown beside the pointer. */
+const TENANT_LENGTH = 40;
 
 export const RESUMED = 'Nobody waits for a probe, a 429 or tomorrow’s budget any longer.';
 
@@ -28,13 +32,7 @@ const away = ({ openAt, probeAt }: BreakerState, holdMs: number): Html | null =>
 
 function share(value: number, most: number | null, label: string): Html | '' {
   if (most === null || most <= 0) return '';
-  return html`<meter
-    class="${value >= most ? 'full' : 'part'}"
-    min="0"
-    max="${most}"
-    value="${Math.min(value, most)}"
-    aria-label="${label}"
-  ></meter>`;
+  return gauge(value, most, label, value >= most ? 'bad' : 'calm');
 }
 
 function resumeForm({ csrf, mayAct }: Visitor): Html | '' {
@@ -52,6 +50,48 @@ function resumeForm({ csrf, mayAct }: Visitor): Html | '' {
       <button class="primary">Go on at once</button>
     </form>
   </details>`;
+}
+
+/** A sweep runs every `SWEEP_INTERVAL_MS` wherever a worker lives; so many without one, and none does. */
+const SWEEPS_MISSED = 5;
+
+/** What is wrong right now, at the top of the overview: whoever is called at night looks there first. */
+export function alarms(
+  limits: LimitsOverview,
+  { sweptAt, generations }: FleetFigures,
+  { config, now }: Hub,
+): Html {
+  const { refused, breaker, slowedTo, inForce } = limits;
+  const open = (['submit', 'poll'] as const).flatMap((call) => {
+    const { openAt, probeAt } = breaker[call];
+    return openAt === null
+      ? []
+      : [
+          html`The provider is away for ${call}s since
+          ${instant(openAt)}${probeAt === null ? '' : html`; it is asked again ${instant(probeAt)}`}. Nothing
+          is lost.`,
+        ];
+  });
+  const silentMs = sweptAt === null ? 0 : now() - sweptAt;
+  const working =
+    generations.queued + generations.submitting + generations.generating + generations.archiving;
+  const bad: Html[] = [
+    ...(inForce === null ? [html`No worker has started yet: nothing is submitted.`] : []),
+    ...(silentMs > SWEEPS_MISSED * config.SWEEP_INTERVAL_MS && working > 0
+      ? [
+          html`No worker has swept for ${durationText(silentMs)}, and ${countText(working)} generations are
+          under way: is a worker running?`,
+        ]
+      : []),
+    ...(refused
+      ? [html`The provider refuses our key or its quota. Submitting waits; look at its account.`]
+      : []),
+    ...open,
+  ];
+  return html`<section id="alarms" data-live class="alarms" aria-label="What is wrong">
+    ${bad.map((one) => html`<p class="notice bad">${one}</p>`)}
+    ${slowedTo === null ? '' : html`<p class="notice warn">The provider answered 429: calls are slowed down to ${slowedTo.toFixed(1)} a second.</p>`}
+  </section>`;
 }
 
 export function providerCard(limits: LimitsOverview, visitor: Visitor): Html {
@@ -98,7 +138,6 @@ export function providerCard(limits: LimitsOverview, visitor: Visitor): Html {
         <dt>Polls</dt>
         <dd>${polls ?? 'go through'}</dd>
       </dl>
-      ${inForce === null ? html`<p class="notice bad">No worker has started yet: nobody is let in.</p>` : ''}
       ${held ? resumeForm(visitor) : ''}
     </div>
   </section>`;
@@ -120,7 +159,7 @@ export function spendCard({ day, charged, possible, budget, tenants }: Spend): H
       ${shown.map(
         (one) =>
           html`<tr>
-            <th scope="row">${one.tenant}</th>
+            <th scope="row" title="${one.tenant}">${excerpt(one.tenant, TENANT_LENGTH)}</th>
             <td>${moneyText(one.charged)}</td>
             <td>${moneyText(one.possible)}</td>
             <td>${one.budget === null ? '–' : moneyText(one.budget)}</td>

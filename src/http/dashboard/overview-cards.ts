@@ -6,19 +6,33 @@ import type { FleetFigures } from '../../telemetry/fleet.js';
 import type { RunName } from '../../work.js';
 import type { Html } from './layout.js';
 import type { View } from './overview-view.js';
-import { instant, shortId, stateMark } from './pieces.js';
-import { bars, ranges, SCALE_LABELS, type Range } from './plots.js';
+import { excerpt, instant, shortId, stateMark } from './pieces.js';
+import { bars, gauge, ranges, SCALE_LABELS, type Range } from './plots.js';
 import { HOME } from './visitor.js';
 import { countText, durationText, sizeText, STATE_WORDS } from './wording.js';
 
 const SPAN_WORDS: Readonly<Record<Span, string>> = { minute: 'last hour', hour: 'last day' };
 
-const tile = (label: string, value: Html | string, about: Html | string, href: string | null = null): Html =>
-  html`<li class="tile">
-    <p class="label">${href === null ? label : html`<a href="${href}">${label}</a>`}</p>
+const tile = (
+  label: string,
+  value: Html | string,
+  about: Html | string,
+  href: string,
+  tone: 'bad' | 'warn' | null = null,
+): Html =>
+  html`<li class="tile ${tone ?? ''}">
+    <p class="label"><a href="${href}">${label}</a></p>
     <p class="value">${value}</p>
     <p class="small">${about}</p>
   </li>`;
+
+function waitingWords({ oldest, limits }: View, now: number): string {
+  if (oldest !== null)
+    return `the oldest for ${durationText(now - Math.max(oldest.createdAt, oldest.runAt ?? 0))}`;
+  const { inLine, scheduled } = limits;
+  if (inLine > 0) return `${countText(inLine)} in line`;
+  return scheduled > 0 ? 'all for later' : 'none is due';
+}
 
 export function tiles(
   view: View,
@@ -34,22 +48,19 @@ export function tiles(
       ? ''
       : `${((100 * (moved.succeeded ?? 0)) / over).toFixed(over > 200 ? 1 : 0)} % of what ended`;
   const { inFlight, maxInFlight } = view.limits;
-  const { oldest } = view;
   const when = SPAN_WORDS[span];
   return html`<ul class="tiles" id="tiles" data-live>
     ${tile(
       'Waiting',
       countText(generations.queued),
-      oldest === null
-        ? 'none is due'
-        : html`the oldest for ${durationText(now - Math.max(oldest.createdAt, oldest.runAt ?? 0))}`,
+      waitingWords(view, now),
       `${HOME}/generations?state=queued`,
     )}
     ${tile('At the provider', countText(inFlight), maxInFlight === null ? `${countText(backlog.submit.active)} being submitted` : `of at most ${countText(maxInFlight)}`, `${HOME}/generations?state=generating`)}
     ${tile('Archiving', countText(generations.archiving), `${sizeText(archivedBytes)} stored, ${when}`, `${HOME}/generations?state=archiving`)}
     ${tile(`Succeeded, ${when}`, countText(moved.succeeded ?? 0), share, `${HOME}/generations?state=succeeded`)}
-    ${tile(`Failed, ${when}`, countText((moved.failed ?? 0) + (moved.expired ?? 0)), 'with those that expired', `${HOME}/generations?state=failed`)}
-    ${tile('Inbox', inbox === null ? '–' : countText(inbox), inbox === 0 ? 'nothing to decide' : 'to decide', `${HOME}/inbox`)}
+    ${tile(`Failed, ${when}`, countText((moved.failed ?? 0) + (moved.expired ?? 0)), 'with those that expired', `${HOME}/generations?state=failed`, over > (moved.succeeded ?? 0) ? 'bad' : null)}
+    ${tile('Inbox', inbox === null ? '–' : countText(inbox), inbox === 0 ? 'nothing to decide' : 'to decide', `${HOME}/inbox`, inbox === null || inbox === 0 ? null : 'warn')}
   </ul>`;
 }
 
@@ -64,7 +75,7 @@ export function throughput({ slots, created }: View, span: Span): Html {
     },
     { name: 'canceled', label: 'canceled', values: count(({ moved }) => moved.canceled ?? 0) },
   ];
-  const began = span === 'minute' ? '60 min ago' : '24 h ago';
+  const unit = span === 'minute' ? 'min' : 'h';
   const per = span === 'minute' ? 'minute' : 'hour';
   return html`<section aria-labelledby="through-title" class="card wide">
     <div class="line">
@@ -79,11 +90,11 @@ export function throughput({ slots, created }: View, span: Span): Html {
     <div id="through" data-live class="pair">
       <div>
         <h3>Enqueued</h3>
-        ${bars([{ name: 'created', label: 'enqueued', values: created }], 'Enqueued', began, 'now')}
+        ${bars([{ name: 'created', label: 'enqueued', values: created }], 'Enqueued', unit)}
       </div>
       <div>
         <h3>Ended</h3>
-        ${bars(ends, 'Ended', began, 'now')}
+        ${bars(ends, 'Ended', unit)}
       </div>
     </div>
   </section>`;
@@ -127,8 +138,7 @@ export function failures({ slots }: View, span: Span): Html {
               ${all.map(
                 ([code, n]) =>
                   html`<li>
-                    <code>${code}</code> <span>${countText(n)}</span
-                    ><meter min="0" max="${most}" value="${n}" aria-label="${code}"></meter>
+                    <code>${code}</code> <span>${countText(n)}</span> ${gauge(n, most, code, 'bad')}
                   </li>`,
               )}
             </ul>`
@@ -213,7 +223,7 @@ export function newest({ latest }: View): Html {
           html`<li id="new-${id}">
             <a href="${HOME}/generations/${id}">
               <img src="${HOME}/generations/${id}/assets/poster" alt="" loading="lazy" />
-              <span>${request.prompt}</span><span class="unseen"> (${shortId(id)})</span>
+              <span dir="auto">${excerpt(request.prompt)}</span><span class="unseen"> (${shortId(id)})</span>
             </a>
           </li>`,
       )}

@@ -19,6 +19,10 @@ export interface View {
   readonly spend: Spend;
 }
 
+/** Does it wait for the next day's budget, so that its age says nothing about us? */
+const isForTomorrow = ({ warnings }: GenerationRecord, { overBudget }: LimitsOverview): boolean =>
+  overBudget > 0 && warnings.some(({ code }) => code === 'waits_for_budget');
+
 export async function look(hub: Hub, reelhaul: Reelhaul, span: Span): Promise<View> {
   const { redis, store, now } = hub;
   const [slots, oldestIds, latestPage, limits, spend] = await Promise.all([
@@ -34,7 +38,9 @@ export async function look(hub: Hub, reelhaul: Reelhaul, span: Span): Promise<Vi
     Promise.all(oldestIds.map((id) => store.get(id))),
     Promise.all(latestPage.ids.map((id) => store.get(id))),
   ]);
-  const due = waiting.filter((record) => record !== null && (record.runAt ?? 0) <= now());
+  const due = waiting.filter(
+    (record) => record !== null && (record.runAt ?? 0) <= now() && !isForTomorrow(record, limits),
+  );
   const shown = latest.filter((record) => record?.assets?.poster).slice(0, LATEST);
   return {
     slots,

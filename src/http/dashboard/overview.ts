@@ -6,7 +6,7 @@ import type { Reelhaul } from '../../reelhaul.js';
 import type { Span } from '../../telemetry/figures.js';
 import type { Inbox } from './inbox-count.js';
 import { layout } from './layout.js';
-import { providerCard, RESUMED, spendCard } from './limits.js';
+import { alarms, providerCard, RESUMED, spendCard } from './limits.js';
 import { clocks, everywhere, failures, newest, stages, throughput, tiles } from './overview-cards.js';
 import { look, type View } from './overview-view.js';
 import { notice } from './pieces.js';
@@ -36,7 +36,7 @@ export function createOverviewRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox)
             <p class="notice bad" role="alert">Redis does not answer in time just now.</p>`
         : html`<h1>Overview</h1>
             ${c.req.query('done') === 'resume' ? notice('good', RESUMED) : ''}
-            ${tiles(view, figures, span, count, hub.now())}
+            ${alarms(view.limits, figures, hub)} ${tiles(view, figures, span, count, hub.now())}
             <div class="cards">
               ${throughput(view, span)} ${clocks(view, span)} ${providerCard(view.limits, c.var.visitor)}
               ${spendCard(view.spend)} ${stages(figures)} ${everywhere(figures)} ${failures(view, span)}

@@ -21,7 +21,7 @@ export function niceTop(value: number): number {
 }
 
 /** Bars on top of each other, one per slot of time; the last slot is still being counted. */
-export function bars(series: readonly Series[], what: string, from: string, to: string): Html {
+export function bars(series: readonly Series[], what: string, unit: 'min' | 'h'): Html {
   const slots = series[0]?.values.length ?? 0;
   const totals = Array.from({ length: slots }, (_, i) =>
     series.reduce((sum, { values }) => sum + values[i]!, 0),
@@ -30,8 +30,9 @@ export function bars(series: readonly Series[], what: string, from: string, to: 
   const step = WIDTH / Math.max(1, slots);
   const gap = Math.min(3, step / 4);
   const shapes = totals.map((_, i) => {
+    if (totals[i] === 0) return '';
     let y = HEIGHT;
-    return series.map(({ name, values }) => {
+    const rects = series.map(({ name, values }) => {
       const height = (HEIGHT * values[i]!) / top;
       y -= height;
       return height === 0
@@ -44,6 +45,15 @@ export function bars(series: readonly Series[], what: string, from: string, to: 
             height="${height.toFixed(1)}"
           ></rect>`;
     });
+    const age = slots - 1 - i;
+    const told = series
+      .filter(({ values }) => values[i]! > 0)
+      .map(({ label, values }) => `${countText(values[i]!)} ${label}`);
+    // Shown beside the pointer.
+    return html`<g>
+      <title>${age === 0 ? 'now' : `${age} ${unit} ago`}: ${told.join(', ')}</title>
+      ${rects}
+    </g>`;
   });
   const sums = series.map(({ label, values }) => ({ label, sum: values.reduce((a, b) => a + b, 0) }));
   const told = sums.map(({ label, sum }) => `${countText(sum)} ${label}`).join(', ');
@@ -62,7 +72,7 @@ export function bars(series: readonly Series[], what: string, from: string, to: 
         ${shapes}
       </svg>
     </div>
-    <figcaption><span>${from}</span><span>${to}</span></figcaption>
+    <figcaption><span>${slots} ${unit} ago</span><span>now</span></figcaption>
     <ul class="legend">
       ${series.map(
         ({ name, label }, i) =>
@@ -72,6 +82,24 @@ export function bars(series: readonly Series[], what: string, from: string, to: 
       )}
     </ul>
   </figure>`;
+}
+
+/** How much of the most there may be, as a bar; more than the most fills it. */
+export function gauge(value: number, most: number, label: string, tone: 'calm' | 'bad'): Html {
+  const share = most <= 0 ? 0 : Math.min(1, Math.max(0, value / most));
+  return html`<svg
+    class="gauge"
+    data-tone="${tone}"
+    viewBox="0 0 100 4"
+    preserveAspectRatio="none"
+    role="meter"
+    aria-label="${label}"
+    aria-valuemin="0"
+    aria-valuemax="${most}"
+    aria-valuenow="${Math.min(value, most)}"
+  >
+    <rect width="${(100 * share).toFixed(1)}" height="4"></rect>
+  </svg>`;
 }
 
 export interface Range {

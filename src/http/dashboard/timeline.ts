@@ -38,12 +38,12 @@ function pretty(body: string): string {
   }
 }
 
-function answerLine({ at, call, httpStatus, requestId, body, error }: RawAnswer): Html {
-  const said = error ?? (httpStatus === null ? 'no answer' : `HTTP ${httpStatus}`);
+function answerLine({ at, call, httpStatus, requestId, body, error }: RawAnswer, open: boolean): Html {
+  const said = error ?? (httpStatus === null ? 'no answer' : `HTTP\u00A0${httpStatus}`);
   const words =
     body === ''
       ? ''
-      : html`<details>
+      : html`<details ${open ? html`open` : ''}>
           <summary>What it said, word for word</summary>
           <pre tabindex="0">${pretty(body)}</pre>
         </details>`;
@@ -75,7 +75,9 @@ function beside(record: GenerationRecord, { state, untilAt }: Stay): Html | '' {
     return html`<p class="small">${polls}${last}; ${called}</p>`;
   }
   if (state === 'submitting' && attempts.submit > 0)
-    return html`<p class="small">${times(attempts.submit, 'submit', 'submits')} so far</p>`;
+    return html`<p class="small">
+      ${times(attempts.submit, 'submit', 'submits')}${untilAt === null ? ' so far' : ''}
+    </p>`;
   if (state === 'archiving' && attempts.archive > 0)
     return html`<p class="small">${times(attempts.archive, 'try', 'tries')} to archive it</p>`;
   return '';
@@ -106,6 +108,7 @@ export function shareBar(stays: readonly Stay[], now: number): Html {
     .map(({ state, fromAt, untilAt }) => ({ state, ms: Math.max(0, (untilAt ?? now) - fromAt) }));
   const total = spans.reduce((sum, { ms }) => sum + ms, 0);
   if (total === 0) return html``;
+  const told = spans.map(({ state, ms }) => `${STATE_WORDS[state].label.toLowerCase()} ${durationText(ms)}`);
   let x = 0;
   const widths = spans.map(({ ms }) => Math.max(0.01, ms / total));
   const sum = widths.reduce((a, b) => a + b, 0);
@@ -117,11 +120,12 @@ export function shareBar(stays: readonly Stay[], now: number): Html {
       width="${width.toFixed(2)}"
       height="4"
       data-state="${state}"
-    ></rect>`;
+    >
+      <title>${told[i]}</title>
+    </rect>`;
     x += width;
     return part;
   });
-  const told = spans.map(({ state, ms }) => `${STATE_WORDS[state].label.toLowerCase()} ${durationText(ms)}`);
   return html`<svg
     class="shares"
     viewBox="0 0 100 4"
@@ -133,9 +137,18 @@ export function shareBar(stays: readonly Stay[], now: number): Html {
   </svg>`;
 }
 
+/** Did it end, or stop, with what the provider said? What failed while archiving is no fault of its words. */
+const tellsWhy = ({ state, failure }: GenerationRecord): boolean =>
+  state === 'unconfirmed' || (failure !== null && failure.stage !== 'archive');
+
+const later = (one: RawAnswer | null, other: RawAnswer): RawAnswer =>
+  one === null || other.at >= one.at ? other : one;
+
 export function timeline(record: GenerationRecord, answers: readonly RawAnswer[], now: number): Html {
   const { stays, whole } = staysOf(record);
   const lastOf = new Map(stays.map((stay) => [stay.state, stay] as const));
+  // Its last words are the reason: nobody should have to look for them.
+  const telling = tellsWhy(record) ? answers.reduce<RawAnswer | null>(later, null) : null;
   const lines = [
     ...stays.map((stay, i) => ({
       at: stay.fromAt,
@@ -143,7 +156,7 @@ export function timeline(record: GenerationRecord, answers: readonly RawAnswer[]
       line: stayLine(record, stay, now, lastOf.get(stay.state) === stay),
     })),
     // An answer is the reason of the step that follows it.
-    ...answers.map((answer) => ({ at: answer.at, order: 0, line: answerLine(answer) })),
+    ...answers.map((answer) => ({ at: answer.at, order: 0, line: answerLine(answer, answer === telling) })),
   ].sort((a, b) => a.at - b.at || a.order - b.order);
   return html`<section aria-labelledby="timeline-title">
     <h2 id="timeline-title">What happened</h2>

@@ -1,5 +1,5 @@
 /** Plain words for what the record says in codes: where a generation is, what went wrong, what to do, who pays. */
-import type { Charge, FailureCode } from '../../generation/record.js';
+import type { Charge, Failure, FailureCode } from '../../generation/record.js';
 import type { State } from '../../generation/states.js';
 import { MILLIONTHS } from '../../limits/prices.js';
 
@@ -104,9 +104,17 @@ const UNKNOWN_ADVICE: Advice = {
   todo: 'Read the message, and the provider’s words below.',
 };
 
+/** The provider’s verdict is on the request itself: another try of the same would only be another bill. */
+const HOPELESS: Advice = {
+  what: 'The provider will not make this video: its verdict is on the prompt or the image.',
+  todo: 'Read its words below, change the request and enqueue it anew. The same request fails again, and may be billed again.',
+};
+
 /** What happened, and what somebody can do about it. */
-export const adviceOn = (code: string): Advice =>
-  Object.hasOwn(ADVICE, code) ? ADVICE[code as FailureCode] : UNKNOWN_ADVICE;
+export function adviceOn({ code, retryable }: Failure): Advice {
+  if (code === 'task_failed' && !retryable) return HOPELESS;
+  return Object.hasOwn(ADVICE, code) ? ADVICE[code] : UNKNOWN_ADVICE;
+}
 
 const UNITS = ['B', 'KB', 'MB', 'GB', 'TB'];
 
