@@ -26,7 +26,12 @@ const title =
 
   beforeAll(async () => {
     stage = await openStage({
-      environment: { ARCHIVE_ATTEMPTS: '2', UNCONFIRMED_WAIT_MS: '3600000', NOTIFY_ATTEMPTS: '1' },
+      environment: {
+        ARCHIVE_ATTEMPTS: '2',
+        UNCONFIRMED_WAIT_MS: '3600000',
+        NOTIFY_ATTEMPTS: '1',
+        PRICES: '{"*":0.5}',
+      },
     });
     await stage.bed.work();
     browser = await launchBrowser();
@@ -213,7 +218,6 @@ const title =
       .getByRole('navigation', { name: 'By state' })
       .getByRole('link', { name: /Queued/ })
       .click();
-    await page.getByText('Filter by tenant').click();
     await page.getByLabel('Tenant').fill('studio');
     await page.getByLabel('Model').fill('gen4_turbo');
     await page.getByRole('button', { name: 'Filter', exact: true }).click();
@@ -225,6 +229,24 @@ const title =
     await page.getByRole('searchbox').fill(taskId!);
     await page.getByRole('searchbox').press('Enter');
     await page.waitForURL(`**${pageOf(other)}`);
+  });
+
+  test('where there is little room the filter is unfolded first', async () => {
+    await stage.bed.reelhaul.enqueue({ prompt: 'on the way' }, { tenant: 'phones', delayMs: 3_600_000 });
+    const page = await open('/dashboard/generations', { viewport: PHONE });
+    expect(await page.getByLabel('Tenant').isVisible()).toBe(false);
+    await page.getByText('Filter by tenant').click();
+    await page.getByLabel('Tenant').fill('phones');
+    await page.getByRole('button', { name: 'Filter', exact: true }).click();
+    expect(await page.locator('.generation .prompt').allInnerTexts()).toEqual(['on the way']);
+  });
+
+  test('of one that the provider failed its last words are open, and what helps is said', async () => {
+    const { id } = await stage.bed.enqueue('against the rules [sim: result=failed:SAFETY.INPUT.TEXT]');
+    await stage.bed.reaches(id, 'failed');
+    const page = await open(pageOf(id));
+    expect(await page.locator('#timeline pre:visible').innerText()).toContain('SAFETY.INPUT.TEXT');
+    expect(await page.locator('.failure').innerText()).toMatch(/The same request fails again/);
   });
 
   test('the list is live: what is enqueued stands at its top by itself', async () => {
@@ -358,6 +380,16 @@ const title =
       await stage.bed.reaches(id, 'succeeded');
       const open = await unconfirmed('an open one');
       const bad = await failed('a failed one');
+      // As long as it may be, with nowhere to break it.
+      const long = await stage.bed.reelhaul.enqueue(
+        { prompt: 'w'.repeat(20_000) },
+        { tenant: 't'.repeat(128), idempotencyKey: 'k'.repeat(200), notifyUrl: 'http://127.0.0.1:9/gone' },
+      );
+      await stage.bed.reaches(long.id, 'succeeded');
+      await until(
+        async () => (await stage.bed.reelhaul.notifications(long.id)).some(({ dead }) => dead),
+        'its notification to be given up',
+      );
       pages = [
         '/dashboard',
         '/dashboard?span=day',
@@ -365,7 +397,7 @@ const title =
         '/dashboard/generations?q=nothing',
         '/dashboard/inbox',
         '/dashboard/nowhere',
-        ...[id, open, bad].map(pageOf),
+        ...[id, open, bad, long.id].map(pageOf),
       ];
     });
 
@@ -390,6 +422,19 @@ const title =
         expect(await violations(page)).toEqual([]);
       },
     );
+
+    test.each([
+      ['wide and light', WIDE, 'light'],
+      ['on a phone and dark', PHONE, 'dark'],
+    ] as const)('axe finds nothing in the queues: %s', async (_, viewport, colorScheme) => {
+      const page = await open('/dashboard/queues', { viewport, colorScheme });
+      for (const path of ['', '/queue/sweep?status=delayed', '/job-schedulers']) {
+        await page.goto(`/dashboard/queues${path}`);
+        await page.locator('header [role=heading]').waitFor();
+        await page.locator('main a').first().waitFor();
+        expect([path, await violations(page)]).toEqual([path, []]);
+      }
+    });
 
     test('the keyboard alone leads past the menu to the content, and what has focus is seen', async () => {
       const page = await open('/dashboard/generations');

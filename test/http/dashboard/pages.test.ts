@@ -1,11 +1,14 @@
 /** What the pages find and say, and that neither grows with what there is. */
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { v7 as uuidv7 } from 'uuid';
 import { actionsFor } from '../../../src/http/dashboard/actions.js';
 import { LOOKED_AT_MOST } from '../../../src/http/dashboard/find.js';
 import { durationText, sizeText } from '../../../src/http/dashboard/wording.js';
 import { staysOf } from '../../../src/http/dashboard/timeline.js';
 import { readRecord } from '../../../src/generation/record.js';
 import { withStep } from '../../../src/generation/trail.js';
+import { createKeys } from '../../../src/generation/keys.js';
+import { excerpt } from '../../../src/http/dashboard/pieces.js';
 import type { Answer } from '../../support/api.js';
 import { openStage, OPERATOR, visit, type Stage, type Visit } from '../../support/dashboard.js';
 import { until } from '../../support/until.js';
@@ -91,6 +94,34 @@ test('an idempotency key is found in its tenant, an id in whatever case, and not
   expect(await found({ q: 'order 1' })).toBeNull();
 });
 
+test('a long prompt is a short title, and stands in full beside the request', async () => {
+  const [id] = await later('long', 1, { prompt: 'A boat 🌊 '.repeat(500) });
+  const { text } = await operator.get(`/dashboard/generations/${id}`);
+  expect(/<h1[^>]*>([^<]*)</.exec(text)![1]!.length).toBeLessThan(200);
+  expect(text).toContain('A boat 🌊 '.repeat(500));
+});
+
+test.each([
+  ['short', 'short'],
+  ['🌊'.repeat(10), '🌊'.repeat(10)],
+  ['🌊'.repeat(11), `${'🌊'.repeat(9)}…`],
+  ['one two three', 'one two t…'],
+])('%s is told in ten characters', (text, told) => expect(excerpt(text, 10)).toBe(told));
+
+test('one that waits says what for, and the overview that nobody works', async () => {
+  const [id] = await later('why', 1);
+  expect((await operator.get(`/dashboard/generations/${id}`)).text).toContain('submitted not before');
+  const { text } = await operator.get('/dashboard');
+  expect(text).toContain('No worker has started yet');
+  expect(text).toContain('all for later');
+});
+
+test('what was asked wrongly is told as such, with the way back to asking', async () => {
+  const { text } = await operator.get('/dashboard/generations?from=yesterday');
+  expect(text).toContain('<h1>That cannot be shown</h1>');
+  expect(text).toContain('href="/dashboard/generations">To the generations');
+});
+
 test('an unknown generation and an unknown page are told as such', async () => {
   expect((await operator.get('/dashboard/generations/01a20ac4-c452-75d4-8a9b-fae65f0321ad')).status).toBe(
     404,
@@ -99,7 +130,51 @@ test('an unknown generation and an unknown page are told as such', async () => {
   expect((await operator.get('/dashboard/nowhere')).status).toBe(404);
 });
 
-test('a first visit of any page loads less than 100 KB', async () => {
+/** What a provider that refuses everything leaves behind, written as the store keeps it. */
+async function failedMany(count: number, prompt: string): Promise<void> {
+  const keys = createKeys(stage.bed.prefix);
+  const pipeline = stage.bed.redis.pipeline();
+  for (let i = 0; i < count; i++) {
+    // Of days ago: no other test counts them.
+    const id = uuidv7({ msecs: Date.now() - 3 * 24 * FAR });
+    const free = i % 2 === 0;
+    const reason = free
+      ? { code: 'asset_invalid', stage: 'archive', charge: 'charged' }
+      : { code: 'request_rejected', stage: 'submit', charge: 'none' };
+    pipeline.hset(keys.record(id), {
+      v: 1,
+      state: 'failed',
+      tenant: 'full',
+      createdAt: Date.now(),
+      updatedAt: Date.now(),
+      finishedAt: Date.now(),
+      request: JSON.stringify({ prompt, model: 'gen4', ratio: '1280:720' }),
+      charge: reason.charge,
+      ...(free ? { taskId: `task-${i}` } : {}),
+      failure: JSON.stringify({ ...reason, message: 'no', retryable: free }),
+    });
+    pipeline.zadd(keys.state('failed'), 0, id);
+    pipeline.zadd(keys.tenantState('full', 'failed'), 0, id);
+  }
+  await pipeline.exec();
+}
+
+test('the inbox shows a few of each kind at first, and more when it is asked', async () => {
+  await failedMany(200, 'full');
+  const rows = ({ text }: Answer) => text.match(/<li id="g-/g)?.length;
+  const first = await operator.get('/dashboard/inbox');
+  expect([rows(first), first.text.includes('Show up to 100 of each')]).toEqual([30, true]);
+  expect(rows(await operator.get('/dashboard/inbox?show=most'))).toBe(200);
+});
+
+test('a press with nothing marked says that nothing was done', async () => {
+  const { headers } = await operator.post('/dashboard/inbox', { bulk: 'retry', show: 'most' });
+  expect((await operator.get(headers.get('location')!)).text).toContain('Nothing was marked');
+  expect(headers.get('location')).toContain('show=most');
+});
+
+test('a first visit of any page loads less than 100 KB, however long prompts are', async () => {
+  await failedMany(200, 'words without end '.repeat(1000));
   await later('size', 60, { prompt: 'a prompt of usual length, with a boat and a storm in it '.repeat(3) });
   for (const path of ['/dashboard', '/dashboard/generations', '/dashboard/inbox']) {
     const page = await operator.get(path);
@@ -208,6 +283,12 @@ test.each([
     expect(actionsFor(record(fields), 0).map(({ name, bill }) => `${name} ${bill}`)).toEqual(offered);
   },
 );
+
+test('a cancel does not promise that what may be billed is not', () => {
+  const words = (fields: Record<string, string>) => actionsFor(record(fields), 0).at(-1)!.billWords;
+  expect(words({ state: 'queued', charge: 'none' })).toBe('Cannot bill');
+  expect(words({ state: 'generating', taskId: 't', charge: 'charged' })).toBe('Bills nothing more');
+});
 
 test('a way whose first steps were not kept is told from the middle, and says so', () => {
   let trail = '';
