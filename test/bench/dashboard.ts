@@ -93,7 +93,7 @@ async function firstVisit(base: string, path: string): Promise<string> {
     ([, file]) => file!,
   );
   const main = files.find((file) => file.endsWith('main.js'))!;
-  const imported = ['feed.js', 'morph.js', 'forms.js', 'times.js'].map((name) =>
+  const imported = ['feed.js', 'focus.js', 'morph.js', 'forms.js', 'times.js'].map((name) =>
     main.replace('main.js', name),
   );
   let bytes = page.bytes;

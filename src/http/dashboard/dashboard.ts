@@ -100,6 +100,7 @@ export function createDashboard({ hub, reelhaul, fleet, openedStorage }: Dashboa
   app.route('/', createQueueRoutes(hub));
   app.route('/', feed.routes);
   app.get('/', (c) => c.redirect(HOME));
+  app.get(`${HOME}/`, (c) => c.redirect(HOME));
   app.all(`${HOME}/*`, () => {
     throw new HttpError(404, 'not_found', 'There is no such page.');
   });

@@ -249,11 +249,12 @@ export function createGenerationRoutes(
       inbox.read(),
     ]);
     const dead = notifications.filter((one) => one.dead).length;
-    const done = DONE_WORDS[c.req.query('done') as ActionName];
+    const said = c.req.query('done') ?? '';
+    const done = Object.hasOwn(DONE_WORDS, said) ? DONE_WORDS[said as ActionName] : null;
     const body = html`<p class="crumb">
         <a href="${HOME}/generations">Generations</a> <code>${shortId(id)}</code>
       </p>
-      ${done === undefined ? '' : notice('good', done)}
+      ${done === null ? '' : notice('good', done)}
       <h1 class="prompt" dir="auto">${excerpt(request.prompt)}</h1>
       <div class="now" id="now" data-live>
         <p aria-live="polite">${stateMark(state)} <span>${STATE_WORDS[state].means}</span></p>

@@ -73,7 +73,13 @@ function filterForm(filter: Filter): Html {
     <div class="line">
       <label class="grow"
         >Find one by its id, task id or idempotency key
-        <input type="search" name="q" value="${q ?? ''}" autocomplete="off" spellcheck="false"
+        <input
+          type="search"
+          name="q"
+          value="${q ?? ''}"
+          maxlength="512"
+          autocomplete="off"
+          spellcheck="false"
       /></label>
       <button class="primary">Find</button>
     </div>

@@ -190,8 +190,9 @@ function part(
 }
 
 function said(query: Record<string, string>): Html | '' {
-  const words = BULK_WORDS[query['done'] as Bulk];
-  if (words === undefined) return '';
+  const done = query['done'] ?? '';
+  if (!Object.hasOwn(BULK_WORDS, done)) return '';
+  const words = BULK_WORDS[done as Bulk];
   const [n, left] = [Number(query['n']), Number(query['left'])];
   if (!Number.isInteger(n) || !Number.isInteger(left)) return '';
   if (n === 0 && left === 0) return notice('bad', 'Nothing was marked, so nothing was done.');

@@ -271,6 +271,22 @@ const title =
     expect(states).toEqual(['failed', 'failed', 'unconfirmed']);
   });
 
+  test('the keyboard stays where it is when the page changes around it', async () => {
+    const below = await unconfirmed('stays');
+    const between = await unconfirmed('focused, and goes');
+    const above = await unconfirmed('goes first');
+    const page = await open('/dashboard/generations?state=unconfirmed');
+    await live(page);
+    const focused = () => page.evaluate<string>("document.activeElement.closest('.generation')?.id ?? ''");
+    await page.locator(`#g-${between} a`).focus();
+    await stage.bed.reelhaul.cancel(above);
+    await page.locator(`#g-${above}`).waitFor({ state: 'detached' });
+    expect(await focused()).toBe(`g-${between}`);
+    await stage.bed.reelhaul.cancel(between);
+    await page.locator(`#g-${between}`).waitFor({ state: 'detached' });
+    expect(await focused()).toBe(`g-${below}`);
+  });
+
   test('notifications that were given up are sent again in bulk', async () => {
     const { id } = await stage.bed.enqueue('told to nobody', { notifyUrl: 'http://127.0.0.1:9/gone' });
     await until(

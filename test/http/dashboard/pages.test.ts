@@ -167,6 +167,19 @@ test('the inbox shows a few of each kind at first, and more when it is asked', a
   expect(rows(await operator.get('/dashboard/inbox?show=most'))).toBe(200);
 });
 
+test.each(['constructor', '__proto__', 'toString'])(
+  'an address that ends in done=%s says nothing',
+  async (word) => {
+    const [id] = await later('said', 1);
+    for (const path of [`/dashboard/generations/${id}?`, '/dashboard/inbox?n=1&left=0&'])
+      expect((await operator.get(`${path}done=${word}`)).text).not.toMatch(/class="notice/);
+  },
+);
+
+test('a slash too many leads to the overview', async () => {
+  expect((await operator.get('/dashboard/')).headers.get('location')).toBe('/dashboard');
+});
+
 test('a press with nothing marked says that nothing was done', async () => {
   const { headers } = await operator.post('/dashboard/inbox', { bulk: 'retry', show: 'most' });
   expect((await operator.get(headers.get('location')!)).text).toContain('Nothing was marked');

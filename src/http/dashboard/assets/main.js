@@ -4,6 +4,7 @@
  * works, only not by itself.
  */
 import { follow } from './feed.js';
+import { rememberFocus } from './focus.js';
 import { bringInLine } from './morph.js';
 import { showMarkAll, sayOnce } from './forms.js';
 import { tellTimes } from './times.js';
@@ -31,10 +32,12 @@ async function refresh() {
   if (!response.ok || fresh.documentElement.dataset.follow === undefined) return;
   if (fresh.documentElement.dataset.build !== build && !document.activeElement?.closest('form'))
     return location.reload();
+  const giveBack = rememberFocus();
   for (const part of document.querySelectorAll('[data-live]')) {
     const newer = part.id === '' ? null : fresh.getElementById(part.id);
     if (newer) bringInLine(part, newer);
   }
+  giveBack();
   tellTimes();
   showMarkAll();
 }

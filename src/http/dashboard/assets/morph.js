@@ -45,9 +45,16 @@ export function bringInLine(shown, newer) {
     const key = keyOf(child);
     if (key !== null) byKey.set(key, child);
   }
+  const wantedKeys = new Set([...newer.childNodes].map(keyOf));
   /** @type {ChildNode | null} */
   let at = shown.firstChild;
   for (const wanted of [...newer.childNodes]) {
+    // What is gone goes first: to move what stays up to its place would take the focus from it.
+    while (at !== null && keyOf(at) !== null && !wantedKeys.has(keyOf(at))) {
+      const next = at.nextSibling;
+      at.remove();
+      at = next;
+    }
     const key = keyOf(wanted);
     const known = key === null ? null : (byKey.get(key) ?? null);
     if (known !== null && known !== at && alike(known, wanted)) {
