@@ -23,7 +23,7 @@ type BreakerState = LimitsOverview['breaker']['submit'];
 
 const away = ({ openAt, probeAt }: BreakerState, holdMs: number): Html | null => {
   if (openAt !== null)
-    return html`<strong class="bad">away</strong> since
+    return html`<strong class="bad">away</strong>, first seen
       ${instant(openAt)}${probeAt === null ? '' : html`; asked again ${instant(probeAt)}`}`;
   return holdMs === 0
     ? null
@@ -67,9 +67,9 @@ export function alarms(
     return openAt === null
       ? []
       : [
-          html`The provider is away for ${call}s since
-          ${instant(openAt)}${probeAt === null ? '' : html`; it is asked again ${instant(probeAt)}`}. Nothing
-          is lost.`,
+          html`The provider is away for ${call}s (first seen
+          ${instant(openAt)}${probeAt === null ? '' : html`, asked again ${instant(probeAt)}`}). Nothing is
+          lost.`,
         ];
   });
   const silentMs = sweptAt === null ? 0 : now() - sweptAt;
@@ -94,9 +94,30 @@ export function alarms(
   </section>`;
 }
 
+/** Who waits to be submitted, and for what. */
+function lineWords({
+  inLine,
+  ready,
+  tenantsInLine,
+  tenantsCapped,
+  scheduled,
+  overBudget,
+}: LimitsOverview): string {
+  const tenants = tenantsInLine + tenantsCapped;
+  const parts = [
+    ...(inLine === 0
+      ? []
+      : [`${countText(inLine)} of ${tenants === 1 ? '1 tenant' : `${countText(tenants)} tenants`}`]),
+    ...(ready === 0 ? [] : [`${countText(ready)} next`]),
+    ...(tenantsCapped === 0 ? [] : [`${countText(tenantsCapped)} tenants at their own cap`]),
+    ...(scheduled - overBudget <= 0 ? [] : [`${countText(scheduled - overBudget)} later`]),
+    ...(overBudget === 0 ? [] : [`${countText(overBudget)} for tomorrow’s budget`]),
+  ];
+  return parts.length === 0 ? 'nobody' : parts.join('; ');
+}
+
 export function providerCard(limits: LimitsOverview, visitor: Visitor): Html {
-  const { inFlight, maxInFlight, inLine, tenantsInLine, tenantsCapped, scheduled, overBudget } = limits;
-  const { inForce, refused, slowedTo, breaker, holdMs } = limits;
+  const { inFlight, maxInFlight, overBudget, inForce, refused, slowedTo, breaker, holdMs } = limits;
   const submits = away(breaker.submit, holdMs.submit);
   const polls = away(breaker.poll, holdMs.poll);
   const held = refused || slowedTo !== null || submits !== null || polls !== null || overBudget > 0;
@@ -104,16 +125,7 @@ export function providerCard(limits: LimitsOverview, visitor: Visitor): Html {
     inForce?.rateMax == null
       ? 'no limit is set'
       : `at most ${countText(inForce.rateMax)} in ${durationText(inForce.rateWindowMs)}`;
-  const tenants = tenantsInLine + tenantsCapped;
-  const line =
-    inLine === 0
-      ? 'nobody'
-      : `${countText(inLine)} of ${tenants === 1 ? '1 tenant' : `${countText(tenants)} tenants`}`;
-  const capped = tenantsCapped === 0 ? '' : `; ${countText(tenantsCapped)} tenants at their own cap`;
-  const later =
-    scheduled === 0
-      ? ''
-      : `; ${countText(scheduled)} later${overBudget === 0 ? '' : `, ${countText(overBudget)} of them for tomorrow’s budget`}`;
+  const line = lineWords(limits);
   return html`<section aria-labelledby="provider-title" class="card">
     <h2 id="provider-title">Limits</h2>
     <div id="provider" data-live class="stack">
@@ -124,7 +136,7 @@ export function providerCard(limits: LimitsOverview, visitor: Visitor): Html {
           ${share(inFlight, maxInFlight, 'In flight against the cap')}
         </dd>
         <dt>In line</dt>
-        <dd>${line}${capped}${later}</dd>
+        <dd>${line}</dd>
         <dt>Calls</dt>
         <dd>
           ${calls}${slowedTo === null ? '' : html`; <strong class="bad">slowed down</strong> to ${slowedTo.toFixed(1)} a second after a 429`}

@@ -29,8 +29,8 @@ const tile = (
 function waitingWords({ oldest, limits }: View, now: number): string {
   if (oldest !== null)
     return `the oldest for ${durationText(now - Math.max(oldest.createdAt, oldest.runAt ?? 0))}`;
-  const { inLine, scheduled } = limits;
-  if (inLine > 0) return `${countText(inLine)} in line`;
+  const { inLine, ready, scheduled } = limits;
+  if (inLine + ready > 0) return `${countText(inLine + ready)} in line`;
   return scheduled > 0 ? 'all for later' : 'none is due';
 }
 
@@ -49,6 +49,12 @@ export function tiles(
       : `${((100 * (moved.succeeded ?? 0)) / over).toFixed(over > 200 ? 1 : 0)} % of what ended`;
   const { inFlight, maxInFlight } = view.limits;
   const when = SPAN_WORDS[span];
+  const most =
+    maxInFlight === null
+      ? `${countText(backlog.submit.active)} being submitted`
+      : `of at most ${countText(maxInFlight)}`;
+  // Whether a lost answer stands for a task nobody knows; it holds a place all the same.
+  const perhaps = generations.unconfirmed === 0 ? '' : `, ${countText(generations.unconfirmed)} unconfirmed`;
   return html`<ul class="tiles" id="tiles" data-live>
     ${tile(
       'Waiting',
@@ -56,7 +62,7 @@ export function tiles(
       waitingWords(view, now),
       `${HOME}/generations?state=queued`,
     )}
-    ${tile('At the provider', countText(inFlight), maxInFlight === null ? `${countText(backlog.submit.active)} being submitted` : `of at most ${countText(maxInFlight)}`, `${HOME}/generations?state=generating`)}
+    ${tile('At the provider', countText(inFlight), `${most}${perhaps}`, `${HOME}/generations?state=generating`)}
     ${tile('Archiving', countText(generations.archiving), `${sizeText(archivedBytes)} stored, ${when}`, `${HOME}/generations?state=archiving`)}
     ${tile(`Succeeded, ${when}`, countText(moved.succeeded ?? 0), share, `${HOME}/generations?state=succeeded`)}
     ${tile(`Failed, ${when}`, countText((moved.failed ?? 0) + (moved.expired ?? 0)), 'with those that expired', `${HOME}/generations?state=failed`, over > (moved.succeeded ?? 0) ? 'bad' : null)}

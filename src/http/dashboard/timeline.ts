@@ -39,7 +39,9 @@ function pretty(body: string): string {
 }
 
 function answerLine({ at, call, httpStatus, requestId, body, error }: RawAnswer, open: boolean): Html {
-  const said = error ?? (httpStatus === null ? 'no answer' : `HTTP\u00A0${httpStatus}`);
+  // A callback is no answer, so it has no status.
+  const noStatus = call === 'callback' ? null : 'no answer';
+  const said = error ?? (httpStatus === null ? noStatus : `HTTP\u00A0${httpStatus}`);
   const words =
     body === ''
       ? ''
@@ -52,7 +54,7 @@ function answerLine({ at, call, httpStatus, requestId, body, error }: RawAnswer,
     <div>
       <p>
         <strong>${CALLS[call]}</strong>
-        <code>${said}</code>
+        ${said === null ? '' : html`<code>${said}</code>`}
         ${requestId === null ? '' : html`<span class="small">request ${requestId}</span>`}
       </p>
       ${words}
