@@ -21,6 +21,7 @@ import { createLoginRoutes } from './login.js';
 import { createOverviewRoutes } from './overview.js';
 import { createQueueRoutes } from './queues.js';
 import { createSessions } from './sessions.js';
+import { unchanged } from './unchanged.js';
 import { HOME, LOGIN, requireVisitor, type DashboardEnv } from './visitor.js';
 
 const POLICY = [
@@ -92,6 +93,8 @@ export function createDashboard({ hub, reelhaul, fleet, openedStorage }: Dashboa
   app.route('/', createClientFileRoutes());
   app.route('/', createLoginRoutes(sessions, config));
   app.use(`${HOME}/*`, requireVisitor(sessions, config));
+  for (const page of [HOME, `${HOME}/generations`, `${HOME}/generations/:id`, `${HOME}/inbox`])
+    app.use(page, unchanged());
   app.route('/', createOverviewRoutes(hub, reelhaul, inbox));
   app.route('/', createListRoutes(hub, inbox));
   app.route('/', createGenerationRoutes(hub, reelhaul, inbox, openedStorage));

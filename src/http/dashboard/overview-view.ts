@@ -38,14 +38,15 @@ export async function look(hub: Hub, reelhaul: Reelhaul, span: Span): Promise<Vi
     Promise.all(oldestIds.map((id) => store.get(id))),
     Promise.all(latestPage.ids.map((id) => store.get(id))),
   ]);
-  const due = waiting.filter(
-    (record) => record !== null && (record.runAt ?? 0) <= now() && !isForTomorrow(record, limits),
-  );
+  const due = waiting.filter((record) => record !== null && (record.runAt ?? 0) <= now());
+  const today = due.find((record) => record !== null && !isForTomorrow(record, limits));
+  // Somebody stands in line: then one of those that waited for a new day is let in already.
+  const inLine = limits.inLine + limits.ready > 0;
   const shown = latest.filter((record) => record?.assets?.poster).slice(0, LATEST);
   return {
     slots,
     created,
-    oldest: due[0] ?? null,
+    oldest: today ?? (inLine ? (due[0] ?? null) : null),
     latest: shown.filter((record) => record !== null),
     limits,
     spend,

@@ -176,6 +176,19 @@ test.each(['constructor', '__proto__', 'toString'])(
   },
 );
 
+test('a page that is asked for again and has not changed is not sent again', async () => {
+  const path = '/dashboard/generations?tenant=unchanged';
+  const first = await operator.get(path);
+  const [tag] = /(?<=<html data-tag=")[^"]+/.exec(first.text)!;
+  const again = () => operator.get(path, { headers: { 'if-none-match': `"${tag}"` } });
+  expect([(await again()).status, (await again()).text]).toEqual([304, '']);
+  expect((await again()).headers.get('content-security-policy')).toBe(
+    first.headers.get('content-security-policy'),
+  );
+  await later('unchanged', 1);
+  expect(idsIn(await again())).toHaveLength(1);
+});
+
 test('a slash too many leads to the overview', async () => {
   expect((await operator.get('/dashboard/')).headers.get('location')).toBe('/dashboard');
 });

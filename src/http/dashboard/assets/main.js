@@ -18,13 +18,17 @@ const LOOK_AGAIN_MS = { one: 2000, all: 5000 };
 const AT_MOST_EVERY_MS = 1000;
 
 const { follow: followed = '', build = '' } = document.documentElement.dataset;
+/** What is shown: the server answers in a line when it would send the same again. */
+let { tag = '' } = document.documentElement.dataset;
 
 let askedAt = 0;
 let asking = false;
 let again = false;
 
 async function refresh() {
-  const response = await fetch(location.href, { headers: { accept: 'text/html' }, cache: 'no-store' });
+  const headers = { accept: 'text/html', 'if-none-match': `"${tag}"` };
+  const response = await fetch(location.href, { headers, cache: 'no-store' });
+  if (response.status === 304) return;
   if (new URL(response.url).pathname === '/dashboard/login' || response.status === 401)
     return location.reload();
   const fresh = new DOMParser().parseFromString(await response.text(), 'text/html');
@@ -32,6 +36,7 @@ async function refresh() {
   if (!response.ok || fresh.documentElement.dataset.follow === undefined) return;
   if (fresh.documentElement.dataset.build !== build && !document.activeElement?.closest('form'))
     return location.reload();
+  ({ tag = '' } = fresh.documentElement.dataset);
   const giveBack = rememberFocus();
   for (const part of document.querySelectorAll('[data-live]')) {
     const newer = part.id === '' ? null : fresh.getElementById(part.id);
