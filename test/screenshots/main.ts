@@ -185,7 +185,17 @@ async function main(): Promise<void> {
       process.stdout.write(`docs/screenshots/${file}.png\n`);
     };
     const opened = (page: Page) => page.locator('#action-resubmit summary').click();
-    const film = (page: Page) => page.locator('video').evaluate('video => video.play()');
+    const film = (page: Page) =>
+      page.locator('video').evaluate(async (element) => {
+        const video = element as unknown as {
+          currentTime: number;
+          play(): Promise<void>;
+          pause(): void;
+        };
+        await video.play();
+        while (video.currentTime < 0.4) await new Promise((resolve) => setTimeout(resolve, 10));
+        video.pause();
+      });
     await take('overview', '/dashboard', { width: 1280, height: 1000 }, 'light');
     await take('generation', `/dashboard/generations/${finished}`, WIDE, 'light', film);
     await take('unconfirmed-dark', `/dashboard/generations/${unconfirmed}`, WIDE, 'dark', opened);

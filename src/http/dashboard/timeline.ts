@@ -97,7 +97,6 @@ function stayLine(record: GenerationRecord, stay: Stay, now: number, isLastOfSta
     ${instant(fromAt, 'clock')}
     <div>
       <p>${stateMark(state)} ${lasted}</p>
-      ${untilAt === null ? html`<p class="small">${STATE_WORDS[state].means}</p>` : ''}
       ${isLastOfState ? beside(record, stay) : ''}
     </div>
   </li>`;
