@@ -3,12 +3,16 @@
  * are skipped, and say so.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
 import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { startApi } from '../../support/api.js';
-import { browserPath, launchBrowser, violations } from '../../support/browser.js';
+import { browserPath, examine, launchBrowser, violations, type Examined } from '../../support/browser.js';
 import { ACCOUNTS, openStage, OPERATOR, VIEWER, visit, type Stage } from '../../support/dashboard.js';
 import { until } from '../../support/until.js';
 
+/** What was seen is left here, with what axe said of it, for whoever wants to look as well. */
+const PICTURES = fileURLToPath(new URL('../../../coverage/dashboard/', import.meta.url));
 const WIDE = { width: 1440, height: 900 };
 const PHONE = { width: 360, height: 740 };
 /** What a wide screen is at 400 % too: the least that people use. */
@@ -35,6 +39,7 @@ const title =
     });
     await stage.bed.work();
     browser = await launchBrowser();
+    await mkdir(PICTURES, { recursive: true });
   });
   afterAll(async () => {
     await browser?.close();
@@ -390,7 +395,7 @@ const title =
   });
 
   describe('on every page', () => {
-    let pages: string[];
+    let pages: readonly (readonly [name: string, path: string])[];
     beforeAll(async () => {
       const { id } = await stage.bed.enqueue('a finished one');
       await stage.bed.reaches(id, 'succeeded');
@@ -407,13 +412,16 @@ const title =
         'its notification to be given up',
       );
       pages = [
-        '/dashboard',
-        '/dashboard?span=day',
-        '/dashboard/generations',
-        '/dashboard/generations?q=nothing',
-        '/dashboard/inbox',
-        '/dashboard/nowhere',
-        ...[id, open, bad, long.id].map(pageOf),
+        ['overview', '/dashboard'],
+        ['overview-day', '/dashboard?span=day'],
+        ['generations', '/dashboard/generations'],
+        ['not-found-one', '/dashboard/generations?q=nothing'],
+        ['inbox', '/dashboard/inbox'],
+        ['not-found-page', '/dashboard/nowhere'],
+        ['succeeded', pageOf(id)],
+        ['unconfirmed', pageOf(open)],
+        ['failed', pageOf(bad)],
+        ['long', pageOf(long.id)],
       ];
     });
 
@@ -427,15 +435,19 @@ const title =
       'axe finds nothing, and nothing is wider than the screen: %s',
       async (_, viewport, colorScheme) => {
         const page = await open('/dashboard', { viewport, colorScheme });
-        for (const path of pages) {
+        const look = `${viewport.width}-${colorScheme}`;
+        const report: Record<string, Examined> = {};
+        const lookAt = async (name: string, path: string) => {
           await page.goto(path);
           for (const summary of await page.locator('.action > summary').all()) await summary.click();
-          expect([path, await violations(page)]).toEqual([path, []]);
-          expect([path, await wider(page)]).toEqual([path, 0]);
-        }
+          report[name] = await examine(page);
+          await page.screenshot({ path: `${PICTURES}${name}-${look}.png`, fullPage: true });
+          expect([path, report[name].violations, await wider(page)]).toEqual([path, [], 0]);
+        };
+        for (const [name, path] of pages) await lookAt(name, path);
         await page.context().clearCookies();
-        await page.goto('/dashboard/login');
-        expect(await violations(page)).toEqual([]);
+        await lookAt('login', '/dashboard/login');
+        await writeFile(`${PICTURES}axe-${look}.json`, JSON.stringify(report, null, 2));
       },
     );
 
@@ -466,7 +478,7 @@ const title =
 
     test('who may only look finds no button that changes anything', async () => {
       const page = await open('/dashboard', { account: VIEWER });
-      for (const path of pages) {
+      for (const [, path] of pages) {
         await page.goto(path);
         const buttons = await page.locator('form[method=post] button').allInnerTexts();
         expect(buttons).toEqual(['Log out']);
