@@ -5,6 +5,7 @@ import { createHub } from './hub.js';
 import { checkRedis, connectRedis, duplicatePatiently, type RedisConnection } from './redis.js';
 import { checkShards } from './shards.js';
 import { openActiveTrace } from './telemetry/active-trace.js';
+import { startFigures } from './telemetry/figures.js';
 import { createReelhaulOn, type Reelhaul } from './reelhaul.js';
 
 export interface CreateReelhaulOptions {
@@ -49,9 +50,16 @@ export async function createReelhaul(options: CreateReelhaulOptions = {}): Promi
     typeof given === 'object'
       ? Promise.resolve(duplicatePatiently(given))
       : connectRedis(config, 'worker', log);
-  return createReelhaulOn(
-    createHub({ config, log, redis, activeTrace: await openActiveTrace() }),
-    openReader,
-    release,
-  );
+  const hub = createHub({ config, log, redis, activeTrace: await openActiveTrace() });
+  // What an app cancels or decides is an end like those that workers see.
+  const figures = startFigures({
+    redis,
+    keys: hub.store.keys,
+    moves: hub.moves,
+    onError: (error) => log.warn({ err: error }, 'figures could not be written yet'),
+  });
+  return createReelhaulOn(hub, openReader, async () => {
+    await figures.close();
+    await release();
+  });
 }

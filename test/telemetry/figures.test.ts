@@ -4,6 +4,7 @@ import { createMoves, type Move } from '../../src/generation/moves.js';
 import { createKeys } from '../../src/generation/keys.js';
 import { readRecord } from '../../src/generation/record.js';
 import type { State } from '../../src/generation/states.js';
+import { createReelhaul } from '../../src/producer.js';
 import { bucketOf, quantile, readFigures, startFigures, sumOf } from '../../src/telemetry/figures.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 
@@ -103,4 +104,14 @@ test('a quantile is right to the width of a bucket', () => {
     expect(error).toBeLessThan(1.2);
   }
   expect(quantile(new Map(), 0.5)).toBeNull();
+});
+
+test('what an app cancels by the library is counted as well', async () => {
+  const { redis, prefix } = bed;
+  const library = await createReelhaul({ redis, prefix });
+  const { id } = await library.enqueue({ prompt: 'not wanted' }, { delayMs: 3_600_000 });
+  await library.cancel(id);
+  await library.close();
+  const minutes = await readFigures({ redis, keys: createKeys(prefix) }, 'minute', 2, Date.now());
+  expect(sumOf(minutes).moved.canceled).toBe(1);
 });
