@@ -19,6 +19,7 @@ import { bare, layout } from './layout.js';
 import { createResumeRoutes } from './limits.js';
 import { createLoginRoutes } from './login.js';
 import { createOverviewRoutes } from './overview.js';
+import { patience } from './patience.js';
 import { createQueueRoutes } from './queues.js';
 import { createSessions } from './sessions.js';
 import { unchanged } from './unchanged.js';
@@ -39,6 +40,9 @@ const HEADERS: Readonly<Record<string, string>> = {
   'cross-origin-opener-policy': 'same-origin',
   'cross-origin-resource-policy': 'same-origin',
 };
+
+/** While Redis is away. */
+const ASK_AGAIN_SECONDS = 5;
 
 export interface Dashboard {
   readonly app: Hono<DashboardEnv>;
@@ -91,6 +95,7 @@ export function createDashboard({ hub, reelhaul, fleet, openedStorage }: Dashboa
     if (!c.res.headers.has('cache-control')) c.res.headers.set('cache-control', 'no-store');
   });
   app.route('/', createClientFileRoutes());
+  app.use(`${HOME}/*`, patience());
   app.route('/', createLoginRoutes(sessions, config));
   app.use(`${HOME}/*`, requireVisitor(sessions, config));
   for (const page of [HOME, `${HOME}/generations`, `${HOME}/generations/:id`, `${HOME}/inbox`])
@@ -123,6 +128,8 @@ export function createDashboard({ hub, reelhaul, fleet, openedStorage }: Dashboa
             : 'Something went wrong here; the log says what.';
     if (error instanceof HttpError)
       for (const [name, value] of Object.entries(error.headers)) c.header(name, value);
+    // Of a page that came instead of the wanted one: that one is asked for again.
+    if (status === 503 && READING.has(c.req.method)) c.header('refresh', String(ASK_AGAIN_SECONDS));
     const wantsPage = (c.req.header('accept') ?? '').includes('text/html');
     return wantsPage
       ? errorPage(c, status, text)

@@ -363,6 +363,15 @@ const title =
     await page.locator(`#g-${id} .state[data-state=succeeded]`).waitFor();
   });
 
+  test('a page that cannot be renewed says that it is out of date, until it can', async () => {
+    const page = await open('/dashboard/generations');
+    await live(page);
+    await page.route('**/dashboard/generations', (route) => route.fulfill({ status: 503, body: 'away' }));
+    await page.locator('#connection').getByText('out of date').waitFor();
+    await page.unroute('**/dashboard/generations');
+    await live(page);
+  });
+
   test('two workers are killed and others take over while a page is open, and it stays right', async () => {
     const second = await openStage({
       environment: { JOB_LOCK_MS: '1000', ARCHIVE_ALLOW_HOSTS: '127.0.0.1,localhost' },

@@ -1,5 +1,6 @@
 /** What the pages find and say, and that neither grows with what there is. */
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { Hono } from 'hono';
 import { v7 as uuidv7 } from 'uuid';
 import { actionsFor } from '../../../src/http/dashboard/actions.js';
 import { LOOKED_AT_MOST } from '../../../src/http/dashboard/find.js';
@@ -9,8 +10,18 @@ import { readRecord } from '../../../src/generation/record.js';
 import { withStep } from '../../../src/generation/trail.js';
 import { createKeys } from '../../../src/generation/keys.js';
 import { excerpt } from '../../../src/http/dashboard/pieces.js';
-import type { Answer } from '../../support/api.js';
-import { openStage, OPERATOR, visit, type Stage, type Visit } from '../../support/dashboard.js';
+import { patience } from '../../../src/http/dashboard/patience.js';
+import { HttpError } from '../../../src/http/problems.js';
+import { startApi, type Answer } from '../../support/api.js';
+import {
+  ACCOUNTS,
+  openStage,
+  OPERATOR,
+  PAGE,
+  visit,
+  type Stage,
+  type Visit,
+} from '../../support/dashboard.js';
 import { until } from '../../support/until.js';
 
 const FAR = 3_600_000;
@@ -187,6 +198,30 @@ test('a page that is asked for again and has not changed is not sent again', asy
   );
   await later('unchanged', 1);
   expect(idsIn(await again())).toHaveLength(1);
+});
+
+test.each([
+  ['GET', 503, 'Redis does not answer in time'],
+  ['POST', 503, 'not known whether this was done'],
+])('nobody waits for ever when a %s is not answered', async (method, status, words) => {
+  const app = new Hono()
+    .use(patience({ readMs: 1, actMs: 1 }))
+    .all('/', () => new Promise<never>(() => {}))
+    .onError((error, c) => c.text(error.message, error instanceof HttpError ? (error.status as 503) : 500));
+  const answer = await app.request('/', { method });
+  expect([answer.status, await answer.text()]).toEqual([status, expect.stringContaining(words)]);
+});
+
+test('a page that comes while Redis is away asks for itself again', async () => {
+  const other = await startApi(stage.bed, ACCOUNTS);
+  try {
+    const { cookie } = await visit(other, OPERATOR);
+    other.redis.disconnect();
+    const { status, headers, text } = await other.ask('GET', '/dashboard', { headers: { ...PAGE, cookie } });
+    expect([status, headers.get('refresh'), text.includes('comes back by itself')]).toEqual([503, '5', true]);
+  } finally {
+    await other.close();
+  }
 });
 
 test('a slash too many leads to the overview', async () => {

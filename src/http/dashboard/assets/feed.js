@@ -10,7 +10,7 @@ const TRY_AGAIN_MS = 3000;
  * @param {'live' | 'lost' | 'still'} state
  * @param {string} words
  */
-function show(state, words) {
+export function show(state, words) {
   const shown = document.getElementById('connection');
   const said = shown?.querySelector('.said');
   if (!shown || !said || shown.dataset.state === state) return;
@@ -21,6 +21,7 @@ function show(state, words) {
 /**
  * @param {string} address
  * @param {(change: { many?: boolean, ids?: string[] } | null) => void} onChange null: look, something may have been missed
+ * @returns {() => boolean} is it connected just now?
  */
 export function follow(address, onChange) {
   /** @type {EventSource | null} */
@@ -61,4 +62,5 @@ export function follow(address, onChange) {
     if (source === null) open();
   });
   open();
+  return () => source?.readyState === EventSource.OPEN;
 }

@@ -3,7 +3,7 @@
  * shows is brought in line, part by part. The server's HTML is the only truth; without this script everything still
  * works, only not by itself.
  */
-import { follow } from './feed.js';
+import { follow, show } from './feed.js';
 import { rememberFocus } from './focus.js';
 import { bringInLine } from './morph.js';
 import { showMarkAll, sayOnce } from './forms.js';
@@ -21,19 +21,25 @@ const { follow: followed = '', build = '' } = document.documentElement.dataset;
 /** What is shown: the server answers in a line when it would send the same again. */
 let { tag = '' } = document.documentElement.dataset;
 
+let isConnected = () => false;
 let askedAt = 0;
 let asking = false;
 let again = false;
 
+/** What is shown is right again. */
+function showLive() {
+  if (isConnected()) show('live', 'live');
+}
+
 async function refresh() {
   const headers = { accept: 'text/html', 'if-none-match': `"${tag}"` };
   const response = await fetch(location.href, { headers, cache: 'no-store' });
-  if (response.status === 304) return;
+  if (response.status === 304) return showLive();
   if (new URL(response.url).pathname === '/dashboard/login' || response.status === 401)
     return location.reload();
   const fresh = new DOMParser().parseFromString(await response.text(), 'text/html');
-  // An error page has no parts; the old ones stay until the next look.
-  if (!response.ok || fresh.documentElement.dataset.follow === undefined) return;
+  // An error page has no parts; the old ones stay until the next look, and are said to be old.
+  if (!response.ok || fresh.documentElement.dataset.follow === undefined) return show('lost', 'out of date');
   if (fresh.documentElement.dataset.build !== build && !document.activeElement?.closest('form'))
     return location.reload();
   ({ tag = '' } = fresh.documentElement.dataset);
@@ -43,6 +49,7 @@ async function refresh() {
     if (newer) bringInLine(part, newer);
   }
   giveBack();
+  showLive();
   tellTimes();
   showMarkAll();
 }
@@ -72,7 +79,7 @@ tellTimes();
 setInterval(tellTimes, 1000);
 
 if (followed !== '') {
-  follow('/dashboard/events', (change) => {
+  isConnected = follow('/dashboard/events', (change) => {
     if (change === null || followed === 'all' || change.many || change.ids?.includes(followed))
       void lookSoon();
   });
