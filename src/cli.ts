@@ -10,7 +10,8 @@ import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { Logger } from 'pino';
 import { readConfig, type Config } from './config.js';
-import { InvalidInputError, ReelhaulError } from './errors.js';
+import type { Finding } from './doctor/finding.js';
+import { ConfigError, InvalidInputError, ReelhaulError } from './errors.js';
 import type { GenerationEvent } from './generation/events.js';
 import type { EnqueueOptionsInput } from './generation/options.js';
 import type { Notification } from './generation/outbox.js';
@@ -135,6 +136,26 @@ function showNotifications(notifications: readonly Notification[]): void {
     print(`${id}  ${type}  ${dead ? 'dead' : 'due'} after ${attempts} tries  ${url}`);
     if (lastError !== null) print(`  ${lastError}`);
   }
+}
+
+/** Settings that cannot be read are findings as well: the doctor is who one asks then. They are null in that case. */
+async function consultDoctor(): Promise<{
+  findings: readonly Finding[];
+  settings: readonly string[] | null;
+}> {
+  const [{ examine }, { describeConfig, examineUnreadable }] = await Promise.all([
+    import('./doctor/examine.js'),
+    import('./doctor/settings.js'),
+  ]);
+  let config: Config;
+  try {
+    config = readConfig(process.env);
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    return { findings: examineUnreadable(error), settings: null };
+  }
+  const findings = await examine(config, loggerFor({ ...config, LOG_LEVEL: 'silent' }));
+  return { findings, settings: describeConfig(config, readConfig({})) };
 }
 
 interface EnqueueFlags {
@@ -487,16 +508,14 @@ program
   .description('look at everything a worker stands on, and say what to do; exit code 1 for an error')
   .option('--json', 'one finding per line')
   .action(async ({ json }: { json?: boolean }) => {
-    const config = readConfig(process.env);
-    const { describeConfig, examine } = await import('./doctor/examine.js');
-    const findings = await examine(config, loggerFor({ ...config, LOG_LEVEL: 'silent' }));
-    const settings = describeConfig(config, readConfig({}));
+    const { findings, settings } = await consultDoctor();
     if (json) {
       for (const finding of findings) print(JSON.stringify(finding));
-      print(JSON.stringify({ level: 'ok', about: 'settings', message: settings.join(' ') }));
+      if (settings !== null)
+        print(JSON.stringify({ level: 'ok', about: 'settings', message: settings.join(' ') }));
     } else {
       for (const { level, about, message } of findings) print(`${level.padEnd(7)}  ${about}: ${message}`);
-      for (const line of settings) print(`setting  ${line}`);
+      for (const line of settings ?? []) print(`setting  ${line}`);
     }
     const code = findings.some(({ level }) => level === 'error') ? 1 : 0;
     // What hangs was said above; it shall not hold up the end as well.

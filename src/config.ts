@@ -8,6 +8,7 @@ import { z } from 'zod';
 import { ConfigError, InvalidInputError, type Problem } from './errors.js';
 import { MOST_SHARDS, shareOfAmount } from './generation/shard.js';
 import { parseAllowedHosts } from './provider/allowed-hosts.js';
+import { withoutSecrets } from './shown.js';
 import { DEFAULT_KEY_TEMPLATE, keyTemplateProblems } from './storage/keys.js';
 
 const MAX_MS = 365 * 24 * 3_600_000;
@@ -47,7 +48,7 @@ function url(protocols: readonly string[], { secret = false } = {}) {
     if (!ok)
       issue.addIssue({
         code: 'custom',
-        message: secret ? expected : `${expected}, got ${JSON.stringify(text)}`,
+        message: secret ? expected : `${expected}, got ${JSON.stringify(withoutSecrets(text))}`,
       });
   });
   return read.describe(expected);
@@ -73,9 +74,20 @@ const redisUrl = url(['redis:', 'rediss:'], { secret: true })
     }
   })
   .describe('expected a URL that starts with redis:// or rediss://');
+/** The beginning of addresses: paths are put behind it, which parameters would swallow; a login would be sent and shown. */
 const httpUrl = () => {
-  const read = url(['https:', 'http:']);
-  return read.transform((text) => text.replace(/\/+$/, '')).describe(read.description ?? '');
+  const read = url(['https:', 'http:']).superRefine((text, issue) => {
+    if (!URL.canParse(text)) return;
+    const { username, password, search, hash } = new URL(text);
+    if (username + password + search + hash !== '')
+      issue.addIssue({
+        code: 'custom',
+        message: `expected no user name, parameters or fragment in it, got ${JSON.stringify(withoutSecrets(text))}`,
+      });
+  });
+  return read
+    .transform((text) => text.replace(/\/+$/, ''))
+    .describe('expected a URL that starts with https:// or http://');
 };
 
 const headerSafe = z
@@ -279,7 +291,7 @@ const shape = {
     .default('{reelhaul}'),
   REDIS_SHARDS: integer(1, MOST_SHARDS, 'shards').default(1),
   STORAGE_URL: z.string().default('file:./archive'),
-  PUBLIC_URL: httpUrl().or(z.literal('')).default(''),
+  PUBLIC_URL: httpUrl().default(''),
   CALLBACK_SECRET: z.string().default(''),
   CALLBACK_PLACEHOLDER_URL: url(['https:', 'http:']).default('https://example.com/webhook'),
   API_TOKENS: tokenList.default([]),

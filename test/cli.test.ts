@@ -223,6 +223,27 @@ describe('doctor', () => {
     for (const { out, err } of [good, bad]) expect(out + err).not.toContain(quotaKey);
   });
 
+  test('says of a good set-up what docs/operating.md shows', async () => {
+    const guide = readFileSync(new URL('../docs/operating.md', import.meta.url), 'utf8');
+    const [, shown = ''] = /^\$ npx reelhaul doctor\n(.*?)^```/ms.exec(guide)!;
+    const worker = bed.spawnWorker();
+    await until(() => bed.redis.exists(`${bed.prefix}:swept`).then((n) => n === 1), 'a sweep');
+    const { out } = await reelhaul('doctor');
+    worker.child.kill('SIGTERM');
+    await worker.exited;
+    // Addresses, folders and figures are those of the place.
+    const alike = (text: string) =>
+      text
+        .split('\n')
+        .filter((line) => !/^(setting|warning +SHUTDOWN_TIMEOUT_MS)/.test(line))
+        .join('\n')
+        .replaceAll(/\b\w+:\/\/[\w.]+(:\d+)?/g, 'URL')
+        .replaceAll(/(?<=directory )[^:]+/g, 'FOLDER')
+        .replaceAll(/-?\d+(\.\d+)*/g, 'N');
+    expect(alike(out)).toBe(alike(shown));
+    expect(out).toContain('setting  COMETAPI_KEY=(set)\n');
+  });
+
   test('says of a broken set-up what docs/operating.md shows', async () => {
     const guide = readFileSync(new URL('../docs/operating.md', import.meta.url), 'utf8');
     const [, given = '', shown = ''] = /^\$ (\S+=.*) npx reelhaul doctor\n(.*?)^```/ms.exec(guide)!;

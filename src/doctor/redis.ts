@@ -1,108 +1,124 @@
 /** The doctor's look at Redis: what it is, whether it keeps what it is given, and whether workers are at work on it. */
 import type { Logger } from 'pino';
 import type { Config } from '../config.js';
+import { checkLedger } from '../generation/durability.js';
 import { createKeys } from '../generation/keys.js';
 import { prefixesOf, shardPrefix } from '../generation/shard.js';
-import { checkRedis, connectRedis, describeRedis, type RedisConnection } from '../redis.js';
+import { checkRedis, connectRedis, describeRedis, mastersOf, type RedisConnection } from '../redis.js';
 import { shardsProblem } from '../shards.js';
-import { failed, ok, reasonOf, warning, type Finding } from './finding.js';
+import { failed, inTime, ok, reasonOf, warning, type Finding } from './finding.js';
+import {
+  examineEviction,
+  examineMemory,
+  examinePersistence,
+  examineReplicas,
+  ofAll,
+  type Server,
+} from './redis-server.js';
 
+/** Longer than a connection may take, which has an advice of its own. */
+const TIMEOUT_MS = 15_000;
 const MAX_CLOCK_SKEW_MS = 1000;
-const MEMORY_WARNING_SHARE = 0.8;
 /** A sweep comes every interval; several missed ones mean that no worker runs. */
 const SWEEP_LATE_FACTOR = 10;
 
-/** A field of INFO; empty where the server does not tell. */
-type Field = (name: string) => string;
-
 export async function examineRedis(config: Config, log: Logger): Promise<Finding[]> {
-  let redis: RedisConnection;
-  try {
-    redis = await connectRedis(config, 'producer', log);
-  } catch (error) {
-    return [failed('Redis', reasonOf(error))];
-  }
+  const connecting = connectRedis(config, 'producer', log);
+  const examining = connecting.then(
+    (redis) => examineConnected(redis, config).finally(() => redis.disconnect()),
+    (error: unknown) => [failed('Redis', reasonOf(error))],
+  );
+  return inTime(TIMEOUT_MS, examining, () => {
+    void connecting.then(
+      (redis) => redis.disconnect(),
+      () => {},
+    );
+    const silent = `${describeRedis(config)} takes connections and has not answered for ${TIMEOUT_MS / 1000} s`;
+    return [
+      failed('Redis', `${silent}: it hangs, or what answers there is not a Redis. Look at its process.`),
+    ];
+  });
+}
+
+async function examineConnected(redis: RedisConnection, config: Config): Promise<Finding[]> {
   try {
     const clock = await examineClock(redis);
-    const info = await redis.info();
-    const field: Field = (name) => new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(info)?.[1] ?? '';
+    const servers = await readServers(redis);
     return [
-      await examineServer(redis, config, field),
-      examineEviction(field),
-      await examinePersistence(redis, field),
-      ...examineReplicas(config, field),
+      await examineServer(redis, config, servers),
+      ofAll(servers, examineEviction),
+      ofAll(servers, examinePersistence),
+      ...(config.LEDGER_WAIT_REPLICAS === 0
+        ? []
+        : [ofAll(servers, (server) => examineReplicas(config, server))]),
+      ...(await examineLedger(redis, config)),
       clock,
-      examineMemory(field),
+      ofAll(servers, examineMemory),
       ...(await examineShards(redis, config)),
       await examineSweep(redis, config),
     ];
   } catch (error) {
-    return [failed('Redis', reasonOf(error))];
-  } finally {
-    redis.disconnect();
+    return [failed('Redis', `${describeRedis(config)}: ${reasonOf(error)}. ${adviceFor(error)}`)];
   }
 }
 
-async function examineServer(redis: RedisConnection, config: Config, field: Field): Promise<Finding> {
+const adviceFor = (error: unknown) =>
+  reasonOf(error).startsWith('NOPERM')
+    ? 'Give its user the rights that docs/redis.md lists.'
+    : 'Look at its log, and that it stays reachable.';
+
+async function readServers(redis: RedisConnection): Promise<Server[]> {
+  return Promise.all(
+    mastersOf(redis).map(async (server) => {
+      const info = await server.info();
+      // Managed servers may refuse the question, and so may the rights of our user.
+      const answer = await server.call('CONFIG', 'GET', 'appendfsync').catch(() => []);
+      const [, appendfsync = ''] = answer as string[];
+      const { host, port } = server.options;
+      return {
+        name: `${host}:${port}`,
+        field: (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(info)?.[1] ?? '',
+        appendfsync,
+      };
+    }),
+  );
+}
+
+async function examineServer(
+  redis: RedisConnection,
+  config: Config,
+  servers: readonly Server[],
+): Promise<Finding> {
   try {
     await checkRedis(redis, prefixesOf(config.REDIS_PREFIX, config.REDIS_SHARDS));
-    return ok('Redis', `${describeRedis(config)}: version ${field('redis_version')}, took a write`);
+    const versions = [...new Set(servers.map(({ field }) => field('redis_version')))].join(', ');
+    return ok('Redis', `${describeRedis(config)}: version ${versions}, took a write`);
   } catch (error) {
     return failed('Redis', reasonOf(error));
   }
 }
 
-function examineEviction(field: Field): Finding {
-  const policy = field('maxmemory_policy');
-  if (policy === '') return warning('eviction', 'the server does not tell. See that it is noeviction.');
-  if (policy === 'noeviction') return ok('eviction', policy);
-  return failed('eviction', `${policy} may throw paid generations away. Set maxmemory-policy noeviction.`);
-}
-
-async function examinePersistence(redis: RedisConnection, field: Field): Promise<Finding> {
-  if (field('aof_enabled') !== '1') {
-    return warning(
-      'persistence',
-      'the append-only file is off: a restart forgets generations that are paid for. Set appendonly yes.',
-    );
+/** What is awaited before money is spent, and cannot be had, lets no worker start. */
+async function examineLedger(redis: RedisConnection, config: Config): Promise<Finding[]> {
+  if (!config.LEDGER_WAIT_AOF) return [];
+  try {
+    await checkLedger(redis, config);
+    return [ok('ledger', 'what is about to be paid for is on the disk of Redis first (LEDGER_WAIT_AOF)')];
+  } catch (error) {
+    return [failed('ledger', `${reasonOf(error)} Set LEDGER_WAIT_AOF=false, or change Redis.`)];
   }
-  if (field('aof_last_write_status') === 'err') {
-    return failed(
-      'persistence',
-      'the append-only file could not be written the last time. Look at the disk of Redis.',
-    );
-  }
-  // Managed servers may refuse the question.
-  const answer = await redis.call('CONFIG', 'GET', 'appendfsync').catch(() => []);
-  const [, fsync = ''] = answer as string[];
-  const loses: Record<string, string> = {
-    always: 'a crash loses nothing',
-    everysec: 'a power loss can lose the last second; reelhaul brings back what it posted in it',
-    no: 'a power loss can lose half a minute',
-  };
-  const known = loses[fsync];
-  const message = `the append-only file is on${known ? `, appendfsync ${fsync}: ${known}` : ''}`;
-  return fsync === 'no'
-    ? warning('persistence', `${message}. Set appendfsync everysec.`)
-    : ok('persistence', message);
-}
-
-function examineReplicas({ LEDGER_WAIT_REPLICAS: wanted }: Config, field: Field): Finding[] {
-  const connected = Number(field('connected_slaves') || 0);
-  if (wanted === 0) return [];
-  if (connected >= wanted) return [ok('replicas', `${connected} follow, ${wanted} are waited for`)];
-  return [
-    failed(
-      'replicas',
-      `LEDGER_WAIT_REPLICAS=${wanted}, and ${connected} follow: no submit will leave. Start them, or lower it.`,
-    ),
-  ];
 }
 
 async function examineClock(redis: RedisConnection): Promise<Finding> {
   const askedAt = Date.now();
-  const [seconds, microseconds] = await redis.time();
+  let time: readonly (number | string)[];
+  try {
+    time = await redis.time();
+  } catch (error) {
+    return warning('clock', `cannot be compared with that of Redis: ${reasonOf(error)}. Allow TIME.`);
+  }
   const answeredAt = Date.now();
+  const [seconds, microseconds] = time;
   const skewMs = Math.round(
     Number(seconds) * 1000 + Number(microseconds) / 1000 - (askedAt + answeredAt) / 2,
   );
@@ -110,19 +126,6 @@ async function examineClock(redis: RedisConnection): Promise<Finding> {
     return ok('clock', `${skewMs} ms beside that of Redis, which answered in ${answeredAt - askedAt} ms`);
   }
   return warning('clock', `${skewMs} ms beside that of Redis: delays and deadlines shift by that. Use NTP.`);
-}
-
-function examineMemory(field: Field): Finding {
-  const used = Number(field('used_memory'));
-  const limit = Number(field('maxmemory'));
-  const megabytes = (bytes: number) => `${Math.round(bytes / 1e6)} MB`;
-  if (limit === 0) return ok('memory', `${megabytes(used)} used, no maxmemory set`);
-  const memory = `${megabytes(used)} of ${megabytes(limit)} used`;
-  if (used / limit <= MEMORY_WARNING_SHARE) return ok('memory', memory);
-  return warning(
-    'memory',
-    `${memory}: when it is full, Redis refuses writes. Raise maxmemory or lower RETENTION_MS.`,
-  );
 }
 
 /** One shard, where nothing says otherwise, is not worth a line. */

@@ -38,6 +38,9 @@ export async function readQuota(baseUrl: string, key: string): Promise<QuotaResu
     if (!parsed.success) return { problem: 'the answer has no total_quota and total_used_quota' };
     return { quota: { left: parsed.data.total_quota, used: parsed.data.total_used_quota } };
   } catch (error) {
-    return { problem: isAxiosError(error) ? (error.code ?? 'no answer') : 'no answer' };
+    const code = isAxiosError(error) ? error.code : undefined;
+    // The signal ran out: axios says no more than that somebody called it off.
+    if (code === 'ERR_CANCELED') return { problem: `no answer within ${TIMEOUT_MS / 1000} s` };
+    return { problem: code ?? 'no answer' };
   }
 }

@@ -9,6 +9,7 @@
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { InvalidInputError, type Problem } from '../errors.js';
+import { withoutSecrets } from '../shown.js';
 import { createLocalStorage } from './local.js';
 import type { S3StorageOptions } from './s3.js';
 import type { Storage } from './storage.js';
@@ -130,8 +131,7 @@ function readS3Url(url: string, path: string): S3StorageOptions {
       continue;
     }
     const read = parameter.read(text);
-    if (read === null)
-      complain(`${path} ${name}`, `expected ${parameter.expected}, got ${JSON.stringify(text)}`);
+    if (read === null) complain(`${path} ${name}`, `expected ${parameter.expected}, got ${shown(text)}`);
     else settings = { ...settings, ...read };
   }
   if (problems.length > 0) throw refused(problems);
@@ -143,8 +143,8 @@ function refused(problems: readonly Problem[]): InvalidInputError {
 }
 
 /** For messages: what may be credentials is left out. */
-function shown(url: string): string {
-  return JSON.stringify(url.replace(/\/\/[^/@]*@/, '//…@').slice(0, 200));
+function shown(text: string): string {
+  return JSON.stringify(withoutSecrets(text).slice(0, 200));
 }
 
 function isEndpoint(text: string): boolean {
