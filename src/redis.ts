@@ -18,6 +18,7 @@ import {
   type RedisSettings,
   type TlsMaterial,
 } from './redis-address.js';
+import { sentinelBehaviour } from './redis-sentinels.js';
 
 export { describeRedis, type RedisSettings } from './redis-address.js';
 
@@ -63,6 +64,9 @@ const MIN_VERSION = [6, 2] as const;
 export type RedisRole = 'worker' | 'producer';
 
 const CONNECT_TIMEOUT_MS = 10_000;
+/** A server that hangs still takes connections: its kernel does. At the first connection so long a silence is an answer. */
+const SILENCE_MS = 10_000;
+const SILENT = 'it takes connections and has not answered';
 /** A peer that vanished without a word (power, network) is noticed after this plus ten probes, one per second. */
 const KEEP_ALIVE_MS = 10_000;
 const MAX_RETRY_MS = 2000;
@@ -89,8 +93,7 @@ function sentinelOptions(settings: RedisSettings, tls: TlsMaterial | null) {
   return {
     sentinels: settings.REDIS_SENTINELS.map(({ host, port }) => ({ host, port })),
     name: settings.REDIS_SENTINEL_NAME,
-    // A master that hangs keeps its connections open: only Sentinel's own word gets them off it.
-    failoverDetector: true,
+    ...sentinelBehaviour,
     ...loginOf(settings),
     ...(settings.REDIS_SENTINEL_PASSWORD ? { sentinelPassword: settings.REDIS_SENTINEL_PASSWORD } : {}),
     ...(database > 0 ? { db: database } : {}),
@@ -256,7 +259,7 @@ async function create(
 }
 
 async function firstConnect(redis: RedisConnection): Promise<void> {
-  if (!isCluster(redis)) return redis.connect();
+  if (!isCluster(redis)) return connectUnlessSilent(redis);
   // ioredis leaves the promise of `connect` open when the nodes answer but the Cluster as a whole is down.
   let ended = () => {};
   const down = new Promise<never>((_, reject) => {
@@ -272,6 +275,25 @@ async function firstConnect(redis: RedisConnection): Promise<void> {
   }
 }
 
+/**
+ * Connects, unless nothing at all is heard for too long: whoever starts would wait without a word, and be deaf to being
+ * stopped. A server that still reads its files does answer, namely that it does, and is waited for.
+ */
+async function connectUnlessSilent(redis: Redis): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const silent = new Promise<never>((_, reject) => {
+    timer = setInterval(() => {
+      const { stream } = redis as unknown as { stream?: { bytesRead: number } };
+      if ((stream?.bytesRead ?? 0) === 0) reject(new Error(`${SILENT} for ${SILENCE_MS / 1000} s`));
+    }, SILENCE_MS);
+  });
+  try {
+    await Promise.race([redis.connect(), silent]);
+  } finally {
+    clearInterval(timer);
+  }
+}
+
 /** What to do depends on what was met: no server, one that does not know us, or something else altogether. */
 function unreachable(settings: RedisSettings, cause: unknown): RedisUnusableError {
   const said = cause instanceof Error ? cause.message || cause.name : String(cause);
@@ -279,7 +301,8 @@ function unreachable(settings: RedisSettings, cause: unknown): RedisUnusableErro
   const isTls = settings.REDIS_URL.startsWith('rediss:');
   let advice =
     'Start one (apt install redis-server, brew install redis, or docker compose up redis) or set REDIS_URL.';
-  if (/^(NOAUTH|WRONGPASS|NOPERM)/.test(said)) advice = 'Check user and password in REDIS_URL.';
+  if (said.startsWith(SILENT)) advice = 'It hangs, or is no Redis: look at its process, or set REDIS_URL.';
+  else if (/^(NOAUTH|WRONGPASS|NOPERM)/.test(said)) advice = 'Check user and password in REDIS_URL.';
   else if (/certificate|SSL|TLS/i.test(said) || (isTls && /ETIMEDOUT|ECONNRESET/.test(said))) {
     // A server without TLS waits for more of what it takes for a command.
     advice = 'Check rediss:// in REDIS_URL, REDIS_TLS_CA_FILE, REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE.';

@@ -69,7 +69,7 @@ test.each([
   ['@bull-board/', /^src\/http\/dashboard\/(queues|board-of-polls)\.ts$/],
   [
     'ioredis',
-    /^src\/(redis|queues|runner|timetable|timetable-runner|standing|hub|reelhaul|enqueue|decisions|producer|demo\/redis-server|telemetry\/(figures|fleet|health)|(generation|limits)\/\w+)\.ts$/,
+    /^src\/(redis|redis-sentinels|queues|runner|timetable|timetable-runner|standing|hub|reelhaul|enqueue|decisions|producer|demo\/redis-server|telemetry\/(figures|fleet|health)|(generation|limits)\/\w+)\.ts$/,
   ],
   ['@aws-sdk/', /^src\/storage\/s3[\w-]*\.ts$/],
   ['hono', /^src\/http\//],

@@ -72,6 +72,17 @@ describe('what is wrong is said in one message, without a stack', () => {
     refused(await run(['worker'], { ...bed.environment, COMETAPI_KEY: '' }), 'COMETAPI_KEY: expected');
   });
 
+  test('a Redis that takes connections and never answers: nobody waits for it without a word', async () => {
+    const mute = createServer((socket) => socket.on('error', () => {}).resume());
+    await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve));
+    const { port } = mute.address() as AddressInfo;
+    const environment = { ...bed.environment, REDIS_URL: `redis://127.0.0.1:${port}`, PORT: '0' };
+    const results = await Promise.all(['worker', 'serve', 'list'].map((verb) => run([verb], environment)));
+    for (const result of results)
+      refused(result, /cannot be used: it takes connections and has not answered/);
+    await new Promise((resolve) => mute.close(resolve));
+  });
+
   test('a Redis that cannot be reached', async () => {
     for (const command of [['worker'], ['list'], ['serve']]) {
       refused(

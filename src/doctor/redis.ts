@@ -16,7 +16,7 @@ import {
   type Server,
 } from './redis-server.js';
 
-/** Longer than a connection may take, which has an advice of its own. */
+/** Longer than a connection may take, of which more is known. */
 const TIMEOUT_MS = 15_000;
 const MAX_CLOCK_SKEW_MS = 1000;
 /** A sweep comes every interval; several missed ones mean that no worker runs. */
@@ -33,10 +33,8 @@ export async function examineRedis(config: Config, log: Logger): Promise<Finding
       (redis) => redis.disconnect(),
       () => {},
     );
-    const silent = `${describeRedis(config)} takes connections and has not answered for ${TIMEOUT_MS / 1000} s`;
-    return [
-      failed('Redis', `${silent}: it hangs, or what answers there is not a Redis. Look at its process.`),
-    ];
+    const begun = `${describeRedis(config)} began to answer, and did not end within ${TIMEOUT_MS / 1000} s`;
+    return [failed('Redis', `${begun}: it hangs, or is very busy. Look at its process and its SLOWLOG.`)];
   });
 }
 

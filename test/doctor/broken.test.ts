@@ -73,7 +73,9 @@ onRealRedis('of Redis', () => {
       process.kill(redis.pid, 'SIGSTOP');
       try {
         const { code, said } = await consult({ REDIS_URL: redis.url });
-        expect(said('Redis')).toMatch(/^error: .*has not answered for 15 s.*Look at/);
+        expect(said('Redis')).toMatch(
+          /^error: .*takes connections and has not answered for 10 s\. .*look at its process/,
+        );
         expect(said('storage')).toMatch(/^ok/);
         expect(said('provider')).toMatch(/^ok/);
         expect(code).toBe(1);
@@ -81,6 +83,28 @@ onRealRedis('of Redis', () => {
         process.kill(redis.pid, 'SIGCONT');
       }
     });
+  });
+
+  test('that stops answering in the middle is said to, too', async () => {
+    const info = 'redis_version:7.0.0\r\nrole:master\r\nloading:0';
+    const mute = createServer((socket) => {
+      socket.on('error', () => {});
+      socket.on('data', (chunk: Buffer) => {
+        for (const [, name] of chunk.toString().matchAll(/\*\d+\r\n\$\d+\r\n([a-z]+)\r\n/gi)) {
+          if (/^info$/i.test(name!)) socket.write(`$${info.length}\r\n${info}\r\n`);
+          else if (!/^time$/i.test(name!)) socket.write('+OK\r\n');
+        }
+      });
+    });
+    await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve));
+    try {
+      const { port } = mute.address() as AddressInfo;
+      const { code, said } = await consult({ REDIS_URL: `redis://127.0.0.1:${port}` });
+      expect(said('Redis')).toMatch(/^error: .*did not end within 15 s.*Look at its process/);
+      expect(code).toBe(1);
+    } finally {
+      mute.close();
+    }
   });
 
   test('with another password: which setting to look at, and neither password', async () => {

@@ -3,6 +3,7 @@
  * last second: workers go on by themselves, nothing is lost that Redis kept, and no generation is posted twice.
  */
 import { readdir, rm, stat, truncate } from 'node:fs/promises';
+import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from '@jest/globals';
@@ -218,6 +219,30 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
     await watched.failedOver();
     await allSucceedOnce(bed, ids);
     expect((await waited).state).toBe('succeeded');
+  });
+
+  test('a Sentinel that hangs holds up neither the start nor the failover', async () => {
+    const watched = await launchWatched();
+    cleanUps.push(() => watched.stop());
+    const mute = createServer((socket) => socket.on('error', () => {}).resume());
+    await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve));
+    cleanUps.push(() => new Promise((resolve) => mute.close(resolve)));
+    const { port } = mute.address() as AddressInfo;
+    const bed = await setUp(watched.replica, {
+      REDIS_URL: 'redis://127.0.0.1:9',
+      REDIS_SENTINELS: `127.0.0.1:${port},${watched.sentinels}`,
+      REDIS_SENTINEL_NAME: watched.name,
+    });
+    bed.spawnWorker();
+    await bed.reaches((await bed.enqueue('before')).id, 'succeeded');
+    await watched.master.kill();
+    await watched.failedOver();
+    const { id } = await until(
+      () => bed.enqueue('after').catch(() => null),
+      'the producer to follow the new master',
+      30_000,
+    );
+    await bed.reaches(id, 'succeeded');
   });
 
   test('a list of Sentinels that cannot be read is refused, each entry of it', () => {
