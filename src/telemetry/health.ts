@@ -95,11 +95,12 @@ export function createHealth({ redis, prefixes, fleet, vitals, sweepIntervalMs, 
     alive,
 
     async ready() {
-      const problems = [...(await writeProblems()), ...alive()];
       const runners = vitals();
+      // Side by side: a Redis that hangs is waited for once, not twice.
+      const [refusals, figures] = await Promise.all([writeProblems(), runners?.length ? fleet.read() : null]);
+      const problems = [...refusals, ...alive()];
       if (runners === null) return [...problems, 'the stages are still being started'];
       if (runners.length === 0) return problems;
-      const figures = await fleet.read();
       for (const one of runners) {
         problems.push(...hangingRuns(one));
         const backlog = figures?.backlog[one.name];

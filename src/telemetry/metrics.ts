@@ -59,6 +59,9 @@ export function createMetrics(): Metrics {
     labelNames: readonly L[] = [],
   ) => new Histogram({ name: `reelhaul_${name}`, help, buckets, labelNames, registers });
   collectDefaultMetrics({ register });
+  // Older names of gauges that are there by their right names as well; promtool takes these for counters.
+  for (const kind of ['handles', 'requests', 'resources'])
+    register.removeSingleMetric(`nodejs_active_${kind}_total`);
 
   gauge('build_info', 'Always 1; what runs.', ['version', 'record_version']).set(
     { version: packageVersion(), record_version: RECORD_VERSION },
@@ -183,10 +186,10 @@ export function createMetrics(): Metrics {
     if (to === 'submitting' && attempts.submit === 0)
       queueSeconds.observe(seconds(at - Math.max(createdAt, runAt ?? 0)));
     if (to === 'unconfirmed') unconfirmed.inc();
-    if (from === 'generating') {
-      polls.observe(attempts.poll);
-      if (to === 'archiving' || to === 'failed') providerSeconds.observe(seconds(at - (acceptedAt ?? at)));
-    }
+    if (from === 'generating') polls.observe(attempts.poll);
+    // A late one took longest of all.
+    if ((from === 'generating' || from === 'expired') && (to === 'archiving' || to === 'failed'))
+      providerSeconds.observe(seconds(at - (acceptedAt ?? at)));
     if (to === 'succeeded') {
       archiveSeconds.observe(seconds(at - since(trail, createdAt)));
       archivedBytes.inc(videoBytes(change.set?.['assets']));

@@ -159,6 +159,16 @@ describe('the judgement', () => {
     expect(await lookAfter(20_000)).toEqual(['submit takes no jobs: 1 are due, none begun for 20000 ms']);
   });
 
+  test('Redis is asked for the write and for what is due side by side, so that a hanging one is waited for once', async () => {
+    let readBegun = () => {};
+    const begun = new Promise<void>((resolve) => (readBegun = resolve));
+    // A write that is answered only when the other question is there as well.
+    const redis = { set: () => begun } as unknown as HealthDeps['redis'];
+    const fleet: HealthDeps['fleet'] = { read: () => Promise.resolve(readBegun()).then(() => null) };
+    const health = await healthOf(() => [well], { redis, fleet });
+    expect(await health.ready()).toEqual([]);
+  });
+
   test('a worker that is still starting is not ready, and a sweep that no longer ends is told', async () => {
     let vitals: readonly Vitals[] | null = null;
     const health = await healthOf(() => vitals);

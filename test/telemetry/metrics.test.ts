@@ -21,7 +21,12 @@ describe('a worker with WORKER_PORT', () => {
     const port = await freePort();
     url = `http://127.0.0.1:${port}`;
     bed = await createTestbed({
-      environment: { NOTIFY_SECRET: SECRET, NOTIFY_ALLOW_HOSTS: '127.0.0.1', LOG_LEVEL: 'info' },
+      environment: {
+        NOTIFY_SECRET: SECRET,
+        NOTIFY_ALLOW_HOSTS: '127.0.0.1',
+        LOG_LEVEL: 'info',
+        LATE_CHECK_INTERVAL_MS: '100',
+      },
     });
     bed.spawnWorker({ WORKER_PORT: String(port) });
     await until(
@@ -85,6 +90,15 @@ describe('a worker with WORKER_PORT', () => {
     expect(
       later.value('reelhaul_provider_calls_total', { call: 'submit', outcome: 'unconfirmed', http: '5xx' }),
     ).toBe(1);
+  });
+
+  test('times the provider also for a task that ended after our patience', async () => {
+    const before = (await scrape(url)).value('reelhaul_provider_seconds_count') ?? 0;
+    const { id } = await bed.enqueue('late [sim: duration=1500ms]', { deadlineMs: 500 });
+    await bed.reaches(id, 'expired');
+    expect((await scrape(url)).value('reelhaul_provider_seconds_count') ?? 0).toBe(before);
+    await bed.reaches(id, 'succeeded');
+    expect((await scrape(url)).value('reelhaul_provider_seconds_count')).toBe(before + 1);
   });
 
   test('counts failures by code, and the jobs that the sweep writes again', async () => {
