@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline/promises';
 import { fileURLToPath } from 'node:url';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import type { Logger } from 'pino';
-import { readConfig, type Config } from './config.js';
+import { readConfig, secretsIn, type Config } from './config.js';
 import type { Finding } from './doctor/finding.js';
 import { ConfigError, InvalidInputError, ReelhaulError } from './errors.js';
 import type { GenerationEvent } from './generation/events.js';
@@ -64,14 +64,7 @@ function stageList(text: string): Stage[] {
 }
 
 function loggerFor(config: Config, onAlarm: (alarm: string) => void = () => {}): Logger {
-  const secrets = [
-    config.COMETAPI_KEY,
-    config.COMETAPI_QUOTA_KEY,
-    config.CALLBACK_SECRET,
-    config.REDIS_SENTINEL_PASSWORD,
-    ...config.NOTIFY_SECRET,
-    decodeURIComponent(new URL(config.REDIS_URL).password),
-  ];
+  const secrets = secretsIn(config, process.env);
   return createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: process.stdout.isTTY, onAlarm });
 }
 

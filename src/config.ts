@@ -490,3 +490,36 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   }));
   throw new ConfigError(problems);
 }
+
+/**
+ * Every secret in the configuration, as it may turn up in a text. Of API tokens only digests are kept there: they are read
+ * from the environment once more.
+ */
+export function secretsIn(
+  config: Config,
+  environment: Readonly<Record<string, string | undefined>>,
+): readonly string[] {
+  const { username, password } = new URL(config.REDIS_URL);
+  const logins = [
+    [decodeURIComponent(username), decodeURIComponent(password)],
+    [config.DASHBOARD_USER, config.DASHBOARD_PASSWORD],
+    [config.DASHBOARD_VIEWER_USER, config.DASHBOARD_VIEWER_PASSWORD],
+  ];
+  return [
+    config.COMETAPI_KEY,
+    config.COMETAPI_QUOTA_KEY,
+    config.CALLBACK_SECRET,
+    config.REDIS_SENTINEL_PASSWORD,
+    ...config.NOTIFY_SECRET,
+    // What is signed with has no prefix.
+    ...config.NOTIFY_SECRET.map((secret) => secret.replace(/^whsec_/, '')),
+    ...logins.map(([, secret = '']) => secret),
+    // As `authorization: Basic` has them.
+    ...logins.flatMap(([user = '', secret = '']) =>
+      secret === '' ? [] : [Buffer.from(`${user}:${secret}`).toString('base64')],
+    ),
+    ...(environment['API_TOKENS'] ?? '').split(',').map((entry) => entry.trim().split(':')[0] ?? ''),
+    environment['AWS_SECRET_ACCESS_KEY'] ?? '',
+    environment['AWS_SESSION_TOKEN'] ?? '',
+  ].filter((secret) => secret !== '');
+}

@@ -17,7 +17,7 @@ import type { Dispatch } from './limits/dispatch.js';
 import type { InForce, Line, LineCounts, TenantLimits } from './limits/line.js';
 import { STAGES } from './generation/states.js';
 import type { Backlog, Queues } from './queues.js';
-import type { RedisConnection } from './redis.js';
+import { refusalOf, type RedisConnection } from './redis.js';
 import type { Standing } from './standing.js';
 import type { RunName } from './work.js';
 
@@ -53,7 +53,14 @@ function wrongShards({ REDIS_PREFIX: prefix, REDIS_SHARDS: got }: Spread, said: 
  */
 export async function checkShards(redis: RedisConnection, spread: Spread): Promise<void> {
   const { shards, events } = createKeys(spread.REDIS_PREFIX);
-  const said = String(await redis.eval(SPREAD, 2, shards, events, spread.REDIS_SHARDS));
+  const said = String(
+    await redis.eval(SPREAD, 2, shards, events, spread.REDIS_SHARDS).catch((error: unknown) => {
+      if (!(error instanceof Error) || refusalOf(error) === null) throw error;
+      // The first under this prefix writes, and this server takes no writes now.
+      const message = `This Redis cannot be used: expected it to take writes, got: ${error.message}`;
+      throw new RedisUnusableError(message, { cause: error });
+    }),
+  );
   if (Number(said) !== spread.REDIS_SHARDS) throw new RedisUnusableError(wrongShards(spread, said));
 }
 

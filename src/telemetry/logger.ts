@@ -9,13 +9,56 @@ import pretty from 'pino-pretty';
 const MIN_SECRET_LENGTH = 6;
 const HIDDEN = '[redacted]';
 
-/** Makes a function that takes every secret out of a text, also in its JSON and URL spelling. */
+/** What signs an address, or logs in at it, is nobody's business, whoever wrote it into a message. */
+const LOGIN = /(\w:\/\/)[^\s"\\/?#]*@/g;
+const PARAMETERS = /(https?:\/\/[^\s"\\?#]+\?)[^\s"\\]+/g;
+
+/**
+ * Makes a function that takes every secret out of a text, also in its JSON and URL spellings, and out of every address
+ * the login and the parameters.
+ */
 export function createRedactor(secrets: readonly string[]): (text: string) => string {
   const spellings = secrets
     .filter((secret) => secret.length >= MIN_SECRET_LENGTH)
-    .flatMap((secret) => [secret, JSON.stringify(secret).slice(1, -1), encodeURIComponent(secret)]);
+    .flatMap((secret) => [
+      secret,
+      JSON.stringify(secret).slice(1, -1),
+      encodeURIComponent(secret),
+      new URLSearchParams([['', secret]]).toString().slice(1),
+    ]);
   const unique = [...new Set(spellings)].sort((a, b) => b.length - a.length);
-  return (text) => unique.reduce((left, secret) => left.replaceAll(secret, HIDDEN), text);
+  return (text) => {
+    const left = unique.reduce((rest, secret) => rest.replaceAll(secret, HIDDEN), text);
+    if (!left.includes('://')) return left;
+    return left.replaceAll(LOGIN, `$1${HIDDEN}@`).replaceAll(PARAMETERS, `$1${HIDDEN}`);
+  };
+}
+
+/** What is said of an error: what it is, not what it was about. */
+interface Told {
+  readonly type: string;
+  readonly message: string;
+  readonly stack: string;
+  readonly code?: string;
+  readonly command?: string;
+}
+
+/**
+ * Errors carry along what they came from: a command of Redis with a whole record, prompts and addresses in it, or a request
+ * with its headers and its body. None of that is known to be a secret, so only what may be told is taken.
+ */
+function tellError(error: unknown): unknown {
+  if (!(error instanceof Error)) return error;
+  const { type, message, stack } = pino.stdSerializers.err(error);
+  const { code, command } = error as { code?: unknown; command?: { name?: unknown } };
+  const told: Told = {
+    type,
+    message,
+    stack,
+    ...(typeof code === 'string' ? { code } : {}),
+    ...(typeof command?.name === 'string' ? { command: command.name } : {}),
+  };
+  return told;
 }
 
 export interface LoggerOptions {
@@ -33,6 +76,7 @@ export function createLogger({ level, secrets, write, isTerminal, onAlarm }: Log
   const target = write ?? ((line: string) => void process.stdout.write(line));
   const options: PinoOptions = {
     level,
+    serializers: { err: tellError },
     hooks: {
       logMethod(args, method) {
         const [fields] = args as unknown[];
