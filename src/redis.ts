@@ -64,8 +64,11 @@ const MIN_VERSION = [6, 2] as const;
 export type RedisRole = 'worker' | 'producer';
 
 const CONNECT_TIMEOUT_MS = 10_000;
-/** A server that hangs still takes connections: its kernel does. At the first connection so long a silence is an answer. */
-const SILENCE_MS = 10_000;
+/**
+ * A server that hangs still takes connections: its kernel does. At the first connection so long a silence is an answer;
+ * longer than a TLS handshake may take, of which more is known.
+ */
+const SILENCE_MS = 12_000;
 const SILENT = 'it takes connections and has not answered';
 /** A peer that vanished without a word (power, network) is noticed after this plus ten probes, one per second. */
 const KEEP_ALIVE_MS = 10_000;

@@ -74,7 +74,7 @@ onRealRedis('of Redis', () => {
       try {
         const { code, said } = await consult({ REDIS_URL: redis.url });
         expect(said('Redis')).toMatch(
-          /^error: .*takes connections and has not answered for 10 s\. .*look at its process/,
+          /^error: .*takes connections and has not answered for 12 s\. .*look at its process/,
         );
         expect(said('storage')).toMatch(/^ok/);
         expect(said('provider')).toMatch(/^ok/);
