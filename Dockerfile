@@ -1,6 +1,6 @@
 # Builds with everything, ships with what runs. Node is process 1, and gets SIGTERM itself: reelhaul stops in order.
 #   docker build -t reelhaul .
-FROM node:24-bookworm-slim AS build
+FROM node:26-trixie-slim AS build
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts
@@ -9,12 +9,12 @@ COPY src ./src
 COPY workers ./workers
 RUN npm run build
 
-FROM node:24-bookworm-slim AS dependencies
+FROM node:26-trixie-slim AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --omit=dev --ignore-scripts
 
-FROM node:24-bookworm-slim
+FROM node:26-trixie-slim
 ENV NODE_ENV=production \
     STORAGE_URL=file:/archive \
     WORKER_PORT=9100

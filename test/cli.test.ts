@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -490,6 +490,13 @@ describe('a worker', () => {
     await downloading();
     worker.child.kill('SIGKILL');
     await worker.exited;
+    // Nobody who looks for videos finds one: what was begun lies in the folder of unfinished files.
+    const files = async () =>
+      (await readdir(bed.archive, { recursive: true, withFileTypes: true }))
+        .filter((entry) => entry.isFile())
+        .map(({ parentPath, name }) => join(parentPath, name).slice(bed.archive.length + 1));
+    const left = await files();
+    expect(left).toEqual([expect.stringMatching(/^\.reelhaul-partial\//)]);
     await bed.work();
     expect((await bed.reelhaul.waitFor(id)).assets!.video.sha256).toBe(
       bed.simulator.ledger().tasks[0]!.assets.video.sha256,

@@ -1,6 +1,7 @@
 /** Storage that cannot be used is waited for; it costs no attempt and leaves nothing half-written. */
 import { chmod, mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { afterEach, expect, test } from '@jest/globals';
+import { pino } from 'pino';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
@@ -9,7 +10,8 @@ afterEach(() => bed.close());
 
 test('a folder that is not there any more keeps the generation in archiving until it is back', async () => {
   bed = await createTestbed({ environment: { ARCHIVE_ATTEMPTS: '1' } });
-  await bed.work();
+  const lines: string[] = [];
+  await bed.work({ log: pino({ level: 'info' }, { write: (line) => void lines.push(line) }) });
   const { id } = await bed.enqueue('homeless [sim: duration=500ms]');
   await bed.reaches(id, 'generating');
   await rename(bed.archive, `${bed.archive}-away`);
@@ -18,6 +20,7 @@ test('a folder that is not there any more keeps the generation in archiving unti
   await until(async () => (await bed.reelhaul.get(id)).attempts.archive >= 1, 'a try');
   await until(() => bed.redis.zscore(`${bed.prefix}:archive:delayed`, id), 'the stage to wait');
   expect((await bed.reelhaul.get(id)).state).toBe('archiving');
+  expect(lines.filter((line) => line.includes('"alarm":"storage"')).join('')).toContain(id);
   await rm(bed.archive);
   await rename(`${bed.archive}-away`, bed.archive);
   await bed.redis.zadd(`${bed.prefix}:archive:delayed`, 1, id);
