@@ -79,6 +79,17 @@ test('docs/operating.md says what to do about every alert', () => {
   }
 });
 
+test('every alert is tried out', () => {
+  const { tests } = parse(read('docs/prometheus/alerts.test.yml')) as {
+    tests: { alert_rule_test: { alertname: string; exp_alerts: unknown[] }[] }[];
+  };
+  const fired = tests.flatMap(({ alert_rule_test: tried }) =>
+    tried.filter(({ exp_alerts: expected }) => expected.length > 0).map(({ alertname }) => alertname),
+  );
+  // One that is only seen to keep still may never speak.
+  expect(rules.map(({ alert }) => alert).filter((alert) => !fired.includes(alert))).toEqual([]);
+});
+
 const promtool = spawnSync('promtool', ['--version']).status === 0;
 (promtool ? describe : describe.skip)('promtool', () => {
   const folder = mkdtempSync(join(tmpdir(), 'reelhaul-promtool-'));
