@@ -53,7 +53,7 @@ export function createOpsRoutes({ metrics, fleet, health }: Ops): Hono {
   routes.get('/healthz', () => answer(health.alive()));
   routes.get('/readyz', async () => answer(await health.ready()));
   routes.get('/metrics', async (c) =>
-    c.body(await metrics.text(fleet), 200, { 'content-type': metrics.contentType }),
+    c.body(await metrics.text(fleet, health), 200, { 'content-type': metrics.contentType }),
   );
   return routes;
 }

@@ -21,6 +21,8 @@ const SWEEP_LATE_AT_LEAST_MS = 600_000;
 
 export interface Health {
   alive(): string[];
+  /** Why Redis takes no write now; empty when it took one. */
+  refusals(): Promise<string[]>;
   ready(): Promise<string[]>;
 }
 
@@ -93,6 +95,7 @@ export function createHealth({ redis, prefixes, fleet, vitals, sweepIntervalMs, 
 
   return {
     alive,
+    refusals: writeProblems,
 
     async ready() {
       const runners = vitals();

@@ -11,6 +11,7 @@ import { since } from '../generation/trail.js';
 import { packageVersion } from '../version.js';
 import type { Work, WorkLog } from '../work.js';
 import type { Fleet, FleetFigures } from './fleet.js';
+import type { Health } from './health.js';
 
 /** Every `alarm` that a log line may carry; a test compares this list with the code. */
 export const ALARMS = [
@@ -41,7 +42,7 @@ export interface Metrics {
   watch(told: { readonly moves: Moves; readonly work: WorkLog }): void;
   alarmed(alarm: string): void;
   /** The exposition format, with the gauges of the fleet. */
-  text(fleet: Fleet): Promise<string>;
+  text(fleet: Fleet, health: Pick<Health, 'refusals'>): Promise<string>;
   readonly contentType: string;
 }
 
@@ -139,6 +140,10 @@ export function createMetrics(): Metrics {
 
   // ---- of the fleet ----
   const redisUp = gauge('redis_up', 'Whether Redis answered this scrape.');
+  const takesWrites = gauge(
+    'redis_takes_writes',
+    'Whether Redis took a write at this scrape: one that is full, has a full disk or became a replica answers and takes none.',
+  );
   const generations = gauge('generations', 'Generations in each state, in the fleet.', ['state']);
   const jobsDue = gauge('jobs_due', 'Jobs that a worker could take now, in the fleet: scale on this.', [
     'stage',
@@ -238,8 +243,10 @@ export function createMetrics(): Metrics {
       work.listen(count);
     },
     alarmed: (alarm) => alarms.inc({ alarm }),
-    async text(fleet) {
-      show(await fleet.read());
+    async text(fleet, health) {
+      const [figures, refusals] = await Promise.all([fleet.read(), health.refusals()]);
+      show(figures);
+      takesWrites.set(refusals.length === 0 ? 1 : 0);
       return register.metrics();
     },
     contentType: register.contentType,

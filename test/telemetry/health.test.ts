@@ -65,6 +65,27 @@ afterEach(async () => {
   });
 });
 
+(realRedis ? test : test.skip)(
+  'a Redis that answers and takes no writes is told so by readyz and by a metric, and so is its end',
+  async () => {
+    redis = await launchRedis();
+    bed = await createTestbed({ redisUrl: redis.url });
+    const port = await freePort();
+    bed.spawnWorker({ WORKER_PORT: String(port) });
+    const at = `http://127.0.0.1:${port}`;
+    await until(async () => (await ask(`${at}/readyz`))?.status === 200, 'the worker to be ready');
+    const told = async () => (await fetch(`${at}/metrics`)).text();
+    expect(await told()).toMatch(/^reelhaul_redis_takes_writes 1$/m);
+    await bed.redis.config('SET', 'min-replicas-to-write', '1');
+    expect((await ask(`${at}/readyz`))?.body.reasons?.[0]).toMatch(/^Redis refused a write: NOREPLICAS/);
+    const refusing = await told();
+    expect(refusing).toMatch(/^reelhaul_redis_takes_writes 0$/m);
+    expect(refusing).toMatch(/^reelhaul_redis_up 1$/m);
+    await bed.redis.config('SET', 'min-replicas-to-write', '0');
+    expect(await told()).toMatch(/^reelhaul_redis_takes_writes 1$/m);
+  },
+);
+
 test('a worker that no longer takes the jobs of a stage is unready and says which', async () => {
   bed = await createTestbed();
   const port = await freePort();
