@@ -30,6 +30,7 @@ const read = (file: string) => readFileSync(join(root, file), 'utf8');
 interface ComposeService {
   readonly command?: string[];
   readonly environment?: Record<string, string>;
+  readonly env_file?: { path: string; required: boolean }[];
   readonly healthcheck?: { test: string[] };
   readonly stop_grace_period?: string;
 }
@@ -163,6 +164,18 @@ describe('as reelhaul sees them', () => {
     expect(unknown).toEqual([]);
     expect(() => readConfig(settings as Record<string, string>)).not.toThrow();
     expect(compose.services['server']!.environment).toEqual(inCompose);
+  });
+
+  test('compose hands every other setting on from .env, and keeps what its own parts count on', () => {
+    for (const name of ['server', 'worker']) {
+      const { env_file: files, environment } = compose.services[name]!;
+      expect(files).toEqual([{ path: '.env', required: false }]);
+      const exposed = /^EXPOSE (\d+) (\d+)$/m.exec(dockerfile)!;
+      expect([environment!['PORT'], environment!['WORKER_PORT']]).toEqual([exposed[1], exposed[2]]);
+    }
+    // Prometheus asks the workers there.
+    const scraped = read('docs/deploy/compose/prometheus.yml');
+    expect(scraped).toContain(`port: ${compose.services['worker']!.environment!['WORKER_PORT']}`);
   });
 
   test('the units start what the package installs', () => {
