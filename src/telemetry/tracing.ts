@@ -31,8 +31,9 @@ import {
 } from '@opentelemetry/sdk-trace-node';
 import type { Move, Moves } from '../generation/moves.js';
 import type { GenerationRecord } from '../generation/record.js';
+import type { State } from '../generation/states.js';
 import { packageVersion } from '../version.js';
-import type { Work, WorkLog } from '../work.js';
+import type { RunName, Work, WorkLog } from '../work.js';
 
 const CLOSE_WITHIN_MS = 5000;
 /** Of the polls this process made of a task, the last so many become events … */
@@ -61,6 +62,16 @@ interface Drawn {
   readonly events?: readonly Event[];
   readonly error?: string | null;
 }
+
+/** Who makes a move out of a state. The next stage may have begun before the one that handed over has ended. */
+const STAGE_OF: Partial<Record<State, RunName>> = {
+  queued: 'submit',
+  submitting: 'submit',
+  generating: 'poll',
+  expired: 'poll',
+  archiving: 'archive',
+};
+const runOf = (name: RunName, generationId: string) => `${name} ${generationId}`;
 
 const traceIdOf = (generationId: string) => generationId.replaceAll('-', '');
 const rootSpanIdOf = (generationId: string) => traceIdOf(generationId).slice(16);
@@ -184,7 +195,9 @@ export function createTracing(environment: NodeJS.ProcessEnv): Tracing {
 
   function onMove(move: Move): void {
     if (move.from === 'queued' && move.record.attempts.submit === 0) drawRoot(move);
-    const run = runs.get(move.record.id);
+    const own = STAGE_OF[move.from];
+    const stages: readonly RunName[] = own ? [own] : ['submit', 'poll', 'archive'];
+    const run = stages.map((stage) => runs.get(runOf(stage, move.record.id))).find(Boolean);
     if (run) run.moves.push(move);
     // Not a stage: a callback, an operator, the app.
     else drawRun(`to ${move.to}`, move.at, move.at, [move]);
@@ -210,11 +223,11 @@ export function createTracing(environment: NodeJS.ProcessEnv): Tracing {
     if (work.name === 'sweep' || work.name === 'notify') return;
     const { generationId } = work;
     if (work.kind === 'began') {
-      runs.set(generationId, { beganAt: work.at, moves: [] });
+      runs.set(runOf(work.name, generationId), { beganAt: work.at, moves: [] });
       return;
     }
-    const run = runs.get(generationId);
-    runs.delete(generationId);
+    const run = runs.get(runOf(work.name, generationId));
+    runs.delete(runOf(work.name, generationId));
     if (run && run.moves.length > 0) drawRun(work.name, run.beganAt, work.at, run.moves);
     else if (work.name === 'poll') rememberPoll(generationId, work.beganAt);
   }

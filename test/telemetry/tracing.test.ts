@@ -80,6 +80,22 @@ afterEach(async () => {
   await collector.close();
 });
 
+test('one worker that runs every stage draws each of them, although the next begins before the last has ended', async () => {
+  const worker = bed.spawnWorker();
+  const ids = await Promise.all(
+    Array.from({ length: 12 }, async (_, i) => (await bed.enqueue(`reel ${i}`)).id),
+  );
+  for (const id of ids) await bed.reaches(id, 'succeeded');
+  await stop(worker);
+  for (const id of ids) {
+    const spans = collector.spans.filter((span) => span.traceId === id.replaceAll('-', ''));
+    expect(spans.map(({ name }) => name).sort()).toEqual(['archive', 'generation', 'poll', 'submit']);
+    const poll = spans.find(({ name }) => name === 'poll')!;
+    expect(poll.events!.map(({ name }) => name)).toContain('poll');
+    expect(poll.events!.at(-1)!.name).toBe('generating → archiving');
+  }
+});
+
 test('one trace per generation across processes, found by its id, with one span for all its polls', async () => {
   const first = bed.spawnWorker({}, [cliFile, 'worker', '--stages', 'submit,archive']);
   const second = bed.spawnWorker({}, [cliFile, 'worker', '--stages', 'poll,notify']);
