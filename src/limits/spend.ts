@@ -21,6 +21,22 @@ export interface Spend extends Spent {
 
 const DAY_MS = 86_400_000;
 
+const keyOf = (prefix: string, dayAt: number) => `${prefix}:spend:${Math.floor(dayAt / DAY_MS)}`;
+const amount = (text: string | null | undefined) => Number(text ?? 0) / MILLIONTHS;
+
+/** The sums of a day over all shards alone, however many tenants there are: for whoever asks again and again. */
+export async function readSpent(
+  redis: RedisConnection,
+  prefixes: readonly string[],
+  dayAt: number,
+): Promise<Pick<Spent, 'charged' | 'possible'>> {
+  const parts = await Promise.all(
+    prefixes.map((prefix) => redis.hmget(keyOf(prefix, dayAt), 'charged', 'possible')),
+  );
+  const sum = (of: 0 | 1) => parts.reduce((total, part) => total + Number(part[of] ?? 0), 0) / MILLIONTHS;
+  return { charged: sum(0), possible: sum(1) };
+}
+
 /** Of one day; `tenant` leaves out all others, and then `charged` and `possible` are that tenant's. */
 export async function readSpend(
   redis: RedisConnection,
@@ -28,9 +44,8 @@ export async function readSpend(
   inForce: InForce | null,
   { dayAt, tenant }: { readonly dayAt: number; readonly tenant?: string },
 ): Promise<Spend> {
-  const key = `${prefix}:spend:${Math.floor(dayAt / DAY_MS)}`;
+  const key = keyOf(prefix, dayAt);
   const day = new Date(dayAt).toISOString().slice(0, 10);
-  const amount = (text: string | null | undefined) => Number(text ?? 0) / MILLIONTHS;
   const budgetOf = (name: string) =>
     inForce?.tenants[name]?.budgetPerDay ?? inForce?.tenantBudgetPerDay ?? null;
   if (tenant !== undefined) {

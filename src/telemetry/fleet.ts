@@ -2,13 +2,15 @@
  * What the whole fleet has to do and how Redis is, read when somebody asks: one round trip, and within a second the same
  * answer. While Redis does not answer it says so within a deadline, and asks no second time on top of the first.
  */
+import type { Config } from '../config.js';
 import type { Outbox } from '../generation/outbox.js';
 import { STATES, type State } from '../generation/states.js';
 import type { Store } from '../generation/store.js';
-import type { Line, LineCounts } from '../limits/line.js';
+import type { LineCounts } from '../limits/line.js';
+import { readLimits, type LimitsDeps, type LimitsOverview } from '../limits/overview.js';
+import { readSpent } from '../limits/spend.js';
 import type { Backlog, Queues } from '../queues.js';
 import { mastersOf, type RedisConnection } from '../redis.js';
-import type { Standing } from '../standing.js';
 import type { RunName } from '../work.js';
 
 /** How long Redis may take; Prometheus gives a scrape ten seconds, a probe often fewer. */
@@ -19,12 +21,12 @@ export interface FleetFigures {
   readonly generations: Readonly<Record<State, number>>;
   /** Of submit, `due` counts who stands in line as well, as far as the cap has room for them. */
   readonly backlog: Readonly<Record<RunName, Backlog>>;
-  readonly line: LineCounts;
+  readonly limits: LimitsOverview;
+  /** What was spent today (UTC), in the currency of `PRICES`. */
+  readonly spent: { readonly charged: number; readonly possible: number };
   /** Generations with notifications that are due, and with such that were given up. */
   readonly notificationsOwed: number;
   readonly notificationsDead: number;
-  /** Submitting waits, because the provider refuses the key or its quota. */
-  readonly refused: boolean;
   /** When the last sweep ended, epoch ms; null when there was none. */
   readonly sweptAt: number | null;
   readonly pingMs: number;
@@ -39,13 +41,12 @@ export interface Fleet {
   read(): Promise<FleetFigures | null>;
 }
 
-export interface FleetDeps {
+export interface FleetDeps extends LimitsDeps {
   readonly redis: RedisConnection;
   readonly store: Store;
   readonly outbox: Outbox;
   readonly queues: Queues;
-  readonly standing: Standing;
-  readonly line: Line;
+  readonly shards: readonly { readonly config: Pick<Config, 'REDIS_PREFIX'> }[];
   readonly now: () => number;
 }
 
@@ -72,32 +73,34 @@ function readMemory(info: string): Pick<FleetFigures, 'usedBytes' | 'maxBytes'> 
   return { usedBytes: bytes('used_memory'), maxBytes: bytes('maxmemory') };
 }
 
-export function createFleet({ redis, store, outbox, queues, standing, line, now }: FleetDeps): Fleet {
+export function createFleet(deps: FleetDeps): Fleet {
+  const { redis, store, outbox, queues, shards, now } = deps;
+  const prefixes = shards.map(({ config }) => config.REDIS_PREFIX);
   let latest: { readonly figures: FleetFigures; readonly at: number } | null = null;
   let asking: Promise<FleetFigures> | null = null;
 
   async function ask(): Promise<FleetFigures> {
     const askedAt = performance.now();
     // Sent in one go, and answered in this order.
-    const [pingMs, generations, backlog, waiting, owed, dead, refused, sweptAt, memory] = await Promise.all([
+    const [pingMs, generations, backlog, limits, spent, owed, dead, sweptAt, memory] = await Promise.all([
       redis.ping().then(() => performance.now() - askedAt),
       store.countByState(STATES),
       queues.backlog(now()),
-      line.counts(),
+      readLimits(deps),
+      readSpent(redis, prefixes, now()),
       outbox.countOwed(),
       outbox.countDead(),
-      standing.isRefused(),
       store.sweptAt(),
       Promise.all(mastersOf(redis).map((server) => server.info('memory'))),
     ]);
     const [fullest] = memory.map(readMemory).sort((a, b) => b.usedBytes - a.usedBytes);
     return {
       generations: generations as Record<State, number>,
-      backlog: { ...backlog, submit: withLine(backlog.submit, waiting) },
-      line: waiting,
+      backlog: { ...backlog, submit: withLine(backlog.submit, limits) },
+      limits,
+      spent,
       notificationsOwed: owed,
       notificationsDead: dead,
-      refused,
       sweptAt,
       pingMs,
       usedBytes: fullest?.usedBytes ?? 0,

@@ -154,12 +154,50 @@ export function createMetrics(): Metrics {
   const owed = gauge('notifications_owed', 'Generations whose app is still to be told something.');
   const dead = gauge('notifications_dead', 'Generations whose app could not be told.');
   const refused = gauge('provider_refused', 'Whether the provider refuses the key or its quota.');
+  const away = gauge('provider_away', 'Whether the outage breaker holds these calls: the provider is away.', [
+    'call',
+  ]);
+  const probes = gauge('provider_away_probes', 'Calls that looked since then whether it is back.', ['call']);
+  const held = gauge('provider_hold_seconds', 'How long these calls still hold still after a 429.', ['call']);
+  const slowedTo = gauge('provider_slowed_to', 'Calls a second to which a 429 slows all down; absent: none.');
+  const atProvider = gauge(
+    'provider_in_flight',
+    'What lives at the provider, or may, as MAX_IN_FLIGHT counts.',
+  );
+  const mostAtProvider = gauge('provider_in_flight_max', 'MAX_IN_FLIGHT as it is in force; absent: no cap.');
+  const overBudget = gauge('waiting_for_budget', "Generations that wait for the next day's budget.");
+  const spend = gauge(
+    'spend',
+    'Spent today (UTC), in the currency of PRICES: charged, and possibly billed.',
+    ['bill'],
+  );
+  const budget = gauge('budget', 'What may be spent today, as it is in force; absent: no budget.');
   const sweptAt = gauge('sweep_last_timestamp_seconds', 'When the last sweep of the fleet ended.');
   const ping = gauge('redis_ping_seconds', 'How long Redis took to answer.');
   const memoryUsed = gauge('redis_memory_used_bytes', 'Memory that Redis uses.');
   const memoryMax = gauge('redis_memory_max_bytes', 'Its maxmemory; 0: no limit.');
-  const labelled = [generations, jobsDue, jobsDelayed, jobsActive, paused];
-  const single = [owed, dead, refused, sweptAt, ping, memoryUsed, memoryMax];
+  const labelled = [generations, jobsDue, jobsDelayed, jobsActive, paused, away, probes, held, spend];
+  const limiting = [refused, slowedTo, atProvider, mostAtProvider, overBudget, budget];
+  const single = [owed, dead, sweptAt, ping, memoryUsed, memoryMax, ...limiting];
+  // What has no value is not there: 0 would be a limit.
+  const setOrRemove = (one: Gauge, value: number | null | undefined) =>
+    value === null || value === undefined ? one.remove() : one.set(value);
+
+  function showLimits({ limits, spent }: FleetFigures): void {
+    refused.set(limits.refused ? 1 : 0);
+    for (const call of ['submit', 'poll'] as const) {
+      away.set({ call }, limits.breaker[call].openAt === null ? 0 : 1);
+      probes.set({ call }, limits.breaker[call].probes);
+      held.set({ call }, limits.holdMs[call] / 1000);
+    }
+    setOrRemove(slowedTo, limits.slowedTo);
+    atProvider.set(limits.inFlight);
+    setOrRemove(mostAtProvider, limits.maxInFlight);
+    overBudget.set(limits.overBudget);
+    spend.set({ bill: 'charged' }, spent.charged);
+    spend.set({ bill: 'possible' }, spent.possible);
+    setOrRemove(budget, limits.inForce?.budgetPerDay);
+  }
 
   function show(figures: FleetFigures | null): void {
     redisUp.set(figures === null ? 0 : 1);
@@ -178,7 +216,7 @@ export function createMetrics(): Metrics {
     }
     owed.set(figures.notificationsOwed);
     dead.set(figures.notificationsDead);
-    refused.set(figures.refused ? 1 : 0);
+    showLimits(figures);
     sweptAt.set((figures.sweptAt ?? 0) / 1000);
     ping.set(figures.pingMs / 1000);
     memoryUsed.set(figures.usedBytes);

@@ -1,6 +1,7 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { freePort } from '../../src/demo/redis-server.js';
 import { ALARMS } from '../../src/telemetry/metrics.js';
@@ -133,6 +134,44 @@ describe('the server', () => {
     }, 'three jobs to be due');
     expect(told.value('reelhaul_jobs_delayed', { stage: 'submit' })).toBe(1);
     expect(told.value('reelhaul_generations', { state: 'queued' })).toBe(4);
+    await api.close();
+    await bed.close();
+  });
+
+  test('tells what limits: the breakers, holds, the cap, the budget and what is spent of it', async () => {
+    const bed = await createTestbed({
+      environment: { MAX_IN_FLIGHT: '7', PRICES: '{"*":0.32}', BUDGET_PER_DAY: '0.64' },
+    });
+    const api = await startApi(bed);
+    const workers = await bed.work();
+    for (const script of ['', '[sim: submit=502]']) await bed.enqueue(`spent ${script}`);
+    await until(
+      async () =>
+        isDeepStrictEqual(await bed.reelhaul.count(['succeeded', 'unconfirmed']), {
+          succeeded: 1,
+          unconfirmed: 1,
+        }),
+      'one to succeed and one to be doubtful',
+    );
+    await bed.enqueue('no room');
+    await until(async () => (await bed.reelhaul.limits()).overBudget === 1, 'one to wait for its budget');
+    await workers.close();
+    await bed.redis.hset(`${bed.prefix}:breaker:poll`, { openAt: 1, probes: 3, probeAt: 1 });
+    await bed.redis.set(`${bed.prefix}:standing:hold:submit`, '1', 'PX', 3_600_000);
+    const told = await until(async () => {
+      const now = await scrape(api.url);
+      return now.value('reelhaul_provider_away', { call: 'poll' }) === 1 ? now : null;
+    }, 'the breaker to be told');
+    expect(told.value('reelhaul_provider_away', { call: 'submit' })).toBe(0);
+    expect(told.value('reelhaul_provider_away_probes', { call: 'poll' })).toBe(3);
+    expect(told.value('reelhaul_provider_hold_seconds', { call: 'submit' })).toBeGreaterThan(3000);
+    expect(told.value('reelhaul_provider_slowed_to')).toBeUndefined();
+    expect(told.value('reelhaul_provider_in_flight')).toBe(1);
+    expect(told.value('reelhaul_provider_in_flight_max')).toBe(7);
+    expect(told.value('reelhaul_waiting_for_budget')).toBe(1);
+    expect(told.value('reelhaul_spend', { bill: 'charged' })).toBe(0.32);
+    expect(told.value('reelhaul_spend', { bill: 'possible' })).toBe(0.32);
+    expect(told.value('reelhaul_budget')).toBe(0.64);
     await api.close();
     await bed.close();
   });

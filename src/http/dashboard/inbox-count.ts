@@ -7,7 +7,7 @@ export interface Inbox {
 }
 
 /** What the count consists of. */
-export const countOf = ({ generations, notificationsDead, refused }: FleetFigures): number =>
+export const countOf = ({ generations, notificationsDead, limits: { refused } }: FleetFigures): number =>
   generations.unconfirmed + notificationsDead + (refused ? 1 : 0);
 
 export function createInbox(fleet: Fleet): Inbox {

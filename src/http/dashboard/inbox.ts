@@ -211,7 +211,7 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
       inbox.read(),
     ]);
     const refused =
-      figures?.refused === true
+      figures?.limits.refused === true
         ? html`<p class="notice bad" role="alert">
             The provider refuses our key or its quota. Submitting waits, and one submit tries it every so
             often; nothing is lost. Look at the account of the provider.
