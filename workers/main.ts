@@ -219,9 +219,10 @@ async function noteSweep(
 }
 
 /** The limits are those of the worker that started last; a process without a submit stage knows nothing of them. */
-function keepDispatching({ config, line, dispatch }: Context): Promise<() => Promise<void>> {
-  return dispatch.keep(() =>
-    line.publish({
+function keepDispatching({ config, line, rate, dispatch }: Context): Promise<() => Promise<void>> {
+  return dispatch.keep(async () => {
+    await rate.publish();
+    await line.publish({
       maxInFlight: config.MAX_IN_FLIGHT,
       tenantMaxInFlight: config.MAX_IN_FLIGHT_PER_TENANT,
       rateMax: config.PROVIDER_RATE_MAX,
@@ -229,8 +230,8 @@ function keepDispatching({ config, line, dispatch }: Context): Promise<() => Pro
       budgetPerDay: config.BUDGET_PER_DAY,
       tenantBudgetPerDay: config.BUDGET_PER_TENANT_PER_DAY,
       tenants: config.TENANTS,
-    }),
-  );
+    });
+  });
 }
 
 /** The schedule of the sweep may be lost with its queue: every worker looks after it. */

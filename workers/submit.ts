@@ -147,11 +147,11 @@ async function awaitLeave(
   if (turn.kind === 'inLine') return done;
   const heldMs = ledger.holdMs();
   if (heldMs > 0) return snooze(heldMs);
-  if (price === null && hasBudget(budget) && config.UNKNOWN_PRICE === 'refuse')
-    return refusePrice(context, record);
   // Those that may not be paid for take no call from those that may.
-  const over = await store.overBudget(record, price, budget);
-  if (over) return waitForBudget(context, record, over);
+  const over = (turn.budgeted ?? hasBudget(budget)) ? await store.overBudget(record, price, budget) : null;
+  if (over === 'unpriced') {
+    if (config.UNKNOWN_PRICE === 'refuse') return refusePrice(context, record);
+  } else if (over) return waitForBudget(context, record, over);
   if (turn.probe && !(await isProviderBack(context, signal))) return snooze(0);
   const call = await rate.take('submit', signal);
   if (call === 'stopped') return snooze(0);

@@ -40,7 +40,9 @@
  *   <prefix>:lingering                  zset    generations that are over for us while their task may live, by until when
  *   <prefix>:lingering:<tenant>         zset    the tenant's own of them
  *   <prefix>:limits                     hash    the limits in force, as the last worker that started wrote them
- *   <prefix>:limits:tenants             hash    tenant → '<weight> <most in flight or 0>'
+ *   <prefix>:limits:tenants             hash    tenant → '<weight> <most in flight or ->'
+ *   <prefix>:limits:budgets             hash    tenant → most to spend a day, in millionths
+ *   <prefix>:rate-limits                hash    the call budget in force, under the prefix of all shards
  *   <prefix>:spend:<day>                hash    what was spent on that day (UTC, days since 1970), see limits/spend.ts
  *   <prefix>:rate                       hash    the call budget of the key (limits/rate.ts)
  *   <prefix>:breaker:<call>             hash    whether the provider is away (limits/breaker.ts)

@@ -57,7 +57,7 @@ return false
  *      15 of counted · 16 tenant · 17 type of a notification or '' · 18 '1' when it is one of progress · 19 prefix
  *      20 place of a queued one (line-script.ts) · 21 priority · 22 for how many ms its task may live although we are done
  *      with it, 'gone' when it surely does not, or '' · 23 by which name (slots.ts) · 24 '1' when it frees a slot · 25 what became of its bill or '' · 26 price or ''
- *      27 most to spend a day or '' · 28 the same of its tenant · 29 '1' when another bill has come · 30 number of tasks
+ *      27 most to spend a day or '' · 28 the same of its tenant, as this process has them · 29 '1' when another bill has come · 30 number of tasks
  *      then: task ids · expected field, value … · set field, value … · removed fields · counted fields
  * The key is touched only while it is this generation's own: after it expired another one may hold it.
  * A notification holds a copy of the record as it is now. Of progress only the newest is kept, and none after an end.
@@ -157,10 +157,14 @@ return 1
 
 /**
  * ROOM. Has the budget room for a submit? Only `beginSubmit` reserves it.
- * KEYS 1 record · ARGV 1 prefix · 2 tenant · 3 price · 4 most to spend a day or '' · 5 the same of its tenant
- * Returns 1, -2 or -3 as above.
+ * KEYS 1 record · ARGV 1 prefix · 2 tenant · 3 price or '' · 4 most to spend a day or '' · 5 the same of its tenant
+ * Returns 1, -2 or -3 as above, -4 when there is a budget and no price.
  */
 const ROOM = `${SPEND}
+if ARGV[3] == '' then
+  local most, tenant_most = spend_caps(ARGV[1], ARGV[2], ARGV[4], ARGV[5])
+  return most == '' and tenant_most == '' and 1 or -4
+end
 return spend_over(ARGV[1], KEYS[1], ARGV[2], 'possible', ARGV[3], ARGV[4], ARGV[5]) or 1
 `;
 
@@ -190,7 +194,10 @@ export interface Change {
   readonly anotherBill?: boolean;
 }
 
-/** What may be spent on the day (UTC) of a submit, in millionths; null: whatever it takes. */
+/**
+ * What may be spent on the day (UTC) of a submit, in millionths; null: whatever it takes. As this process has it, which
+ * counts as long as Redis knows none that was published.
+ */
 export interface Budget {
   readonly day: number | null;
   readonly tenantDay: number | null;
@@ -235,8 +242,15 @@ export interface Store {
   whereabouts(ids: readonly string[]): Promise<Whereabouts[]>;
   /** Moves a generation on. False when it is no longer where it was decided, or gone: read again, decide again. */
   transition(record: GenerationRecord, to: State, change: Change & { live: boolean }): Promise<boolean>;
-  /** Has the budget no room for this price just now? For whoever wants to know before it waits for something else. */
-  overBudget(record: GenerationRecord, price: number | null, budget: Budget): Promise<OverBudget | null>;
+  /**
+   * Has the budget no room for this price just now? For whoever wants to know before it waits for something else.
+   * `unpriced`: there is a budget, and the price is not known.
+   */
+  overBudget(
+    record: GenerationRecord,
+    price: number | null,
+    budget: Budget,
+  ): Promise<OverBudget | 'unpriced' | null>;
   /** `queued` → `submitting`, if its price fits into the budget, which is reserved in the same step. */
   beginSubmit(record: GenerationRecord, change: Change, budget: Budget): Promise<SubmitBegun>;
   /** Changes fields without leaving the state. False as above. */
@@ -513,10 +527,9 @@ export function createStore({
     },
 
     async overBudget({ id, tenant }, price, { day, tenantDay }) {
-      if (price === null || (day === null && tenantDay === null)) return null;
-      return overBudget(
-        await scripts.reelhaulRoom(keys.record(id), prefix, tenant, price, day ?? '', tenantDay ?? ''),
-      );
+      const caps = [day ?? '', tenantDay ?? ''];
+      const room = await scripts.reelhaulRoom(keys.record(id), prefix, tenant, price ?? '', ...caps);
+      return room === -4 ? 'unpriced' : overBudget(room);
     },
 
     beginSubmit: (record, wanted, budget) => change(record, 'submitting', wanted, budget),

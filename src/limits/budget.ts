@@ -1,9 +1,7 @@
 /** What may be spent on one day (UTC), for all and for one tenant, as configured. */
 import type { Config } from '../config.js';
 import type { Budget } from '../generation/store.js';
-import { MILLIONTHS } from './prices.js';
-
-const inMillionths = (amount: number | null) => (amount === null ? null : Math.round(amount * MILLIONTHS));
+import { inMillionths } from './prices.js';
 
 /** In millionths; null: whatever it takes. */
 export function budgetOf(

@@ -12,6 +12,7 @@
 import type { RedisConnection } from '../redis.js';
 import { PROBE_WAIT } from './breaker.js';
 import { LINE } from './line-script.js';
+import { inMillionths } from './prices.js';
 
 /** Jobs that wait for a worker: enough to keep all busy, and few enough that a newcomer is never far behind them. */
 const WINDOW = 8;
@@ -171,8 +172,9 @@ return jobs
  * KEYS 1 hold · 2 refused · 3 probe of refused, which holds the id of the one that looks · 4 breaker of submits · 5 limits
  * ARGV 1 prefix · 2 id · 3 tenant · 4 priority · 5 ms between probes of a refused key · 6 longest ms between probes of an
  *      outage
- * Returns { 'go' }, { 'probe' } (while the provider is away), { 'line' } when it had no turn yet, or has it no more, and
- * stands in line now, or { 'wait', ms, why }.
+ * Returns { 'go', budgeted }, { 'probe', budgeted } (while the provider is away), { 'line' } when it had no turn yet, or has
+ * it no more, and stands in line now, or { 'wait', ms, why }. budgeted: '1' when there is any budget, '0' when none, '' when
+ * nobody said.
  */
 const BEGIN = `${LINE}${SLOTS}${PROBE_WAIT}
 local p, id, tenant, priority = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
@@ -186,7 +188,7 @@ if not ready and not redis.call('ZSCORE', p .. ':starting', id) then
   return { 'line' }
 end
 -- It counts already: there are too many only if the limits were lowered since its turn, or a task came to light.
-local most, tenant_most = unpack(redis.call('HMGET', KEYS[5], 'maxInFlight', 'tenantMaxInFlight'))
+local most, tenant_most, budgeted = unpack(redis.call('HMGET', KEYS[5], 'maxInFlight', 'tenantMaxInFlight', 'budgeted'))
 local _, cap = tenant_limits(p, tenant, tonumber(tenant_most or 0))
 most = tonumber(most or 0)
 if (most > 0 and in_flight(p, now) > most) or (cap > 0 and tenant_in_flight(p, tenant, now) > cap) then
@@ -215,7 +217,7 @@ if open_at then
 end
 redis.call('ZREM', p .. ':ready', id)
 redis.call('ZADD', p .. ':starting', now, id)
-return { said }
+return { said, budgeted or '' }
 `;
 
 /**
@@ -277,15 +279,20 @@ return {
 
 /**
  * PUBLISH. Whoever waits for a slot of its own is looked at anew when they are others.
- * KEYS 1 limits · 2 limits of tenants · 3 capped · 4 line · 5 its clock
- * ARGV 1 window · 2 most · 3 most per tenant · 4 all settings as JSON · tenant, limits …
+ * KEYS 1 limits · 2 limits of tenants · 3 capped · 4 line · 5 its clock · 6 budgets of tenants
+ * ARGV 1 window · 2 most · 3 most per tenant · 4 all settings as JSON · 5 most to spend a day, in millionths, or '' · 6 the
+ *      same per tenant · 7 '1' when there is any budget, else '0' · tenant, limits, budget or '' …
  * Returns 1 when these settings are others than before.
  */
 const PUBLISH = `
 local before = redis.call('HGET', KEYS[1], 'inForce')
-redis.call('HSET', KEYS[1], 'window', ARGV[1], 'maxInFlight', ARGV[2], 'tenantMaxInFlight', ARGV[3], 'inForce', ARGV[4])
-redis.call('DEL', KEYS[2])
-for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1]) end
+redis.call('HSET', KEYS[1], 'window', ARGV[1], 'maxInFlight', ARGV[2], 'tenantMaxInFlight', ARGV[3], 'inForce', ARGV[4],
+  'budget', ARGV[5], 'tenantBudget', ARGV[6], 'budgeted', ARGV[7])
+redis.call('DEL', KEYS[2], KEYS[6])
+for i = 8, #ARGV, 3 do
+  redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+  if ARGV[i + 2] ~= '' then redis.call('HSET', KEYS[6], ARGV[i], ARGV[i + 2]) end
+end
 if before == ARGV[4] then return 0 end
 local clock = tonumber(redis.call('GET', KEYS[5]) or '0')
 local capped = redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES')
@@ -319,8 +326,11 @@ export interface InForce {
 }
 
 export type Turn =
-  /** `probe`: the provider seems to be away, and this one is to find out. */
-  | { readonly kind: 'go'; readonly probe: boolean }
+  /**
+   * `probe`: the provider seems to be away, and this one is to find out. `budgeted`: some budget is in force; null when
+   * Redis does not know.
+   */
+  | { readonly kind: 'go'; readonly probe: boolean; readonly budgeted: boolean | null }
   /** It stands in line, perhaps again since there is no room for it any more, and gets a job in its turn. */
   | { readonly kind: 'inLine' }
   | { readonly kind: 'wait'; readonly waitMs: number; readonly why: string };
@@ -405,7 +415,7 @@ export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: Li
   redis.defineCommand('reelhaulLookAtLine', { lua: LOOK, numberOfKeys: 1 });
   redis.defineCommand('reelhaulPutOff', { lua: PUT_OFF, numberOfKeys: 1 });
   redis.defineCommand('reelhaulWake', { lua: WAKE, numberOfKeys: 2 });
-  redis.defineCommand('reelhaulPublish', { lua: PUBLISH, numberOfKeys: 5 });
+  redis.defineCommand('reelhaulPublish', { lua: PUBLISH, numberOfKeys: 6 });
   const scripts = redis as unknown as Scripts;
   const limitsKey = `${prefix}:limits`;
 
@@ -426,21 +436,32 @@ export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: Li
     },
 
     async publish(limits) {
-      const { maxInFlight, tenantMaxInFlight, tenants } = limits;
+      const { maxInFlight, tenantMaxInFlight, budgetPerDay, tenantBudgetPerDay, tenants } = limits;
       const own = Object.entries(tenants).flatMap(([tenant, limits]) => [
         tenant,
         `${limits.weight ?? 1} ${limits.maxInFlight ?? '-'}`,
+        inMillionths(limits.budgetPerDay ?? null) ?? '',
       ]);
+      const budgets = [
+        budgetPerDay,
+        tenantBudgetPerDay,
+        ...Object.values(tenants).map((t) => t.budgetPerDay),
+      ];
+      const budgeted = budgets.some((budget) => budget !== null && budget !== undefined);
       const changed = await scripts.reelhaulPublish(
         limitsKey,
         `${limitsKey}:tenants`,
         `${prefix}:capped`,
         `${prefix}:line`,
         `${prefix}:line-clock`,
+        `${limitsKey}:budgets`,
         WINDOW,
         maxInFlight ?? 0,
         tenantMaxInFlight ?? 0,
         JSON.stringify(limits),
+        inMillionths(budgetPerDay) ?? '',
+        inMillionths(tenantBudgetPerDay) ?? '',
+        budgeted ? '1' : '0',
         ...own,
       );
       if (changed === 1) await wakeOverBudget();
@@ -459,7 +480,7 @@ export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: Li
 
     async begin({ id, tenant, priority }) {
       const standing = `${prefix}:standing`;
-      const [kind, waitMs, why] = await scripts.reelhaulBegin(
+      const [kind, said, why] = await scripts.reelhaulBegin(
         `${standing}:hold:submit`,
         `${standing}:refused`,
         `${standing}:probe`,
@@ -473,8 +494,8 @@ export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: Li
         breakerProbeMs,
       );
       if (kind === 'line') return { kind: 'inLine' };
-      if (kind === 'wait') return { kind, waitMs: Number(waitMs), why: why ?? '' };
-      return { kind: 'go', probe: kind === 'probe' };
+      if (kind === 'wait') return { kind, waitMs: Number(said), why: why ?? '' };
+      return { kind: 'go', probe: kind === 'probe', budgeted: said ? said === '1' : null };
     },
 
     async rejoin(generations) {

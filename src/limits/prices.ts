@@ -9,6 +9,8 @@ export type Prices = Readonly<Record<string, number | Readonly<Record<string, nu
 
 /** Money is counted in whole millionths, so that a long sum is exact. */
 export const MILLIONTHS = 1_000_000;
+export const inMillionths = (amount: number | null): number | null =>
+  amount === null ? null : Math.round(amount * MILLIONTHS);
 
 /** In millionths; null when the table does not say. A table without entries knows no prices at all. */
 export function priceOf({ model, options }: GenerationRequest, prices: Prices): number | null {

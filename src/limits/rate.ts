@@ -29,10 +29,12 @@ const LOOK_MS = 1000;
 /** After so long what was known before the wait may be true no more. */
 const WAITED_MS = 100;
 
+/** Those that were published last hold for all; where none were, or Redis has lost them, each process keeps to its own. */
 const PACE = `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + time[2] / 1000
-local max, window = tonumber(ARGV[1]), tonumber(ARGV[2])
+local said_max, said_window, said_first = unpack(redis.call('HMGET', KEYS[2], 'max', 'windowMs', 'first'))
+local max, window = tonumber(said_max or ARGV[1]), tonumber(said_window or ARGV[2])
 local interval, burst = 0, 1
 if max > 0 then
   burst = math.max(1, math.floor(max * ${BURST_SHARE}))
@@ -59,13 +61,13 @@ end
 `;
 
 /**
- * TAKE. KEYS 1 rate · ARGV 1 calls per window, 0 for no limit · 2 window in ms · 3 how many are wanted · 4 '1' when this
- * kind goes first
+ * TAKE. KEYS 1 rate · 2 limits that were published · ARGV 1 calls per window, 0 for no limit · 2 window in ms · 3 which kind
+ * goes first, all three of this process · 4 how many are wanted · 5 of which kind
  * Returns { granted, ms until the next }, granted -1 when nothing limits.
  */
 const TAKE = `${PACE}
 if interval == 0 then return { '-1', '0' } end
-local wanted, first = tonumber(ARGV[3]), ARGV[4] == '1'
+local wanted, first = tonumber(ARGV[4]), ARGV[5] == (said_first or ARGV[3])
 local mine, other = first and 'firstUntil' or 'secondUntil', first and 'secondUntil' or 'firstUntil'
 local tat, passed, other_until = unpack(redis.call('HMGET', KEYS[1], 'tat', 'passed', other))
 tat, passed, other_until = tonumber(tat or 0), tonumber(passed or 0), tonumber(other_until or 0)
@@ -94,12 +96,12 @@ return { tostring(granted), tostring(math.ceil(wait)) }
 `;
 
 /**
- * SLOW. KEYS and first ARGV as above · 3 ms for which everybody holds still · 4 ms since the call left that was told so
+ * SLOW. KEYS and first ARGV as above · 4 ms for which everybody holds still · 5 ms since the call left that was told so
  * Calls that left before everybody was slowed down last say nothing new: only the hold may become longer.
  */
 const SLOW = `${PACE}
-local from = now + tonumber(ARGV[3])
-if slowed_at and now - tonumber(ARGV[4]) <= tonumber(slowed_at) then
+local from = now + tonumber(ARGV[4])
+if slowed_at and now - tonumber(ARGV[5]) <= tonumber(slowed_at) then
   if per_second and from > tonumber(pace_at) then redis.call('HSET', KEYS[1], 'paceAt', string.format('%.3f', from)) end
   return 0
 end
@@ -126,6 +128,8 @@ export interface RateLimits {
 export type Leave = 'now' | 'waited' | 'stopped';
 
 export interface Rate {
+  /** Writes the limits of this process for all. */
+  publish(): Promise<void>;
   /**
    * Waits until this call may leave.
    * @throws when Redis fails: without its word nothing leaves.
@@ -160,12 +164,13 @@ interface Waiter {
 }
 
 export function createRate({ redis, prefix, now, max, windowMs, first }: RateDeps): Rate {
-  redis.defineCommand('reelhaulTakeCalls', { lua: TAKE, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulSlowCalls', { lua: SLOW, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulCallPace', { lua: LOOK, numberOfKeys: 1 });
+  redis.defineCommand('reelhaulTakeCalls', { lua: TAKE, numberOfKeys: 2 });
+  redis.defineCommand('reelhaulSlowCalls', { lua: SLOW, numberOfKeys: 2 });
+  redis.defineCommand('reelhaulCallPace', { lua: LOOK, numberOfKeys: 2 });
   const scripts = redis as unknown as Scripts;
   const key = `${prefix}:rate`;
-  const limit = [key, max ?? 0, windowMs] as const;
+  const publishedKey = `${prefix}:rate-limits`;
+  const limit = [key, publishedKey, max ?? 0, windowMs, first] as const;
   const waiting: Record<Call, Set<Waiter>> = { submit: new Set(), poll: new Set() };
   const serving = new Set<Call>();
   let freeUntil = 0;
@@ -175,7 +180,7 @@ export function createRate({ redis, prefix, now, max, windowMs, first }: RateDep
     const queue = waiting[call];
     while (queue.size > 0) {
       const wanted = Math.min(queue.size, MAX_TAKE);
-      const [granted, waitMs] = await scripts.reelhaulTakeCalls(...limit, wanted, call === first ? '1' : '');
+      const [granted, waitMs] = await scripts.reelhaulTakeCalls(...limit, wanted, call);
       if (granted === '-1') freeUntil = now() + LOOK_MS;
       let left = granted === '-1' ? queue.size : Number(granted);
       for (const waiter of queue) {
@@ -202,10 +207,15 @@ export function createRate({ redis, prefix, now, max, windowMs, first }: RateDep
   }
 
   return {
+    async publish() {
+      await redis.hset(publishedKey, { max: max ?? 0, windowMs, first });
+      freeUntil = 0;
+    },
+
     async take(call, signal) {
       if (signal.aborted) return 'stopped';
       const askedAt = now();
-      if (max === null && askedAt < freeUntil) return 'now';
+      if (askedAt < freeUntil) return 'now';
       return new Promise<Leave>((resolve, reject) => {
         const stop = () => {
           waiting[call].delete(waiter);

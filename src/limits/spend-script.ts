@@ -28,6 +28,13 @@ local function spend_today()
   return math.floor(redis.call('TIME')[1] / 86400)
 end
 
+-- Those that were published last hold for all; where none were, or Redis has lost them, each process keeps to its own.
+local function spend_caps(p, tenant, most, tenant_most)
+  local day, tenant_day = unpack(redis.call('HMGET', p .. ':limits', 'budget', 'tenantBudget'))
+  if not day then return most, tenant_most end
+  return day, redis.call('HGET', p .. ':limits:budgets', tenant) or tenant_day
+end
+
 local function spend_over(p, record, tenant, bill, price, most, tenant_most)
   if bill ~= 'possible' or price == '' or redis.call('HEXISTS', record, 'bill') == 1 then return nil end
   local key = p .. ':spend:' .. spend_today()
@@ -36,6 +43,7 @@ local function spend_over(p, record, tenant, bill, price, most, tenant_most)
     local spent = redis.call('HMGET', key, 'possible' .. suffix, 'charged' .. suffix)
     return (spent[1] or 0) + (spent[2] or 0) + price > tonumber(cap)
   end
+  most, tenant_most = spend_caps(p, tenant, most, tenant_most)
   if over(most, '') then return -2 end
   if over(tenant_most, ':' .. tenant) then return -3 end
   return nil

@@ -112,6 +112,39 @@ describe('a budget', () => {
     expect(totals().submits).toBe(2);
   });
 
+  test.each([
+    ['of all', { BUDGET_PER_DAY: '1' }],
+    ['of each tenant', { BUDGET_PER_TENANT_PER_DAY: '1' }],
+    ['of a tenant', { TENANTS: '{"default":{"budgetPerDay":1}}' }],
+  ])('%s that a new worker brings holds for those of before as well', async (_, settings) => {
+    await setUp({ OVER_BUDGET: 'fail' });
+    await bed.work();
+    const stricter = readConfig({ ...bed.environment, ...settings });
+    await (await bed.work({ config: stricter })).close();
+    const ids = await Promise.all(Array.from({ length: 5 }, (_, i) => bed.enqueue(`priced ${i}`)));
+    const states = await Promise.all(ids.map(async ({ id }) => (await bed.reelhaul.waitFor(id)).state));
+    expect(states.filter((state) => state === 'succeeded')).toHaveLength(2);
+    expect(totals().submits).toBe(2);
+  });
+
+  test('that a new worker brings lets a worker without prices buy nothing', async () => {
+    await setUp({ PRICES: '' });
+    await bed.work();
+    await (
+      await bed.work({ config: readConfig({ ...bed.environment, PRICES, BUDGET_PER_DAY: '1' }) })
+    ).close();
+    const { id } = await bed.enqueue('unpriced');
+    expect((await bed.reelhaul.waitFor(id)).failure?.code).toBe('price_unknown');
+  });
+
+  test('that is lifted by a new worker binds those of before no longer', async () => {
+    await setUp({ BUDGET_PER_DAY: '0', OVER_BUDGET: 'fail' });
+    await bed.work();
+    await (await bed.work({ config: readConfig({ ...bed.environment, BUDGET_PER_DAY: '' }) })).close();
+    const { id } = await bed.enqueue('priced');
+    expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+  });
+
   test('keeps what is unconfirmed', async () => {
     await setUp({ BUDGET_PER_DAY: '0.5', OVER_BUDGET: 'fail' });
     await bed.work();

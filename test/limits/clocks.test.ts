@@ -34,7 +34,7 @@ test('and that of submits neither', async () => {
     probes: 3,
     probeAt: Date.now() + HOUR_MS,
   });
-  expect(await hub.line.begin(record)).toEqual({ kind: 'go', probe: true });
+  expect(await hub.line.begin(record)).toMatchObject({ kind: 'go', probe: true });
 });
 
 test('the next call is due, without the burst that a long rest would allow', async () => {

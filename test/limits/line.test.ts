@@ -47,7 +47,7 @@ async function serve(count: number): Promise<{ tenant: string; priority: number;
     if (id === undefined) break;
     const record = (await hub.store.get(id))!;
     if (record.state !== 'queued') continue;
-    expect(await hub.line.begin(record)).toEqual({ kind: 'go', probe: false });
+    expect(await hub.line.begin(record)).toMatchObject({ kind: 'go', probe: false });
     await hub.store.transition(record, 'submitting', { live: true });
     served.push({ tenant: record.tenant, priority: record.priority, id });
   }

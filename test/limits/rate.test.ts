@@ -3,6 +3,7 @@ import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { createRate, type Rate, type RateLimits } from '../../src/limits/rate.js';
 import { createTestbed, redisUrl, type Testbed } from '../support/testbed.js';
+import { until } from '../support/until.js';
 
 let bed: Testbed;
 const connections: Redis[] = [];
@@ -36,6 +37,24 @@ test('no window of all replicas together holds more calls than the limit', async
   at.sort((a, b) => a - b);
   const most = Math.max(...at.map((start, i) => at.slice(i).filter((t) => t < start + 950).length));
   expect(most).toBeLessThanOrEqual(50);
+});
+
+test('a limit that another process wrote holds for all, until somebody writes another', async () => {
+  const [old, strict] = [replica({ max: null }), replica({ max: 1, windowMs: 3_600_000 })];
+  expect(await old.take('submit', never)).toBe('now');
+  await strict.publish();
+  await strict.take('submit', never);
+  const late = replica({ max: 1000 });
+  const stop = new AbortController();
+  const waiting = late.take('submit', stop.signal);
+  await until(
+    () => bed.redis.hexists(`${bed.prefix}:rate`, 'secondUntil').then(Boolean),
+    'the submit to wait',
+  );
+  stop.abort();
+  expect(await waiting).toBe('stopped');
+  await old.publish();
+  expect(await strict.take('submit', never)).toBe('now');
 });
 
 test('who goes first does, and the other still gets its share', async () => {
