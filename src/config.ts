@@ -254,8 +254,16 @@ const tenants = jsonObject(
   ),
   '{"acme":{"weight":3,"maxInFlight":5,"budgetPerDay":20}}',
 );
+/** Less than is counted (limits/prices.ts) would cost nothing, and no budget would ever hold. */
+const price = money.refine((amount) => amount === 0 || amount >= 1e-6, {
+  error: 'expected 0 or at least 0.000001',
+});
 const prices = jsonObject(
-  z.record(z.string().min(1).max(64), z.union([money, z.record(z.string().regex(/^(\*|\d{1,4})$/), money)])),
+  // As the seconds of a request are written: what is spelled otherwise would never be found.
+  z.record(
+    z.string().min(1).max(64),
+    z.union([price, z.record(z.string().regex(/^(\*|[1-9]\d{0,3})$/), price)]),
+  ),
   '{"gen4":{"5":0.32,"10":0.64},"*":0.5}',
 );
 

@@ -50,6 +50,10 @@ test.each([
   ['PRICES', 'free'],
   ['PRICES', '{"gen4":-1}'],
   ['PRICES', '{"gen4":{"five":1}}'],
+  ['PRICES', '{"gen4":{"05":1}}'],
+  ['PRICES', '{"gen4":0.0000004}'],
+  ['PRICES', '{"gen4":{"5":1e-9}}'],
+  ['PRICES', '{"gen4":1e400}'],
 ])('%s=%s is refused with what was expected', (name, value) => {
   try {
     readConfig({ [name]: value });
