@@ -8,10 +8,11 @@ import { runFairness, runNewcomer } from './fairness.js';
 import type { Row } from './ground.js';
 import { runOutage } from './outage.js';
 import { runRate } from './rate.js';
+import { runResume } from './resume.js';
 
 const { values: flags } = parseArgs({
   options: {
-    only: { type: 'string', default: 'rate,rate-unknown,fairness,newcomer,caps,outage' },
+    only: { type: 'string', default: 'rate,rate-unknown,fairness,newcomer,resume,caps,outage' },
     generations: { type: 'string', default: '10000' },
     kills: { type: 'string', default: '60' },
     'outage-s': { type: 'string', default: '300' },
@@ -23,6 +24,7 @@ const RUNS: Readonly<Record<string, () => Promise<Row[]>>> = {
   'rate-unknown': () => runRate(500, false),
   fairness: runFairness,
   newcomer: runNewcomer,
+  resume: runResume,
   caps: () => runCaps(Number(flags.generations), Number(flags.kills)),
   outage: () => runOutage(Number(flags['outage-s']) * 1000),
 };
