@@ -251,10 +251,9 @@ describe('those that wait for their call of the budget', () => {
     const ids = await enqueueAll(many(8, 'poll=429, retry-after=1h'));
     await Promise.all(ids.map((id) => bed.reaches(id, 'generating')));
     await submits.close();
-    await bed.work({
-      config: readConfig({ ...bed.environment, ...slow, POLL_CONCURRENCY: '4' }),
-      stages: ['poll'],
-    });
+    // As a worker with a submit stage would write it when it starts.
+    await bed.redis.hset(`${bed.prefix}:rate-limits`, 'max', slow.PROVIDER_RATE_MAX);
+    await bed.work({ config: readConfig({ ...bed.environment, POLL_CONCURRENCY: '4' }), stages: ['poll'] });
     await until(async () => (await bed.reelhaul.limits()).holdMs.poll > 0, 'the hold');
     await until(async () => (await bed.reelhaul.limits()).slowedTo !== null, 'the slower pace');
     await atRest('poll');
