@@ -176,9 +176,8 @@ function whyQueued({ runAt }: GenerationRecord, figures: FleetFigures | null, no
   if (runAt !== null && runAt > now)
     return html`Its app wants it submitted not before ${instant(runAt, 'full')}.`;
   if (figures === null) return null;
-  const { refused, line } = figures;
+  const { refused, inFlight, maxInFlight, inLine } = figures.limits;
   if (refused) return html`The provider refuses our key or its quota: submitting waits, for all.`;
-  const { inFlight, maxInFlight, inLine } = line;
   return maxInFlight === null || inFlight < maxInFlight
     ? null
     : html`All ${countText(maxInFlight)} places at the provider are taken, and ${countText(inLine)} stand in
