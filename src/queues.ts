@@ -75,7 +75,7 @@ export interface Queues {
   /** Removes the jobs that an older version kept for polls. Only when their generations stand on the timetable. */
   retirePollQueue(): Promise<void>;
   counts(stage: Stage): Promise<QueueCounts>;
-  /** The backlog of every stage and of the sweep at `at` (epoch ms), in one round trip. */
+  /** The backlog of every stage and of the sweep at `at` (epoch ms; of polls: now, by Redis' clock), in one round trip. */
   backlog(at: number): Promise<Record<RunName, Backlog>>;
   /** Makes sure that a sweep comes every so often, once in the whole fleet. */
   scheduleSweep(intervalMs: number): Promise<void>;
@@ -211,8 +211,8 @@ export function createQueues(
 
     async counts(stage) {
       if (stage === POLL) {
-        const { due, delayed, active } = await timetable.counts(Date.now());
-        return { waiting: due, active, delayed };
+        const { due, delayed, active, orphaned } = await timetable.counts();
+        return { waiting: due + orphaned, active: active - orphaned, delayed };
       }
       const counts = await of(stage).getJobCounts('wait', 'prioritized', 'active', 'delayed');
       return {
@@ -223,7 +223,6 @@ export function createQueues(
     },
 
     async backlog(at) {
-      const timetabled = timetable.counts(at);
       const lines = redis.pipeline();
       for (const queue of queues.values()) {
         lines.llen(queue.toKey('wait'));
@@ -236,7 +235,9 @@ export function createQueues(
         lines.pttl(queue.toKey('limiter'));
         lines.hexists(queue.toKey('meta'), 'paused');
       }
-      const replies = ((await lines.exec()) ?? []).map(([error, reply]) => {
+      // Sent together, and both awaited: what one of them fails with is not left to nobody.
+      const [answers, polls] = await Promise.all([lines.exec(), timetable.counts()]);
+      const replies = (answers ?? []).map(([error, reply]) => {
         if (error) throw error;
         return Number(reply);
       });
@@ -255,8 +256,13 @@ export function createQueues(
           },
         ];
       });
-      const { due, delayed, active, heldMs } = await timetabled;
-      const ofPolls: Backlog = { due, delayed, active, pausedForMs: heldMs };
+      const { due, delayed, active, orphaned, heldMs } = polls;
+      const ofPolls: Backlog = {
+        due: due + orphaned,
+        delayed,
+        active: active - orphaned,
+        pausedForMs: heldMs,
+      };
       return Object.fromEntries([...rows, [POLL, ofPolls]]) as Record<RunName, Backlog>;
     },
 

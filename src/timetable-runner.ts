@@ -5,7 +5,7 @@
  */
 import type { Logger } from 'pino';
 import { backoffAfterError } from './queues.js';
-import { duplicatePatiently, isEchoOfOutage, type RedisConnection } from './redis.js';
+import { duplicatePatiently, isEchoOfOutage, refusalOf, type RedisConnection } from './redis.js';
 import type { Runner, StageFunction } from './runner.js';
 import type { Lease, Timetable } from './timetable.js';
 import type { RunName, RunOutcome, WorkLog } from './work.js';
@@ -32,6 +32,9 @@ const WAIT_FOR_WAKE_S = 5;
 const AFTER_ERROR_MS = 1000;
 /** How often a generation threw is forgotten when this many have. */
 const MOST_FAILURES_KNOWN = 10_000;
+/** Two errors of a kind that are no further apart belong to one outage. */
+const SAME_ERROR_MS = 30_000;
+const MOST_ERRORS_KNOWN = 100;
 /** How long aborted runs get to give back what they hold. */
 const GIVE_BACK_MS = 2000;
 
@@ -50,16 +53,27 @@ export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
   const { name, run, timetable, concurrency, leaseMs, log, work, runLimitMs } = options;
   const runs = new Map<string, Run>();
   const failures = new Map<string, number>();
+  const toldAt = new Map<string, number>();
   const settler = gather<Ended>(settle, report);
-  const bell = listen(options.redis, timetable.wakeKey, report);
+  const bell = listen(options.redis, timetable.wakeKey, {
+    heeds: () => runs.size < concurrency,
+    passOn: () => timetable.wake(),
+    onError: report,
+  });
   let begun = 0;
   let closing = false;
   let looping = true;
   let roomMade = () => {};
-  let renewal: Promise<void> = Promise.resolve();
+  let renewal: Promise<void> | null = null;
 
+  /** It is asked again and again: an outage is told once, not once per question. */
   function report(error: unknown): void {
-    if (closing || (error instanceof Error && isEchoOfOutage(options.redis, error))) return;
+    if (closing || !(error instanceof Error) || isEchoOfOutage(options.redis, error)) return;
+    const kind = refusalOf(error) ?? error.message;
+    const lastAt = toldAt.get(kind);
+    if (toldAt.size >= MOST_ERRORS_KNOWN) toldAt.clear();
+    toldAt.set(kind, Date.now());
+    if (lastAt !== undefined && Date.now() - lastAt < SAME_ERROR_MS) return;
     log.warn({ stage: name, err: error }, 'the timetable reported an error');
   }
 
@@ -102,7 +116,15 @@ export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
   async function takeWhatIsDue(): Promise<number> {
     const { leases, idleMs } = await timetable.take(concurrency - runs.size, leaseMs);
     for (const lease of leases) {
-      const current: Run = { lease, beganAt: Date.now(), stop: new AbortController() };
+      const known = runs.get(lease.generationId);
+      const current: Run = known ?? { lease, beganAt: Date.now(), stop: new AbortController() };
+      current.lease = lease;
+      // Its lease ran out while Redis was away, and nobody else took it: it goes on under the new one.
+      if (known) continue;
+      if (closing) {
+        settler.add({ run: current, delayMs: 0 });
+        continue;
+      }
       runs.set(lease.generationId, current);
       void perform(current);
     }
@@ -127,7 +149,9 @@ export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
       if (closing) return;
       try {
         const idleMs = await takeWhatIsDue();
-        if (idleMs > 0) await bell.wait(Math.min(Math.max(idleMs, GATHER_MS), LOOK_EVERY_MS));
+        // Only with room does it listen: who has none leaves the bell to others.
+        if (idleMs > 0 && runs.size < concurrency)
+          await bell.wait(Math.min(Math.max(idleMs, GATHER_MS), LOOK_EVERY_MS));
       } catch (error) {
         report(error);
         await bell.wait(AFTER_ERROR_MS);
@@ -136,18 +160,20 @@ export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
   }
 
   async function renew(): Promise<void> {
-    const held = [...runs.values()];
+    const held = [...runs.values()].map((current) => ({ current, lease: current.lease }));
     const leases = await timetable.renew(
       held.map(({ lease }) => lease),
       leaseMs,
     );
     const kept = new Map(leases.map((lease) => [lease.generationId, lease]));
-    const lost = held.filter((current) => {
-      const { generationId } = current.lease;
-      const renewed = kept.get(generationId);
+    const lost = held.flatMap(({ current, lease }) => {
+      // It was taken anew meanwhile: this answer is about a lease that it no longer lives on.
+      if (current.lease !== lease) return [];
+      const renewed = kept.get(lease.generationId);
       if (renewed) current.lease = renewed;
       // One that ended meanwhile has been settled, and holds nothing any more.
-      return !renewed && runs.get(generationId) === current;
+      const isLost = !renewed && runs.get(lease.generationId) === current && !current.stop.signal.aborted;
+      return isLost ? [current] : [];
     });
     if (lost.length === 0) return;
     const jobIds = lost.map(({ lease }) => lease.generationId);
@@ -156,7 +182,10 @@ export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
   }
 
   const renewing = setInterval(() => {
-    renewal = renew().catch(report);
+    // One at a time: when Redis hangs, a second would show a lease that the first has replaced by then.
+    renewal ??= renew()
+      .catch(report)
+      .finally(() => (renewal = null));
   }, leaseMs / 3);
   const looped = loop().finally(() => (looping = false));
 
@@ -249,6 +278,14 @@ function gather<T>(
   };
 }
 
+interface Listener {
+  /** Has it room for what it may be woken for? */
+  readonly heeds: () => boolean;
+  /** Wakes somebody else instead. */
+  readonly passOn: () => Promise<void>;
+  readonly onError: (error: unknown) => void;
+}
+
 interface Bell {
   /** Until it rings, and at most so long. */
   wait(longestMs: number): Promise<void>;
@@ -258,7 +295,7 @@ interface Bell {
 }
 
 /** Waits at Redis, on a connection of its own, until somebody puts something on the timetable that is due sooner. */
-function listen(redis: RedisConnection, key: string, onError: (error: unknown) => void): Bell {
+function listen(redis: RedisConnection, key: string, { heeds, passOn, onError }: Listener): Bell {
   const connection = duplicatePatiently(redis);
   // The connection that it was made from tells of outages.
   connection.on('error', () => {});
@@ -286,7 +323,10 @@ function listen(redis: RedisConnection, key: string, onError: (error: unknown) =
     if (asking || closed) return;
     asking = true;
     try {
-      if ((await connection.bzpopmin(key, WAIT_FOR_WAKE_S)) !== null) ringIn(0);
+      if ((await connection.bzpopmin(key, WAIT_FOR_WAKE_S)) !== null) {
+        if (heeds()) ringIn(0);
+        else await passOn();
+      }
     } catch (error) {
       if (closed) return;
       onError(error);

@@ -5,7 +5,8 @@
  *
  * - a generation stands here once, and one worker at a time polls it;
  * - who takes one holds it for a lease; if that runs out (the worker died), the next worker takes it;
- * - whoever wants it sooner while it is being polled is not lost: it comes again when that poll is over.
+ * - whoever wants it sooner while it is being polled is not lost: it comes again when that poll is over;
+ * - a Redis that takes no writes gives none out: each script writes first what such a Redis refuses first.
  *
  * All instants are those of Redis' clock, so that workers whose clocks differ agree. Keys: generation/keys.ts.
  */
@@ -35,8 +36,7 @@ local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2]
 local earliest = math.huge
 for i = 2, #ARGV, 2 do
   local id, at = ARGV[i], now + ARGV[i + 1]
-  local lease = redis.call('ZSCORE', KEYS[2], id)
-  if lease and tonumber(lease) > now then
+  if redis.call('ZSCORE', KEYS[2], id) then
     local again = redis.call('HGET', KEYS[3], id)
     if not again or at < tonumber(again) then redis.call('HSET', KEYS[3], id, at) end
   else
@@ -51,33 +51,35 @@ if earliest < (tonumber(first) or math.huge) then redis.call('ZADD', KEYS[4], 0,
 `;
 
 /**
- * TAKE. Takes what is due, and what a worker took that is gone.
- * KEYS 1 polls · 2 polling · 3 again · 4 hold
+ * TAKE. Takes what is due, and what a worker took that is gone. If more is due than that, the next worker is woken.
+ * KEYS 1 polls · 2 polling · 3 hold · 4 wake
  * ARGV 1 at most so many · 2 lease in ms
  * Returns for how many ms nothing is due, the end of the lease, and the ids.
  */
 const TAKE = `${IDLE}
-local held = redis.call('PTTL', KEYS[4])
+local held = redis.call('PTTL', KEYS[3])
 if held > 0 then return { held, 0 } end
 ${NOW}
-local orphans = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[1])
+local most = tonumber(ARGV[1])
+local orphans = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, most)
 for _, id in ipairs(orphans) do
-  redis.call('ZREM', KEYS[2], id)
-  redis.call('HDEL', KEYS[3], id)
   redis.call('ZADD', KEYS[1], now, id)
+  redis.call('ZREM', KEYS[2], id)
 end
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, most)
 local lease = now + ARGV[2]
 if #due > 0 then
-  redis.call('ZREM', KEYS[1], unpack(due))
   local leased = {}
   for i, id in ipairs(due) do
     leased[2 * i - 1] = lease
     leased[2 * i] = id
   end
   redis.call('ZADD', KEYS[2], unpack(leased))
+  redis.call('ZREM', KEYS[1], unpack(due))
 end
-return { idle_ms(KEYS[1], now), lease, unpack(due) }
+local idle = #orphans == most and 0 or idle_ms(KEYS[1], now)
+if idle == 0 and #due == most then redis.call('ZADD', KEYS[4], 0, 'wake') end
+return { idle, lease, unpack(due) }
 `;
 
 /**
@@ -123,6 +125,31 @@ end
 return idle_ms(KEYS[1], now)
 `;
 
+/**
+ * HOLD. Lets nobody take one for so long; whoever asked for longer keeps it.
+ * KEYS 1 hold · ARGV 1 duration in ms
+ */
+const HOLD = `
+if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[1]) then redis.call('SET', KEYS[1], '1', 'PX', ARGV[1]) end
+`;
+
+/**
+ * COUNT. KEYS 1 polls · 2 polling · 3 hold
+ * Returns now, how many stand there, how many of them are due, how many are polled, how many of them by nobody any more,
+ * and for how many ms nobody may take one.
+ */
+const COUNT = `${NOW}
+return {
+  now,
+  redis.call('ZCARD', KEYS[1]), redis.call('ZCOUNT', KEYS[1], '-inf', now),
+  redis.call('ZCARD', KEYS[2]), redis.call('ZCOUNT', KEYS[2], '-inf', now),
+  redis.call('PTTL', KEYS[3]),
+}
+`;
+
+/** So many are taken at most: what Lua can pass on at once is limited. */
+const MOST_TAKEN = 1000;
+
 export interface Entry {
   readonly generationId: string;
   readonly delayMs: number;
@@ -146,10 +173,13 @@ export interface Taken {
 }
 
 export interface TimetableCounts {
-  /** Those whose time has come, and those whose worker is gone. */
+  /** When it was counted, epoch ms of Redis' clock: what `Planned.at` is to be compared with. */
+  readonly at: number;
   readonly due: number;
   readonly delayed: number;
   readonly active: number;
+  /** Those of the active whose worker is gone: whoever looks next takes them. */
+  readonly orphaned: number;
   /** For how long nobody may take one, in milliseconds. */
   readonly heldMs: number;
 }
@@ -170,17 +200,18 @@ export interface Timetable {
   remove(generationId: string): Promise<void>;
   /** Which of these stand nowhere. */
   missing(generationIds: readonly string[]): Promise<string[]>;
-  /** Takes up to `limit` that are due. */
+  /** Takes up to `limit` that are due, or fewer. */
   take(limit: number, leaseMs: number): Promise<Taken>;
   /** Renews these leases. Those that are not in the answer are lost: another worker may poll them. */
   renew(leases: readonly Lease[], leaseMs: number): Promise<readonly Lease[]>;
   /** @returns for how many milliseconds nothing is due, unless somebody puts something there. */
   settle(settlements: readonly Settlement[]): Promise<number>;
-  /** Lets nobody take one for so long. */
+  /** Lets nobody take one for so long, or for as long as they were held before, if that is longer. */
   hold(durationMs: number): Promise<void>;
   release(): Promise<void>;
-  /** @param at epoch ms */
-  counts(at: number): Promise<TimetableCounts>;
+  /** Wakes a worker that has room. */
+  wake(): Promise<void>;
+  counts(): Promise<TimetableCounts>;
   /** What is planned (or being done) next, from place `start` to `end`, both inclusive. */
   page(which: 'planned' | 'active', start: number, end: number): Promise<Planned[]>;
   /** @returns where it stands; `active`: it is being polled. */
@@ -194,6 +225,8 @@ interface Scripts {
   reelhaulTake(...args: (string | number)[]): Promise<[number, number, ...string[]]>;
   reelhaulRenew(...args: (string | number)[]): Promise<[number, ...string[]]>;
   reelhaulSettle(...args: (string | number)[]): Promise<number>;
+  reelhaulHold(...args: (string | number)[]): Promise<null>;
+  reelhaulCount(...args: string[]): Promise<[number, number, number, number, number, number]>;
 }
 
 export function createTimetable(redis: RedisConnection, keys: Keys): Timetable {
@@ -201,6 +234,8 @@ export function createTimetable(redis: RedisConnection, keys: Keys): Timetable {
   redis.defineCommand('reelhaulTake', { lua: TAKE, numberOfKeys: 4 });
   redis.defineCommand('reelhaulRenew', { lua: RENEW, numberOfKeys: 1 });
   redis.defineCommand('reelhaulSettle', { lua: SETTLE, numberOfKeys: 3 });
+  redis.defineCommand('reelhaulHold', { lua: HOLD, numberOfKeys: 1 });
+  redis.defineCommand('reelhaulCount', { lua: COUNT, numberOfKeys: 3 });
   const scripts = redis as unknown as Scripts;
   const { polls, polling, pollsAgain, pollsHold, pollsWake } = keys;
 
@@ -213,8 +248,13 @@ export function createTimetable(redis: RedisConnection, keys: Keys): Timetable {
     );
   }
 
+  async function wake(): Promise<void> {
+    await redis.zadd(pollsWake, 0, 'wake');
+  }
+
   return {
     wakeKey: pollsWake,
+    wake,
 
     add: (entries) => put(false, entries),
     hasten: (entry) => put(true, [entry]),
@@ -238,8 +278,8 @@ export function createTimetable(redis: RedisConnection, keys: Keys): Timetable {
 
     async take(limit, leaseMs) {
       const [idleMs, leasedUntil, ...ids] = await scripts.reelhaulTake(
-        ...[polls, polling, pollsAgain, pollsHold],
-        limit,
+        ...[polls, polling, pollsHold, pollsWake],
+        Math.min(limit, MOST_TAKEN),
         leaseMs,
       );
       return { idleMs, leases: ids.map((generationId) => ({ generationId, leasedUntil })) };
@@ -270,23 +310,19 @@ export function createTimetable(redis: RedisConnection, keys: Keys): Timetable {
     },
 
     async hold(durationMs) {
-      await redis.set(pollsHold, '1', 'PX', Math.max(1, Math.round(durationMs)));
+      await scripts.reelhaulHold(pollsHold, Math.max(1, Math.round(durationMs)));
     },
 
     async release() {
       await redis.del(pollsHold);
-      await redis.zadd(pollsWake, 0, 'wake');
+      await wake();
     },
 
-    async counts(at) {
-      const [planned, due, active, gone, held] = await Promise.all([
-        redis.zcard(polls),
-        redis.zcount(polls, '-inf', at),
-        redis.zcard(polling),
-        redis.zcount(polling, '-inf', at),
-        redis.pttl(pollsHold),
-      ]);
-      return { due: due + gone, delayed: planned - due, active: active - gone, heldMs: Math.max(0, held) };
+    async counts() {
+      const [at, planned, due, active, orphaned, held] = await scripts.reelhaulCount(
+        ...[polls, polling, pollsHold],
+      );
+      return { at, due, delayed: planned - due, active, orphaned, heldMs: Math.max(0, held) };
     },
 
     async page(which, start, end) {

@@ -1,14 +1,18 @@
 /** The timetable of polls: who is polled when, by one worker at a time, and nobody is lost. */
 import { randomUUID } from 'node:crypto';
+import { setTimeout as pause } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { pino } from 'pino';
+import { launchRedis, type LaunchedRedis } from '../src/demo/redis-server.js';
 import { createKeys } from '../src/generation/keys.js';
+import { createQueues } from '../src/queues.js';
 import { done, snooze, type Outcome, type Runner } from '../src/runner.js';
 import { createTimetable, type Timetable } from '../src/timetable.js';
 import { startTimetableRunner } from '../src/timetable-runner.js';
 import { createWorkLog, type RunOutcome } from '../src/work.js';
-import { redisUrl } from './support/testbed.js';
+import { startMonitor } from './support/monitor.js';
+import { realRedis, redisUrl } from './support/testbed.js';
 import { until } from './support/until.js';
 
 const HOUR_MS = 3_600_000;
@@ -68,7 +72,7 @@ describe('the timetable', () => {
       leases.map((lease) => ({ ...lease, delayMs: lease.generationId === 'over' ? null : HOUR_MS })),
     );
     expect(await timetable.missing(['again', 'over'])).toEqual(['over']);
-    expect(await timetable.counts(Date.now())).toMatchObject({ due: 0, delayed: 1, active: 0 });
+    expect(await timetable.counts()).toMatchObject({ due: 0, delayed: 1, active: 0 });
   });
 
   test.each([
@@ -108,8 +112,37 @@ describe('the timetable', () => {
     await timetable.hold(HOUR_MS);
     const { leases, idleMs } = await timetable.take(10, LEASE_MS);
     expect([leases.length, idleMs > HOUR_MS - 60_000]).toEqual([0, true]);
-    expect((await timetable.counts(Date.now())).heldMs).toBeGreaterThan(0);
+    // Whoever asks for less does not shorten it.
+    await timetable.hold(1);
+    expect((await timetable.counts()).heldMs).toBeGreaterThan(HOUR_MS - 60_000);
     await timetable.release();
+    expect(await idsOf()).toEqual(['a']);
+  });
+
+  test('gives out any number that is due, whoever asks for however many', async () => {
+    const ids = Array.from({ length: 5000 }, (_, i) => `g${i}`);
+    await timetable.add(ids.map((id) => at(id, 0)));
+    const taken: string[] = [];
+    await until(async () => taken.push(...(await idsOf(10_000))) === ids.length, 'all to be given out');
+    expect(new Set(taken).size).toBe(ids.length);
+  });
+
+  test('wakes the next worker when more is due than one takes', async () => {
+    await timetable.add([at('a', 0), at('b', 0)]);
+    await redis.del(timetable.wakeKey);
+    await idsOf(1);
+    expect(await redis.del(timetable.wakeKey)).toBe(1);
+    await idsOf(1);
+    expect(await redis.exists(timetable.wakeKey)).toBe(0);
+  });
+
+  test('one that is wanted while nobody knows whether its worker lives is polled once more', async () => {
+    await timetable.add([at('a', 0)]);
+    await timetable.take(10, 1);
+    await until(async () => (await timetable.counts()).orphaned === 1, 'the lease to run out');
+    await timetable.hasten(at('a', 0));
+    const { leases } = await timetable.take(10, LEASE_MS);
+    await timetable.settle([{ ...leases[0]!, delayMs: null }]);
     expect(await idsOf()).toEqual(['a']);
   });
 
@@ -127,9 +160,14 @@ describe('the timetable', () => {
 describe('a runner', () => {
   const start = (
     run: (id: string, signal: AbortSignal) => Promise<Outcome>,
-    { concurrency = 4, leaseMs = LEASE_MS }: { concurrency?: number; leaseMs?: number } = {},
+    {
+      concurrency = 4,
+      leaseMs = LEASE_MS,
+      on = { redis, timetable },
+    }: { concurrency?: number; leaseMs?: number; on?: { redis: Redis; timetable: Timetable } } = {},
   ) => {
     const outcomes: RunOutcome[] = [];
+    const said: { msg: string }[] = [];
     const work = createWorkLog(() => {});
     work.listen((one) => {
       if (one.kind === 'ended') outcomes.push(one.outcome);
@@ -137,16 +175,15 @@ describe('a runner', () => {
     const runner = startTimetableRunner({
       name: 'poll',
       run,
-      timetable,
-      redis,
+      ...on,
       concurrency,
       leaseMs,
-      log: pino({ level: 'silent' }),
+      log: pino({ level: 'info' }, { write: (line) => void said.push(JSON.parse(line) as { msg: string }) }),
       work,
       runLimitMs: HOUR_MS,
     });
     runners.push(runner);
-    return { runner, outcomes };
+    return { runner, outcomes, said };
   };
 
   test('polls what is due, at most so many at once', async () => {
@@ -227,6 +264,67 @@ describe('a runner', () => {
     expect(await redis.zscore(`${prefix}:polling`, 'a')).not.toBeNull();
   });
 
+  test('goes on with a poll whose lease ran out and that nobody else took', async () => {
+    let finish = () => {};
+    let polls = 0;
+    const { runner, said } = start(() => {
+      polls += 1;
+      return new Promise((resolve) => (finish = () => resolve(done)));
+    });
+    await timetable.add([at('a', 0)]);
+    await until(() => polls === 1, 'the poll to begin');
+    await redis.zadd(`${prefix}:polling`, 1, 'a');
+    await timetable.hasten(at('a', 0));
+    await until(async () => (await timetable.counts()).orphaned === 0, 'it to be taken again');
+    expect([polls, runner.vitals().running, said]).toEqual([1, 1, []]);
+    finish();
+    // It was wanted meanwhile.
+    await until(() => polls === 2, 'the next poll');
+    finish();
+    await until(async () => (await timetable.missing(['a'])).length === 1, 'it to be over');
+  });
+
+  test('takes over what many workers left behind, also one by one', async () => {
+    const ids = Array.from({ length: 100 }, (_, i) => `g${i}`);
+    await redis.zadd(`${prefix}:polling`, ...ids.flatMap((id) => [1, id]));
+    const polled: string[] = [];
+    start(
+      (id) => {
+        polled.push(id);
+        return Promise.resolve(done);
+      },
+      { concurrency: 1 },
+    );
+    await until(() => polled.length === 100, 'all to be polled');
+    expect(polled.toSorted()).toEqual(ids.toSorted());
+  });
+
+  test('gives back what it was just taking when it is stopped', async () => {
+    let answer = () => {};
+    let asked = false;
+    const held: Timetable = {
+      ...timetable,
+      async take(limit, leaseMs) {
+        asked = true;
+        await new Promise<void>((resolve) => (answer = resolve));
+        return timetable.take(limit, leaseMs);
+      },
+    };
+    let polls = 0;
+    const run = () => {
+      polls += 1;
+      return Promise.resolve(done);
+    };
+    const { runner } = start(run, { on: { redis, timetable: held } });
+    await timetable.add([at('a', 0)]);
+    await until(() => asked, 'it to take');
+    const closed = runner.close(Date.now() + HOUR_MS);
+    answer();
+    await closed;
+    expect(polls).toBe(0);
+    expect(await idsOf()).toEqual(['a']);
+  });
+
   test('what does not end in time when it stops is given back', async () => {
     const { runner, outcomes } = start(
       (_, signal) =>
@@ -239,5 +337,160 @@ describe('a runner', () => {
     await runner.close(Date.now());
     expect(outcomes).toEqual(['interrupted']);
     expect(await idsOf()).toEqual(['a']);
+  });
+});
+
+(realRedis ? describe : describe.skip)('a Redis of its own', () => {
+  let server: LaunchedRedis;
+  let its: { redis: Redis; timetable: Timetable };
+  beforeEach(async () => {
+    server = await launchRedis();
+    const connection = new Redis(server.url, { maxRetriesPerRequest: null });
+    connection.on('error', () => {});
+    its = { redis: connection, timetable: createTimetable(connection, createKeys(prefix)) };
+  });
+  afterEach(async () => {
+    await Promise.all(runners.map((runner) => runner.close(Date.now())));
+    runners = [];
+    its.redis.disconnect();
+    await server.kill();
+    await server.stop();
+  });
+
+  /** How many connections wait for the bell. */
+  const blocked = async () => {
+    const clients = String(await its.redis.client('LIST'));
+    return clients.split('\n').filter((line) => / flags=\w*b/.test(line) && line.includes('cmd=bzpopmin'))
+      .length;
+  };
+
+  function begin(run: () => Promise<Outcome>, leaseMs = LEASE_MS, concurrency = 4) {
+    const said: string[] = [];
+    const log = pino(
+      { level: 'info' },
+      { write: (line) => void said.push((JSON.parse(line) as { msg: string }).msg) },
+    );
+    const work = createWorkLog(() => {});
+    const runner = startTimetableRunner({
+      ...{ name: 'poll', run, ...its, concurrency, leaseMs, log, work, runLimitMs: HOUR_MS },
+    });
+    runners.push(runner);
+    return { runner, said };
+  }
+
+  test('who has no room leaves the bell to others', async () => {
+    let finish = () => {};
+    begin(() => new Promise((resolve) => (finish = () => resolve(done))), LEASE_MS, 1);
+    await until(async () => (await blocked()) === 1, 'it to listen');
+    await its.timetable.add([at('a', 0)]);
+    await until(async () => (await its.timetable.counts()).active === 1, 'the poll to begin');
+    await until(async () => (await blocked()) === 1, 'it to listen again');
+    await its.timetable.hasten(at('b', 0));
+    await until(async () => (await blocked()) === 0, 'it to have heard');
+    await until(
+      async () => (await its.redis.exists(its.timetable.wakeKey)) === 1,
+      'the bell to be passed on',
+    );
+    finish();
+    await until(async () => (await its.timetable.find('b'))?.active === true, 'the other to be polled');
+    finish();
+  });
+
+  test('that hangs for longer than a lease: what is polled goes on, once', async () => {
+    let polls = 0;
+    let finish = () => {};
+    const { runner, said } = begin(() => {
+      polls += 1;
+      return new Promise((resolve) => (finish = () => resolve(snooze(HOUR_MS))));
+    }, 600);
+    await its.timetable.add([at('a', 0)]);
+    await until(() => polls === 1, 'the poll to begin');
+    process.kill(server.pid, 'SIGSTOP');
+    await pause(1500);
+    process.kill(server.pid, 'SIGCONT');
+    const now = (await its.timetable.counts()).at;
+    await until(
+      async () => ((await its.timetable.find('a'))?.at ?? 0) > now + 600,
+      'the lease to be renewed',
+    );
+    expect([polls, runner.vitals().running, said]).toEqual([1, 1, []]);
+    finish();
+    await until(async () => (await its.timetable.counts()).delayed === 1, 'it to be put off');
+  });
+
+  test('that takes no writes gives out nothing, is told of once and is not asked in a hurry', async () => {
+    let polls = 0;
+    const { said } = begin(() => {
+      polls += 1;
+      return Promise.resolve(done);
+    });
+    await its.timetable.add([at('a', 300)]);
+    await its.redis.config('SET', 'maxmemory', '1');
+    const begunAt = performance.now();
+    const monitor = await startMonitor(server.url);
+    const takes = () => monitor.seen.filter(({ command, byScript }) => command === 'evalsha' && !byScript);
+    await until(() => said.length > 0, 'it to be said');
+    await until(() => takes().length >= 3, 'it to be asked again');
+    // One a second, and the first two.
+    expect(takes().length).toBeLessThanOrEqual(2 + Math.ceil((performance.now() - begunAt) / 1000));
+    expect([polls, said]).toEqual([0, ['the timetable reported an error']]);
+    expect(await its.timetable.missing(['a'])).toEqual([]);
+    monitor.stop();
+    await its.redis.config('SET', 'maxmemory', '0');
+    await until(() => polls === 1, 'the poll');
+  });
+
+  test('that dies and comes back: polls go on', async () => {
+    let polls = 0;
+    begin(() => {
+      polls += 1;
+      return Promise.resolve(snooze(50));
+    });
+    await its.timetable.add([at('a', 0)]);
+    await until(() => polls >= 2, 'some polls');
+    await server.kill();
+    await server.start();
+    const before = polls;
+    await until(() => polls >= before + 2, 'more polls');
+  });
+
+  test.each<[string, () => Promise<void>]>([
+    ['is empty', () => its.timetable.add([at('later', HOUR_MS)])],
+    [
+      'is held',
+      async () => {
+        await its.timetable.hold(HOUR_MS);
+        await its.timetable.add([at('a', 0)]);
+      },
+    ],
+  ])('is asked once a second while the timetable %s', async (_, prepare) => {
+    await prepare();
+    const monitor = await startMonitor(server.url);
+    const begunAt = performance.now();
+    begin(() => Promise.resolve(done));
+    const asked = () => monitor.seen.filter(({ byScript }) => !byScript).map(({ command }) => command);
+    const takes = () => asked().filter((command) => command.startsWith('eval')).length;
+    await until(() => takes() >= 3, 'it to be asked thrice');
+    // The first one sends the script besides, and the bell may ring once.
+    expect(takes()).toBeLessThanOrEqual(3 + Math.ceil((performance.now() - begunAt) / 1000));
+    expect(asked().filter((command) => command === 'bzpopmin').length).toBeLessThanOrEqual(3);
+    monitor.stop();
+  });
+
+  test('that is away fails whoever counts, and nobody else', async () => {
+    const unheard: unknown[] = [];
+    const hear = (error: unknown) => unheard.push(error);
+    process.on('unhandledRejection', hear);
+    const once = new Redis(server.url, { maxRetriesPerRequest: 0, retryStrategy: () => null });
+    once.on('error', () => {});
+    await once.ping();
+    const queues = createQueues(once, prefix, createTimetable(once, createKeys(prefix)), () => {});
+    await server.kill();
+    await until(() => once.status === 'end', 'the connection to end');
+    await expect(queues.backlog(Date.now())).rejects.toThrow(/closed/i);
+    await pause(50);
+    process.off('unhandledRejection', hear);
+    expect(unheard).toEqual([]);
+    await queues.close().catch(() => {});
   });
 });

@@ -12,7 +12,6 @@ export interface BoardOfPollsOptions {
   readonly timetable: Timetable;
   /** INFO of the server. */
   readonly info: () => Promise<string>;
-  readonly now: () => number;
   /** Before the name, for one of several shards. */
   readonly prefix: string;
 }
@@ -23,9 +22,8 @@ const PAGE = 100;
 export class BoardOfPolls extends BaseAdapter {
   readonly #timetable: Timetable;
   readonly #info: () => Promise<string>;
-  readonly #now: () => number;
 
-  constructor({ timetable, info, now, prefix }: BoardOfPollsOptions) {
+  constructor({ timetable, info, prefix }: BoardOfPollsOptions) {
     super('bullmq', {
       prefix,
       readOnlyMode: true,
@@ -33,7 +31,6 @@ export class BoardOfPolls extends BaseAdapter {
     });
     this.#timetable = timetable;
     this.#info = info;
-    this.#now = now;
   }
 
   getName(): string {
@@ -49,26 +46,26 @@ export class BoardOfPolls extends BaseAdapter {
   }
 
   async getJobCounts(): ReturnType<BaseAdapter['getJobCounts']> {
-    const { due, delayed, active } = await this.#timetable.counts(this.#now());
+    const { due, delayed, active } = await this.#timetable.counts();
     return { active, waiting: due, delayed };
   }
 
   /** The earliest first. Those that are due stand before those that are not. */
   async getJobs(statuses: JobStatus[], start = 0, end = start + PAGE - 1): Promise<Job[]> {
     const jobs: Job[] = [];
+    const { due, at } = await this.#timetable.counts();
     if (statuses.includes('active')) {
       const active = await this.#timetable.page('active', start, end);
-      jobs.push(...active.map((one) => this.#jobOf(one, 'active')));
+      jobs.push(...active.map((one) => this.#jobOf(one, 'active', at)));
     }
     const wantsDue = statuses.includes('waiting');
     const wantsLater = statuses.includes('delayed');
     if (!wantsDue && !wantsLater) return jobs;
-    const { due } = await this.#timetable.counts(this.#now());
     const shift = wantsDue ? 0 : due;
     const planned = await this.#timetable.page('planned', start + shift, end < 0 ? end : end + shift);
     for (const one of planned) {
-      const status = one.at <= this.#now() ? 'waiting' : 'delayed';
-      if (statuses.includes(status)) jobs.push(this.#jobOf(one, status));
+      const status = one.at <= at ? 'waiting' : 'delayed';
+      if (statuses.includes(status)) jobs.push(this.#jobOf(one, status, at));
     }
     return jobs;
   }
@@ -76,12 +73,13 @@ export class BoardOfPolls extends BaseAdapter {
   async getJob(id: string): Promise<Job | null> {
     const found = await this.#timetable.find(id);
     if (found === null) return null;
-    const status = found.active ? 'active' : found.at <= this.#now() ? 'waiting' : 'delayed';
-    return this.#jobOf(found, status);
+    const { at } = await this.#timetable.counts();
+    const status = found.active ? 'active' : found.at <= at ? 'waiting' : 'delayed';
+    return this.#jobOf(found, status, at);
   }
 
-  #jobOf({ generationId, at }: Planned, status: 'active' | 'waiting' | 'delayed'): Job {
-    const now = this.#now();
+  /** @param now of Redis' clock */
+  #jobOf({ generationId, at }: Planned, status: 'active' | 'waiting' | 'delayed', now: number): Job {
     const delay = status === 'delayed' ? at - now : 0;
     return {
       opts: { delay },
@@ -110,7 +108,7 @@ export class BoardOfPolls extends BaseAdapter {
   }
 
   async isPaused(): Promise<boolean> {
-    return (await this.#timetable.counts(this.#now())).heldMs > 0;
+    return (await this.#timetable.counts()).heldMs > 0;
   }
 
   getJobLogs = (): Promise<string[]> => Promise.resolve([]);

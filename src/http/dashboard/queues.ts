@@ -28,7 +28,7 @@ export const BOARD_POLICY =
 /** Names for its buttons that are pictures only, and what is too pale in it. */
 const OURS = `<link rel="stylesheet" href="${addressOfFile('board.css')}"><script type="module" src="${addressOfFile('board.js')}"></script>`;
 
-function openBoard({ shards, redis, now }: Hub, mayAct: boolean): Hono {
+function openBoard({ shards, redis }: Hub, mayAct: boolean): Hono {
   const serverAdapter = new HonoAdapter(serveStatic);
   serverAdapter.setBasePath(BASE);
   createBullBoard({
@@ -40,7 +40,7 @@ function openBoard({ shards, redis, now }: Hub, mayAct: boolean): Hono {
       const timetable = createTimetable(redis, store.keys);
       const info = () => mastersOf(redis)[0]!.info();
       // In the order of the stages.
-      return boards.toSpliced(1, 0, new BoardOfPolls({ timetable, info, now, prefix }));
+      return boards.toSpliced(1, 0, new BoardOfPolls({ timetable, info, prefix }));
     }),
     serverAdapter,
     options: {

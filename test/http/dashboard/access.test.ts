@@ -190,16 +190,18 @@ test('polls are shown beside the queues, and can only be looked at', async () =>
   ]);
   await redis.zadd(`${stage.bed.prefix}:polls`, 1, 'board-polled');
   await timetable.take(1, 60_000);
+  // Its worker is gone.
+  await redis.zadd(`${stage.bed.prefix}:polling`, 1, 'board-orphan');
   const { get, cookie } = await visit(api, OPERATOR);
   const ask = async (status: string) => {
     const { body } = await get(`/dashboard/queues/api/queues?activeQueue=poll&status=${status}&page=1`);
     const { queues } = body as { queues: { name: string; counts: object; jobs: { id: string }[] }[] };
     return queues.find(({ name }) => name === 'poll')!;
   };
-  expect((await ask('delayed')).counts).toMatchObject({ active: 1, waiting: 1, delayed: 1 });
+  expect((await ask('delayed')).counts).toMatchObject({ active: 2, waiting: 1, delayed: 1 });
   const shown = async (status: string) => (await ask(status)).jobs.map(({ id }) => id);
   expect([await shown('active'), await shown('waiting'), await shown('delayed')]).toEqual([
-    ['board-polled'],
+    ['board-orphan', 'board-polled'],
     ['board-due'],
     ['board-later'],
   ]);
