@@ -4,8 +4,9 @@
  * are done for many at once; while nothing is due it waits at Redis for whoever wants a poll sooner.
  */
 import type { Logger } from 'pino';
+import { delay, listen } from './bell.js';
 import { backoffAfterError } from './queues.js';
-import { duplicatePatiently, isEchoOfOutage, refusalOf, type RedisConnection } from './redis.js';
+import { isEchoOfOutage, refusalOf, type RedisConnection } from './redis.js';
 import type { Runner, StageFunction } from './runner.js';
 import type { Lease, Timetable } from './timetable.js';
 import type { RunName, RunOutcome, WorkLog } from './work.js';
@@ -27,8 +28,6 @@ export interface TimetableRunnerOptions {
 const GATHER_MS = 20;
 /** Looked at least so often: whoever was woken may have had no room. */
 const LOOK_EVERY_MS = 1000;
-/** How long one `BZPOPMIN` waits, in seconds. */
-const WAIT_FOR_WAKE_S = 5;
 const AFTER_ERROR_MS = 1000;
 /** How often a generation threw is forgotten when this many have. */
 const MOST_FAILURES_KNOWN = 10_000;
@@ -228,28 +227,6 @@ export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
   };
 }
 
-/** A timer that can be taken back; `clear` says whether it had run out. */
-function delay(delayMs: number): { readonly over: Promise<'over'>; clear(): boolean } {
-  let isOver = false;
-  let timer: NodeJS.Timeout | undefined;
-  const over = new Promise<'over'>((resolve) => {
-    timer = setTimeout(
-      () => {
-        isOver = true;
-        resolve('over');
-      },
-      Math.max(0, delayMs),
-    );
-  });
-  return {
-    over,
-    clear() {
-      clearTimeout(timer);
-      return isOver;
-    },
-  };
-}
-
 /** Sends what comes within `GATHER_MS` together. What cannot be sent is left to its lease. */
 function gather<T>(
   send: (ends: readonly T[]) => Promise<void>,
@@ -275,86 +252,5 @@ function gather<T>(
       timer ??= setTimeout(() => void flush(), GATHER_MS);
     },
     flush,
-  };
-}
-
-interface Listener {
-  /** Has it room for what it may be woken for? */
-  readonly heeds: () => boolean;
-  /** Wakes somebody else instead. */
-  readonly passOn: () => Promise<void>;
-  readonly onError: (error: unknown) => void;
-}
-
-interface Bell {
-  /** Until it rings, and at most so long. */
-  wait(longestMs: number): Promise<void>;
-  /** Rings after so long, or before. */
-  ringIn(delayMs: number): void;
-  close(): void;
-}
-
-/** Waits at Redis, on a connection of its own, until somebody puts something on the timetable that is due sooner. */
-function listen(redis: RedisConnection, key: string, { heeds, passOn, onError }: Listener): Bell {
-  const connection = duplicatePatiently(redis);
-  // The connection that it was made from tells of outages.
-  connection.on('error', () => {});
-  let asking = false;
-  let closed = false;
-  let ringsAt = Infinity;
-  let timer: NodeJS.Timeout | undefined;
-  let wakeUp: (() => void) | null = null;
-
-  /** It may ring while its listener is busy: then the next wait ends at once. */
-  function ringIn(delayMs: number): void {
-    const at = performance.now() + delayMs;
-    if (at >= ringsAt) return;
-    ringsAt = at;
-    if (wakeUp !== null) setTimer(wakeUp);
-  }
-
-  function setTimer(ring: () => void): void {
-    clearTimeout(timer);
-    timer = setTimeout(ring, Math.max(0, ringsAt - performance.now()));
-  }
-
-  /** One question at a time: it goes on while nobody waits for its answer. */
-  async function ask(): Promise<void> {
-    if (asking || closed) return;
-    asking = true;
-    try {
-      if ((await connection.bzpopmin(key, WAIT_FOR_WAKE_S)) !== null) {
-        if (heeds()) ringIn(0);
-        else await passOn();
-      }
-    } catch (error) {
-      if (closed) return;
-      onError(error);
-      await delay(AFTER_ERROR_MS).over;
-    } finally {
-      asking = false;
-    }
-    if (wakeUp !== null) void ask();
-  }
-
-  return {
-    ringIn,
-    async wait(longestMs) {
-      if (closed) return;
-      ringIn(longestMs);
-      void ask();
-      await new Promise<void>((resolve) => {
-        wakeUp = resolve;
-        setTimer(resolve);
-      });
-      wakeUp = null;
-      ringsAt = Infinity;
-    },
-    close() {
-      closed = true;
-      clearTimeout(timer);
-      wakeUp?.();
-      connection.disconnect();
-    },
   };
 }

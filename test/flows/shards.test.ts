@@ -93,6 +93,9 @@ afterEach(async () => {
 
     const succeeded = () => seen.filter(({ to }) => to === 'succeeded');
     await until(() => succeeded().length === 24, 'an event of each success');
+    // Nothing more comes after these: what is read again is the same.
+    const notified = () => seen.filter(({ type }) => type === 'notified');
+    await until(() => notified().length === 12, 'an event of each notification');
     stop.abort();
     await reading;
     // A cursor goes on behind its event in every shard.
