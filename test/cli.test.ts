@@ -488,13 +488,14 @@ describe('a worker', () => {
     const worker = bed.spawnWorker();
     const { id } = await bed.enqueue('cut [sim: video=slow:20s]');
     await downloading();
-    worker.child.kill('SIGKILL');
-    await worker.exited;
-    // Nobody who looks for videos finds one: what was begun lies in the folder of unfinished files.
     const files = async () =>
       (await readdir(bed.archive, { recursive: true, withFileTypes: true }))
         .filter((entry) => entry.isFile())
         .map(({ parentPath, name }) => join(parentPath, name).slice(bed.archive.length + 1));
+    await until(async () => (await files()).length > 0, 'the first bytes to be written');
+    worker.child.kill('SIGKILL');
+    await worker.exited;
+    // Nobody who looks for videos finds one: what was begun lies in the folder of unfinished files.
     const left = await files();
     expect(left).toEqual([expect.stringMatching(/^\.reelhaul-partial\//)]);
     await bed.work();

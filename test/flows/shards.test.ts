@@ -159,7 +159,8 @@ afterEach(async () => {
   test('keep a budget together', async () => {
     const bed = await setUp({ BUDGET_PER_DAY: '8', PRICES: '{"*":1}', OVER_BUDGET: 'fail' });
     const results = await bed.reelhaul.enqueueMany(
-      Array.from({ length: 24 }, (_, i) => ({ request: { prompt: `reel ${i}`, image } })),
+      // So many that each shard surely has two, which is its part.
+      Array.from({ length: 80 }, (_, i) => ({ request: { prompt: `reel ${i}`, image } })),
     );
     await bed.work();
     for (const result of results) if (result.ok) await bed.reelhaul.waitFor(result.generation.id);
