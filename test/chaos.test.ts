@@ -34,7 +34,6 @@ onRealRedis(
     expect(out).toContain('kept: one bill each, nothing lost');
     expect(code).toBe(0);
   },
-  120_000,
 );
 
 onRealRedis.each(['before-send', 'sent', 'answered', 'saved', 'handed-over'])(
@@ -54,5 +53,4 @@ onRealRedis.each(['before-send', 'sent', 'answered', 'saved', 'handed-over'])(
     expect(out).toMatch(/0 from outside, [1-9]\d* at/);
     expect(code).toBe(0);
   },
-  120_000,
 );

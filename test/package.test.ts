@@ -69,7 +69,7 @@ beforeAll(async () => {
     };
     await writeFile(join(app, folder, 'tsconfig.json'), JSON.stringify({ compilerOptions }));
   }
-}, 60_000);
+});
 afterAll(async () => {
   await bed.close();
   await rm(app, { recursive: true });

@@ -104,7 +104,7 @@ test('npm run demo: three real videos, and nothing left running', async () => {
   const worker = Number(/process (\d+)/.exec(out)![1]);
   expect(() => process.kill(worker, 0)).toThrow();
   expect(spawnSync('sh', ['-c', `exec 3<>/dev/tcp/127.0.0.1/${port}`]).status).not.toBe(0);
-}, 60_000);
+});
 
 test('the demo stops everything on Ctrl-C', async () => {
   const child = spawn(process.execPath, [cliFile, 'demo'], { cwd: root, env: environment() });
@@ -115,7 +115,7 @@ test('the demo stops everything on Ctrl-C', async () => {
   child.kill('SIGINT');
   expect((await closed)[0]).toBe(130);
   expect(() => process.kill(Number(/process (\d+)/.exec(out)![1]), 0)).toThrow();
-}, 60_000);
+});
 
 test('a live run says that it bills, and submits nothing unless that is accepted', async () => {
   const { code, out } = await run(process.execPath, [cliFile, 'demo', '--live', '--prompt', 'x']);
@@ -140,7 +140,7 @@ test('a live run, accepted, ends with one submit and a file', async () => {
   expect(code).toBe(0);
   expect(bed.simulator.ledger().submits.filter(({ prompt }) => prompt === 'a live one')).toHaveLength(1);
   await rm(dirname(/\S+video\.mp4/.exec(out)![0]), { recursive: true });
-}, 60_000);
+});
 
 test('every npm script that is named exists', () => {
   const named = [...readme.matchAll(/npm (?:run )?(\w+)/g)]

@@ -19,5 +19,4 @@ const program = fileURLToPath(new URL('../dist/test/rolling/main.js', import.met
     expect(out).toContain('kept: nothing lost, nothing twice');
     expect(code).toBe(0);
   },
-  120_000,
 );

@@ -43,7 +43,6 @@ async function allSucceedOnce(bed: Testbed, ids: readonly string[]): Promise<voi
   await until(
     async () => (await states()).every((state) => state === 'succeeded'),
     async () => `all to succeed; they are ${(await states()).join(', ')}`,
-    25_000,
   );
   const ledger = bed.simulator.ledger();
   expect([...billsPerGeneration(ledger).values()].map(({ tasks }) => tasks)).toEqual(ids.map(() => 1));

@@ -209,11 +209,7 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
     bed.spawnWorker();
     const ids = await enqueue(bed, 20, 'submit-delay=300ms, duration=600ms');
     // An app that waits again when Redis is away: how often depends on how long the failover takes.
-    const waited = until(
-      () => bed.reelhaul.waitFor(ids[0]!).catch(() => null),
-      'an end of the first',
-      60_000,
-    );
+    const waited = until(() => bed.reelhaul.waitFor(ids[0]!).catch(() => null), 'an end of the first');
     await until(() => submits(bed) >= 8, 'submits under way');
     await watched.master.kill();
     await watched.failedOver();
@@ -240,7 +236,6 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
     const { id } = await until(
       () => bed.enqueue('after').catch(() => null),
       'the producer to follow the new master',
-      30_000,
     );
     await bed.reaches(id, 'succeeded');
   });

@@ -3,7 +3,7 @@
  * one whole: found, listed, waited for, told of, canceled, swept; and caps hold over all of them together.
  */
 import { randomUUID } from 'node:crypto';
-import { afterAll, afterEach, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
 import { readConfig } from '../../src/config.js';
 import type { GenerationEvent } from '../../src/generation/events.js';
@@ -19,7 +19,6 @@ import { cliFile, createTestbed, image, realRedis, type Testbed } from '../suppo
 import { until } from '../support/until.js';
 
 /** Four runners per stage and process, three servers: it takes its time on a busy machine. */
-jest.setTimeout(90_000);
 const SHARDS = 4;
 const log = pino({ level: 'silent' });
 

@@ -123,7 +123,7 @@ describe.each(fixtures)('%s', (name) => {
     await bed.reelhaul.retryNotification(id('owed'));
     expect(await bed.reelhaul.retryNotification(id('dead'))).toBe(1);
     expect(bed.simulator.ledger().totals.submits).toBe(3);
-  }, 60_000);
+  });
 });
 
 describe('a record of a newer version', () => {

@@ -2,7 +2,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 
 const LOOK_EVERY_MS = 15;
-const GIVE_UP_AFTER_MS = 40_000;
+const GIVE_UP_AFTER_MS = 90_000;
 
 /**
  * Resolves with the first answer of `look` that is neither null, undefined nor false.

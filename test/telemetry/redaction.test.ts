@@ -87,7 +87,7 @@ afterEach(async () => {
     const [first = ''] = finished;
     await bed.reaches(first, 'succeeded');
     await bed.reaches(finished[1]!, 'unconfirmed');
-    for (const id of finished.slice(2)) await bed.reelhaul.waitFor(id, { timeoutMs: 30_000 });
+    for (const id of finished.slice(2)) await bed.reelhaul.waitFor(id);
     await until(() => receiver.received.length >= 5, 'the notifications');
     // The addresses of the provider's files, which are as good as the files.
     const bodies = (await Promise.all(finished.map((id) => bed.reelhaul.answers(id))))
@@ -167,5 +167,4 @@ afterEach(async () => {
     ]);
     expect(moves.at(-1)?.taskId).toBe((await bed.reelhaul.get(first)).taskId);
   },
-  90_000,
 );
