@@ -59,8 +59,9 @@ export function createPacing({ config, durations, arrivals, dice, log }: PacingD
     settings,
 
     async firstDelayMs(kind) {
-      if (!(await isRelaxed())) return firstPollDelayMs(settings, dice());
-      return safetyPollDelayMs(0, await durations.forecast(kind), settings, dice());
+      const [forecast, relaxed] = await Promise.all([durations.forecast(kind), isRelaxed()]);
+      if (relaxed) return safetyPollDelayMs(0, forecast, settings, dice());
+      return firstPollDelayMs(forecast, settings, dice());
     },
 
     async nextDelayMs(kind, seen) {

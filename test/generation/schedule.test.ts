@@ -152,7 +152,45 @@ describe('what has been learnt', () => {
       nextPollDelayMs(sighting(5000), narrow, unbounded, roll),
     );
     expect(new Set(waits).size).toBe(waits.length);
-    expect(new Set([0, 0.5, 0.9].map((roll) => firstPollDelayMs(settings, roll))).size).toBe(3);
+    expect(new Set([0, 0.5, 0.9].map((roll) => firstPollDelayMs(narrow, settings, roll))).size).toBe(3);
+  });
+});
+
+describe('the first look', () => {
+  const lasting = (medianMs: number, weight = 100) =>
+    forecastOf({
+      ...NO_EXPERIENCE,
+      total: { finished: logNormal(medianMs, 0.15, weight), censored: new Map() },
+    });
+
+  test('comes when it is set to, of a task that takes longer', () => {
+    expect(firstPollDelayMs(BLANK_FORECAST, settings, 0)).toBe(5000);
+    expect(firstPollDelayMs(narrow, settings, 0)).toBe(5000);
+    expect(firstPollDelayMs(narrow, settings, 0.999)).toBeLessThanOrEqual(6000);
+    expect(firstPollDelayMs(lasting(12_000), settings, 0)).toBe(5000);
+    expect(firstPollDelayMs(lasting(2000), settings, 0)).toBe(5000);
+  });
+
+  test('waits for the likely end of a task that takes little longer', () => {
+    const wait = firstPollDelayMs(lasting(8000), settings, 0);
+    expect(wait).toBeGreaterThan(7000);
+    expect(wait).toBeLessThan(8500);
+    expect(firstPollDelayMs(lasting(8000, 2), settings, 0)).toBe(5000);
+  });
+
+  test('is never put off by more than one interval, nor beyond the ceiling', () => {
+    fc.assert(
+      fc.property(forecasts, bounds, dice, (forecast, limits, roll) => {
+        const { firstDelayMs, minIntervalMs, maxIntervalMs } = limits;
+        const wait = firstPollDelayMs(forecast, limits, roll);
+        const check = firstDelayMs * 1.2;
+        expect(Number.isInteger(wait)).toBe(true);
+        expect(wait).toBeGreaterThanOrEqual(firstDelayMs);
+        expect(wait).toBeLessThanOrEqual(
+          Math.ceil(Math.max(check, Math.min(check + minIntervalMs, maxIntervalMs))),
+        );
+      }),
+    );
   });
 });
 

@@ -132,7 +132,7 @@ export function learning(
       let started: number | null = null;
       return {
         next(atMs) {
-          if (polls++ === 0) return firstPollDelayMs(SETTINGS, dice());
+          if (polls++ === 0) return firstPollDelayMs(current(atMs), SETTINGS, dice());
           const ageMs = atMs - acceptedAt;
           lastPollAge = ageMs;
           if (feed.times) {
