@@ -1,0 +1,156 @@
+/** `enqueue`: one generation from flags, or many from a file. */
+import { createReadStream } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { Option, type Command } from 'commander';
+import type { EnqueueOptionsInput } from '../generation/options.js';
+import type { GenerationRequestInput } from '../generation/request.js';
+import type { EnqueueItem, Reelhaul } from '../reelhaul.js';
+import { jsonObject, wholeNumber } from './arguments.js';
+import { withLibrary } from './session.js';
+import { complain, print, show } from './terminal.js';
+
+interface EnqueueFlags {
+  prompt?: string;
+  image?: string;
+  lastImage?: string;
+  model?: string;
+  ratio?: string;
+  style?: string;
+  seconds?: number;
+  request?: Record<string, unknown>;
+  key?: string;
+  tenant?: string;
+  priority?: number;
+  delayMs?: number;
+  deadlineMs?: number;
+  metadata?: Record<string, unknown>;
+  onUnconfirmed?: string;
+  notifyUrl?: string;
+  notifyOn?: string;
+  wait?: boolean;
+  json?: boolean;
+  file?: string;
+}
+
+const withoutUndefined = (object: Record<string, unknown>) =>
+  Object.fromEntries(Object.entries(object).filter(([, value]) => value !== undefined));
+
+function orderFrom(flags: EnqueueFlags): { request: GenerationRequestInput; options: EnqueueOptionsInput } {
+  const options = flags.seconds === undefined ? undefined : { seconds: flags.seconds };
+  const fromFlags = withoutUndefined({
+    prompt: flags.prompt,
+    image: flags.image,
+    last_image: flags.lastImage,
+    model: flags.model,
+    ratio: flags.ratio,
+    style: flags.style,
+    options,
+  });
+  const wanted = withoutUndefined({
+    idempotencyKey: flags.key,
+    tenant: flags.tenant,
+    priority: flags.priority,
+    delayMs: flags.delayMs,
+    deadlineMs: flags.deadlineMs,
+    metadata: flags.metadata,
+    onUnconfirmed: flags.onUnconfirmed,
+    notifyUrl: flags.notifyUrl,
+    notifyOn: flags.notifyOn,
+  });
+  // Checked in full by `enqueue`; here they are only put together.
+  return {
+    request: { ...flags.request, ...fromFlags } as GenerationRequestInput,
+    options: wanted,
+  };
+}
+
+/** So many lines are read before they are stored; the progress moves by as much. */
+const FILE_CHUNK = 500;
+
+function itemFrom(line: string): EnqueueItem {
+  const value = jsonObject(line);
+  // Checked in full by `enqueueMany`; here only the two forms are told apart.
+  return ('request' in value ? value : { request: value }) as EnqueueItem;
+}
+
+/** Each line has its own result: one that is refused is named with its number and does not hinder the others. */
+async function enqueueFile(reelhaul: Reelhaul, path: string, json: boolean): Promise<void> {
+  const input = path === '-' ? process.stdin : createReadStream(path);
+  let chunk: { number: number; item: EnqueueItem }[] = [];
+  const counts = { stored: 0, known: 0, refused: 0 };
+  const refuse = (number: number, reason: string) => {
+    counts.refused += 1;
+    complain(`line ${number}: ${reason}`);
+  };
+  const store = async () => {
+    const results = await reelhaul.enqueueMany(chunk.map(({ item }) => item));
+    for (const [i, result] of results.entries()) {
+      if (!result.ok) refuse(chunk[i]!.number, result.error.message);
+      else {
+        counts[result.replayed ? 'known' : 'stored'] += 1;
+        if (json) print(JSON.stringify(result.generation));
+      }
+    }
+    chunk = [];
+    if (process.stderr.isTTY)
+      process.stderr.write(`\r${counts.stored} stored, ${counts.known} known, ${counts.refused} refused`);
+  };
+  let number = 0;
+  for await (const line of createInterface({ input, crlfDelay: Infinity })) {
+    number += 1;
+    if (line.trim() === '') continue;
+    try {
+      chunk.push({ number, item: itemFrom(line) });
+    } catch (error) {
+      refuse(number, error instanceof Error ? error.message : String(error));
+    }
+    if (chunk.length >= FILE_CHUNK) await store();
+  }
+  await store();
+  if (process.stderr.isTTY) process.stderr.write('\n');
+  if (!json) print(`${counts.stored} stored, ${counts.known} known already, ${counts.refused} refused`);
+  if (counts.refused > 0) process.exitCode = 1;
+}
+
+export function addEnqueue(program: Command): void {
+  program
+    .command('enqueue')
+    .description('record a wanted video and queue its submit')
+    .option('--prompt <text>', 'what to generate')
+    .option('--image <url>', 'source image, https')
+    .option('--last-image <url>', 'end frame, https')
+    .option('--model <name>', 'default gen4')
+    .option('--ratio <w:h>', 'default 1280:720')
+    .option('--style <name>', 'such as cinematic')
+    .option('--seconds <5|10>', 'length of the video', wholeNumber)
+    .option('--request <json>', 'the whole request as JSON; the flags above override its fields', jsonObject)
+    .option(
+      '--file <path>',
+      'many at once: a line of JSON each, { request, …options } or a bare request; - for stdin',
+    )
+    .option('--key <text>', 'idempotency key')
+    .option('--tenant <name>', 'default "default"')
+    .option('--priority <n>', '1 is first', wholeNumber)
+    .option('--delay-ms <ms>', 'submit not before', wholeNumber)
+    .option('--deadline-ms <ms>', 'patience, from now', wholeNumber)
+    .option('--metadata <json>', 'a JSON object to get back', jsonObject)
+    .addOption(new Option('--on-unconfirmed <policy>').choices(['hold', 'resubmit', 'fail']))
+    .option('--notify-url <url>', 'where a signed POST tells that it is over')
+    .addOption(new Option('--notify-on <what>', 'default end').choices(['end', 'progress']))
+    .option('--wait', 'wait until it is over; exit code 1 unless it succeeded')
+    .option('--json', 'print the generation as one line of JSON')
+    .addHelpText(
+      'after',
+      '\nExample:\n  reelhaul enqueue --prompt "a paper boat" --image https://example.com/boat.png --wait',
+    )
+    .action((flags: EnqueueFlags) =>
+      withLibrary(async (reelhaul) => {
+        if (flags.file !== undefined) return enqueueFile(reelhaul, flags.file, flags.json === true);
+        const { request, options } = orderFrom(flags);
+        let generation = await reelhaul.enqueue(request, options);
+        if (flags.wait) generation = await reelhaul.waitFor(generation.id);
+        show(generation, flags.json === true);
+        if (flags.wait && generation.state !== 'succeeded') process.exitCode = 1;
+      }),
+    );
+}

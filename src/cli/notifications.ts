@@ -1,0 +1,39 @@
+/** What apps were told, and what they could not be told. */
+import type { Command } from 'commander';
+import { wholeNumber } from './arguments.js';
+import { withLibrary } from './session.js';
+import { complain, print, showNotifications } from './terminal.js';
+
+/** `notifications`, `retryNotification`. */
+export function addNotifications(program: Command): void {
+  program
+    .command('notifications [id]')
+    .description('what the app of a generation was not told yet; without an id, what was given up')
+    .option('--limit <n>', 'without an id: generations, at most 500', wholeNumber, 50)
+    .option('--cursor <cursor>', 'without an id: where the page before ended')
+    .option('--json', 'one notification per line')
+    .action((id: string | undefined, flags: { limit: number; cursor?: string; json?: boolean }) =>
+      withLibrary(async (reelhaul) => {
+        const { json, ...query } = flags;
+        const page =
+          id === undefined
+            ? await reelhaul.deadNotifications(query)
+            : { notifications: await reelhaul.notifications(id), cursor: null };
+        if (json) for (const one of page.notifications) print(JSON.stringify(one));
+        else showNotifications(page.notifications);
+        if (page.cursor !== null) complain(`more: --cursor ${page.cursor}`);
+      }),
+    );
+
+  program
+    .command('retryNotification <id>')
+    .description('send again what was given up telling about a generation')
+    .action((id: string) =>
+      withLibrary(async (reelhaul) => {
+        const again = await reelhaul.retryNotification(id);
+        if (again > 0) return print(`${again} will be sent again`);
+        complain(`Generation ${id} has no notification that was given up.`);
+        process.exitCode = 1;
+      }),
+    );
+}

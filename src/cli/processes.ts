@@ -1,0 +1,123 @@
+/** The processes that run for long: workers, the server, or both in one. */
+import type { Command } from 'commander';
+import type { Logger } from 'pino';
+import type { Config } from '../config.js';
+import { STAGES, type Stage } from '../generation/states.js';
+import type { Hub } from '../hub.js';
+import { wantsTraces } from '../telemetry/active-trace.js';
+import type { Metrics } from '../telemetry/metrics.js';
+import type { Vitals } from '../work.js';
+import type { RunningWorkers } from '../../workers/main.js';
+import { stageList } from './arguments.js';
+import { askedToStop, loggerFor, readSettings } from './session.js';
+
+/** `worker`, `serve`. */
+export function addProcesses(program: Command): void {
+  program
+    .command('worker')
+    .description('run the stages until SIGTERM; any number of these share the work')
+    .option('--stages <names>', `some of ${STAGES.join(',')}; default all`, stageList)
+    .option('--serve', 'also answer the HTTP API and the callbacks of the provider on PORT')
+    .action(async ({ stages, serve }: { stages?: Stage[]; serve?: boolean }) => {
+      const config = await readSettings();
+      const [{ startWorkers }, { createMetrics }, { createOps, startOpsServer }] = await Promise.all([
+        import('../../workers/main.js'),
+        import('../telemetry/metrics.js'),
+        import('../http/ops.js'),
+      ]);
+      const metrics = createMetrics();
+      const log = await loggerFor(config, (alarm) => metrics.alarmed(alarm));
+      const stopped = askedToStop();
+      let workers: RunningWorkers | null = null;
+      const vitals = () => workers?.vitals() ?? null;
+      // Listening first: a port that is taken is found before any job is.
+      const listeners = await openWatch(metrics);
+      let server = serve
+        ? await serveHttp(config, log, metrics, (hub) => listeners.watch(hub), vitals)
+        : null;
+      const watch = async (hub: Hub) => {
+        listeners.watch(hub);
+        if (!serve && config.WORKER_PORT > 0)
+          server = await startOpsServer(createOps(hub, metrics, vitals), config.WORKER_PORT, log);
+      };
+      try {
+        workers = await startWorkers({ config, log, watch, ...(stages ? { stages } : {}) });
+        log.info({ signal: await stopped }, 'stopping');
+        await workers.close();
+      } finally {
+        await server?.close();
+        await listeners.close();
+      }
+    });
+
+  program
+    .command('serve')
+    .description('answer the HTTP API and the callbacks of the provider on PORT until SIGTERM')
+    .action(async () => {
+      const config = await readSettings();
+      const { createMetrics } = await import('../telemetry/metrics.js');
+      const metrics = createMetrics();
+      const log = await loggerFor(config, (alarm) => metrics.alarmed(alarm));
+      const stopped = askedToStop();
+      const listeners = await openWatch(metrics);
+      const server = await serveHttp(
+        config,
+        log,
+        metrics,
+        (hub) => listeners.watch(hub),
+        () => [],
+      );
+      log.info({ signal: await stopped }, 'stopping');
+      await server.close();
+      await listeners.close();
+    });
+}
+
+/** Whoever listens to what this process does: metrics, and traces where they are wanted. */
+async function openWatch(metrics: Metrics): Promise<{ watch(hub: Hub): void; close(): Promise<void> }> {
+  const tracing = wantsTraces(process.env)
+    ? (await import('../telemetry/tracing.js')).createTracing(process.env)
+    : null;
+  return {
+    watch(hub) {
+      metrics.watch(hub);
+      tracing?.watch(hub);
+    },
+    close: async () => tracing?.close(),
+  };
+}
+
+async function serveHttp(
+  config: Config,
+  log: Logger,
+  metrics: Metrics,
+  watch: (hub: Hub) => void,
+  vitals: () => readonly Vitals[] | null,
+): Promise<{ close(): Promise<void> }> {
+  const [{ createHub }, { checkShards }, { connectRedis, checkRedis }, { startServer }, { createOps }] =
+    await Promise.all([
+      import('../hub.js'),
+      import('../shards.js'),
+      import('../redis.js'),
+      import('../http/server.js'),
+      import('../http/ops.js'),
+    ]);
+  const redis = await connectRedis(config, 'producer', log);
+  try {
+    await checkRedis(redis);
+    await checkShards(redis, config);
+    const hub = createHub({ config, log, redis });
+    watch(hub);
+    const server = await startServer(hub, createOps(hub, metrics, vitals));
+    return {
+      async close() {
+        await server.close();
+        await hub.queues.close();
+        redis.disconnect();
+      },
+    };
+  } catch (error) {
+    redis.disconnect();
+    throw error;
+  }
+}

@@ -1,0 +1,48 @@
+/** `simulate`: the simulator of the provider, as a process. */
+import type { Command } from 'commander';
+import { wholeNumber } from './arguments.js';
+import { askedToStop } from './session.js';
+import { print } from './terminal.js';
+
+interface SimulateFlags {
+  host: string;
+  port: number;
+  seed: number;
+  durationMs?: number;
+  rates?: string;
+  script?: string;
+  callbackHosts?: string;
+}
+
+export function addSimulate(program: Command): void {
+  program
+    .command('simulate')
+    .description('run the provider simulator: the same answers as the real API, no bills')
+    .option('--host <address>', 'where to listen; only this machine unless told otherwise', '127.0.0.1')
+    .option('--port <port>', 'default: any free one', wholeNumber, 0)
+    .option('--seed <n>', 'the same seed gives the same faults', wholeNumber, 1)
+    .option('--duration-ms <ms>', 'how long a task takes', wholeNumber)
+    .option('--rates <list>', 'random faults, such as submit-504-after=0.05,poll-500=0.1')
+    .option('--script <text>', 'directives for every generation, as in a prompt')
+    .option(
+      '--callback-hosts <names>',
+      'hosts it may call back beside this machine, separated by commas; * for all',
+    )
+    .action(async (flags: SimulateFlags) => {
+      const stopped = askedToStop();
+      const { startSimulator } = await import('../provider/simulator/simulator.js');
+      const { parseRates } = await import('../provider/simulator/faults.js');
+      const simulator = await startSimulator({
+        host: flags.host,
+        port: flags.port,
+        seed: flags.seed,
+        ...(flags.script === undefined ? {} : { script: flags.script }),
+        ...(flags.callbackHosts === undefined ? {} : { callbackHosts: flags.callbackHosts.split(',') }),
+        ...(flags.durationMs === undefined ? {} : { taskDurationMs: flags.durationMs }),
+        ...(flags.rates === undefined ? {} : { rates: parseRates(flags.rates) }),
+      });
+      print(`The simulator listens at ${simulator.url}; its ledger is at ${simulator.url}/ledger`);
+      await stopped;
+      await simulator.close();
+    });
+}

@@ -1,0 +1,58 @@
+/** What the command line says: results to stdout, all else to stderr, and nothing that could steer a terminal. */
+import { ReelhaulError } from '../errors.js';
+import type { GenerationEvent } from '../generation/events.js';
+import type { Notification } from '../generation/outbox.js';
+import type { Generation } from '../generation/record.js';
+
+export const print = (text: string) => void process.stdout.write(`${text}\n`);
+export const complain = (text: string) => void process.stderr.write(`${text}\n`);
+
+/** Texts of apps and of the provider may hold anything: nothing of it may steer a terminal. */
+function plain(text: string, maxCharacters = 1000): string {
+  const line = text.replaceAll(/\s+/g, ' ').replaceAll(/[\p{Cc}\p{Cf}\p{Cs}]/gu, '\ufffd');
+  return Array.from(line).slice(0, maxCharacters).join('');
+}
+
+export function show(generation: Generation, json: boolean): void {
+  if (json) return print(JSON.stringify(generation));
+  const { id, state, failure, assets, taskId, charge, warnings } = generation;
+  print(`${id}  ${state}${taskId === null ? '' : `  task ${taskId}`}  charge: ${charge}`);
+  if (failure) print(`  failed in ${failure.stage}: ${plain(failure.message)} [${failure.code}]`);
+  if (assets)
+    print(`  video  ${assets.video.key}  ${assets.video.sizeBytes} bytes  sha256 ${assets.video.sha256}`);
+  for (const warning of warnings) print(`  warning: ${plain(warning.message)} [${warning.code}]`);
+}
+
+export function showList(generations: readonly Generation[]): void {
+  if (generations.length === 0) return print('none');
+  for (const { id, state, createdAt, attempts, request } of generations) {
+    const prompt = plain(request.prompt, 50);
+    print(
+      `${id}  ${state.padEnd(11)}  ${new Date(createdAt).toISOString()}  ${attempts.poll} polls  ${prompt}`,
+    );
+  }
+}
+
+export function showEvent(event: GenerationEvent, json: boolean): void {
+  if (json) return print(JSON.stringify(event));
+  const { at, generationId, to, type, text } = event;
+  print(`${new Date(at).toISOString()}  ${generationId}  ${to ?? `${type} ${plain(text ?? '')}`}`);
+}
+
+export function showNotifications(notifications: readonly Notification[]): void {
+  if (notifications.length === 0) return print('none');
+  for (const { id, type, attempts, dead, lastError, url } of notifications) {
+    print(`${id}  ${type}  ${dead ? 'dead' : 'due'} after ${attempts} tries  ${url}`);
+    if (lastError !== null) print(`  ${lastError}`);
+  }
+}
+
+/** What went wrong, for people: a stack only for what nobody foresaw. */
+export function explain(error: unknown): string {
+  if (error instanceof ReelhaulError) return error.message;
+  if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE')
+    return `${error.message}. Choose another port (PORT, or --port).`;
+  if (error instanceof Error && 'code' in error && typeof error.code === 'string')
+    return `${error.message} [${error.code}]`;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
