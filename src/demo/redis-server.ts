@@ -51,14 +51,29 @@ export async function findOnPath(
   return null;
 }
 
-/** A loopback port that was free a moment ago. */
-export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, 'close');
-  return port;
+/** Below what systems give to outgoing connections (from 32768 on Linux, from 49152 elsewhere). */
+const PORTS = { from: 20_000, to: 32_768 } as const;
+const PORT_TRIES = 50;
+
+/**
+ * A loopback port that was free a moment ago, and that no outgoing connection takes: it stays free for whoever starts
+ * there soon, or again.
+ */
+export async function freePort(dice: () => number = Math.random): Promise<number> {
+  for (let tries = 1; ; tries += 1) {
+    const server = createServer();
+    server.listen(PORTS.from + Math.floor((PORTS.to - PORTS.from) * dice()), '127.0.0.1');
+    try {
+      await once(server, 'listening');
+    } catch (error) {
+      if (tries === PORT_TRIES) throw error;
+      continue;
+    }
+    const { port } = server.address() as AddressInfo;
+    server.close();
+    await once(server, 'close');
+    return port;
+  }
 }
 
 function embeddedProgram(): string {
