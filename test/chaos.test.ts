@@ -1,4 +1,4 @@
-/** A short chaos run; the long one is `npm run chaos`. */
+/** A short chaos run, and one for each point where a kill hurts most; the long one is `npm run chaos`. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
@@ -36,7 +36,7 @@ onRealRedis(
   },
 );
 
-onRealRedis.each(['before-send', 'sent', 'answered', 'saved', 'handed-over'])(
+onRealRedis.concurrent.each(['before-send', 'sent', 'answered', 'saved', 'handed-over'])(
   'killed at %s: one bill each, nothing lost',
   async (point) => {
     const { code, out } = await chaos(

@@ -68,7 +68,7 @@ async function configured(redis: LaunchedRedis, ...settings: readonly [string, s
 }
 
 onRealRedis('of Redis', () => {
-  test('that takes connections and answers nothing is said to hang, and the rest is looked at all the same', async () => {
+  test.concurrent('that takes connections and answers nothing is said to hang, and the rest is looked at all the same', async () => {
     await withRedis([], async (redis) => {
       process.kill(redis.pid, 'SIGSTOP');
       try {
@@ -85,7 +85,7 @@ onRealRedis('of Redis', () => {
     });
   });
 
-  test('that stops answering in the middle is said to, too', async () => {
+  test.concurrent('that stops answering in the middle is said to, too', async () => {
     const info = 'redis_version:7.0.0\r\nrole:master\r\nloading:0';
     const mute = createServer((socket) => {
       socket.on('error', () => {});
@@ -255,7 +255,7 @@ describe('of the provider', () => {
   });
   afterAll(() => new Promise((resolve) => silent.close(resolve)));
 
-  test('one that answers nothing, to the call and about the balance, however patient polls are', async () => {
+  test.concurrent('one that answers nothing, to the call and about the balance, however patient polls are', async () => {
     const { code, out, said } = await consult({
       COMETAPI_BASE_URL: url,
       COMETAPI_QUOTA_URL: url,
