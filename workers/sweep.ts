@@ -67,7 +67,7 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
   for (const record of whereabouts) {
     // Queued ones stand in line, and get their job in their turn.
     const stage = record.state === 'queued' ? null : stageOf(record.state);
-    if (stage === null || now() - record.updatedAt < SETTLING_MS) continue;
+    if (stage === null || isSettling(record, now())) continue;
     byStage.set(stage, [...(byStage.get(stage) ?? []), record]);
   }
   let restored = 0;
@@ -88,13 +88,16 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
 }
 
 /** Queued generations that no list holds: Redis forgot a part, or an older version wrote them. */
+/** What was written in the future was written by another clock, and says nothing. */
+function isSettling({ updatedAt }: Whereabouts, at: number): boolean {
+  return Math.abs(at - updatedAt) < SETTLING_MS;
+}
+
 async function rejoinLine(
   { line, dispatch, queues, now, log }: Context,
   whereabouts: readonly Whereabouts[],
 ): Promise<number> {
-  const queued = whereabouts.filter(
-    ({ state, updatedAt }) => state === 'queued' && now() - updatedAt >= SETTLING_MS,
-  );
+  const queued = whereabouts.filter((record) => record.state === 'queued' && !isSettling(record, now()));
   const rejoined = await line.rejoin(queued);
   if (rejoined > 0) {
     log.warn({ generations: rejoined, state: 'queued' }, 'generations that were nowhere stand in line again');
