@@ -31,13 +31,14 @@ return values
 
 /**
  * HINT. Remembers that a callback came.
- * KEYS 1 record · ARGV 1 now
- * Returns state, hints before this one, when the last poll began; false when there is no such record.
+ * KEYS 1 record · ARGV 1 now · 2 the task that it names, or ''
+ * Returns state, hints before this one, when the last poll began; false when there is no such record, or it has another task.
  */
 const HINT = `
-local state, hints, polledAt = unpack(redis.call('HMGET', KEYS[1], 'state', 'hints', 'polledAt'))
+local state, hints, polledAt, task = unpack(redis.call('HMGET', KEYS[1], 'state', 'hints', 'polledAt', 'taskId'))
 if not state then return false end
 redis.call('HSET', KEYS[1], 'hints', (tonumber(hints) or 0) + 1, 'hintedAt', ARGV[1])
+if task and ARGV[2] ~= '' and ARGV[2] ~= task then return false end
 return { state, hints or '0', polledAt or '' }
 `;
 
@@ -100,8 +101,8 @@ export interface Hinted {
 export interface Following {
   /** Starts a poll: counts it, and says what it needs to know. Null when there is no such generation. @throws NewerRecordError */
   begin(id: string): Promise<Followed | null>;
-  /** Remembers a callback's hint, in whatever state. Null when there is no such generation. */
-  hint(id: string): Promise<Hinted | null>;
+  /** Remembers a callback's hint, in whatever state. Null when it is about no such generation, or not about its task. */
+  hint(id: string, taskId: string | null): Promise<Hinted | null>;
   /** How many hints have come for this task. */
   hints(id: string): Promise<number>;
 }
@@ -168,8 +169,8 @@ export function createFollowing({
       };
     },
 
-    async hint(id) {
-      const said = await scripts.reelhaulHint(keys.record(id), now());
+    async hint(id, taskId) {
+      const said = await scripts.reelhaulHint(keys.record(id), now(), taskId ?? '');
       if (said === null) return null;
       const [state, before, polledAt] = said;
       return { state: state as State, first: Number(before) === 0, polledAt: number(polledAt) };
