@@ -51,10 +51,11 @@ async function setUpWithCallbacks(
   );
 }
 
-/** What a worker stands on, without one. */
-async function stage(url = redisUrl()) {
+/** What a worker stands on, without one; with a clock of its own if the test says so. */
+async function stage(url = redisUrl(), now: () => number = Date.now) {
   const redis = new Redis(url);
-  const hub = createHub({ config: bed.config, log: pino({ level: 'silent' }), redis });
+  const clock = { now, dice: () => 0.5 };
+  const hub = createHub({ config: bed.config, log: pino({ level: 'silent' }), redis, clock });
   const [context] = await createContexts(hub);
   closing.push(async () => {
     context.provider.close();
@@ -202,6 +203,43 @@ test('a hint that the feed does not confirm yet is followed up at once, not at t
   expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
 });
 
+test('a hint that comes before the provider shows the task is followed up at once, also after the grace', async () => {
+  await setUpWithCallbacks({ POLL_MAX_INTERVAL_MS: '3600000', NOT_VISIBLE_GRACE_MS: '0' });
+  await bed.work();
+  const { id } = await bed.enqueue('shown late [sim: duration=0, visible-after=600ms, callback=lost]');
+  const { taskId } = await bed.reaches(id, 'generating');
+  await callBack(id, { task_id: taskId, status: '3' });
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+});
+
+test('a hint after the deadline that the feed does not confirm yet is followed up as well', async () => {
+  await setUpWithCallbacks({ GENERATION_DEADLINE_MS: '200', LATE_CHECK_INTERVAL_MS: '3600000' });
+  await bed.work();
+  const { id } = await bed.enqueue('late and lagging [sim: duration=2s, callback=lost]');
+  const { taskId } = await bed.reaches(id, 'expired');
+  await callBack(id, { task_id: taskId, status: '3' });
+  expect(await bed.reaches(id, 'succeeded')).toMatchObject({ late: true });
+});
+
+test('a hint after the late check is followed up until the feed confirms it, and not for ever', async () => {
+  let now = Date.now();
+  await setUp({ environment: { GENERATION_DEADLINE_MS: '200', LATE_CHECK_FOR_MS: '86400000' } });
+  const worker = await bed.work();
+  const { id } = await bed.enqueue('very late [sim: duration=1h]');
+  await bed.reaches(id, 'expired');
+  await worker.close();
+  const { context } = await stage(redisUrl(), () => now);
+  const signal = new AbortController().signal;
+  now += 90_000_000;
+  expect(await poll(context, id, signal)).toEqual({ kind: 'done' });
+  await context.following.hint(id, null);
+  expect(await poll(context, id, signal)).toMatchObject({ kind: 'snooze', delayMs: expect.any(Number) });
+  now += 90_000_000;
+  expect(await poll(context, id, signal)).toEqual({ kind: 'done' });
+  const { state, warnings } = await bed.reelhaul.get(id);
+  expect([state, warnings.map(({ code }) => code)]).toEqual(['expired', ['late_check_ended']]);
+});
+
 test('a lost callback costs time, not the video', async () => {
   await setUpWithCallbacks();
   await bed.work();
@@ -259,4 +297,24 @@ test('the deadline of one generation counts from enqueue, and does not wait for 
     deadlineAt: createdAt + 400,
     failure: { code: 'deadline_exceeded' },
   });
+});
+
+test.each(['429', '503'])('a %s does not put the deadline off', async (answer) => {
+  const hour = { POLL_MIN_INTERVAL_MS: '3600000', POLL_MAX_INTERVAL_MS: '3600000' };
+  await setUp({ environment: { ...hour, GENERATION_DEADLINE_MS: '1000', BREAKER_FAILURES: '1000' } });
+  await bed.work();
+  const retryAfter = answer === '429' ? '100ms' : '1h';
+  const script = `duration=1h, poll=${answer}*forever, retry-after=${retryAfter}`;
+  const { id } = await bed.enqueue(`impatient [sim: ${script}]`);
+  await bed.reaches(id, 'expired');
+});
+
+test('a deadline that passes while a 429 holds all polls is kept', async () => {
+  await setUp({ environment: { GENERATION_DEADLINE_MS: '1500' } });
+  await bed.work();
+  await bed.enqueue('told to slow down [sim: duration=1h, poll=ok*2>429*forever, retry-after=1h]');
+  const { id } = await bed.enqueue('held [sim: duration=1h]');
+  await bed.reaches(id, 'generating');
+  await until(async () => (await bed.reelhaul.limits()).holdMs.poll > 0, 'polls to be held');
+  expect(await bed.reaches(id, 'expired')).toMatchObject({ failure: { code: 'deadline_exceeded' } });
 });
