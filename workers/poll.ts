@@ -69,7 +69,8 @@ async function waitUnasked(context: Context, followed: Followed, waitMs: number)
   if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt)
     return awaitTask(context, followed, notAsked(now()));
   await queues.holdPolls(waitMs);
-  return snooze(waitMs);
+  const news = readNews(followed, notAsked(now()), now());
+  return (await writeDown(context, followed, news)) ? snooze(waitMs) : snooze(0);
 }
 
 async function noteBreaker({ breaker, queues, log }: Context, { kind, answer }: PollOutcome): Promise<void> {
@@ -231,7 +232,7 @@ async function awaitTask(context: Context, followed: Followed, outcome: Unfinish
   if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt) {
     return withRecord(context, followed, (record) => giveUp(context, followed, record, news, outcome));
   }
-  if (Object.keys(news.set).length > 0 && !(await writeDown(context, followed, news))) return snooze(0);
+  if (!(await writeDown(context, followed, news))) return snooze(0);
   if (state === 'expired' && lateCheckIsOver(context, followed)) {
     return withRecord(context, followed, (record) => endLateCheck(context, record));
   }
@@ -240,6 +241,7 @@ async function awaitTask(context: Context, followed: Followed, outcome: Unfinish
 
 /** Only what changed. False when the generation moved on while the provider was asked. */
 async function writeDown(context: Context, { id, rev, state }: Followed, { set }: News): Promise<boolean> {
+  if (Object.keys(set).length === 0) return true;
   const { store } = context;
   const record = await store.get(id);
   const change: Change = { set };

@@ -6,7 +6,8 @@
  *   polledAt     when the last poll began              waiting     '1' while the provider said "queued" last
  *   startedAge   when its work began, ms from acceptance          mark        '<percent>@<ms from acceptance>'
  *   kind         which tasks it is measured by         hints       how many callbacks said that it may be over
- *   hintedAt     when the last of them came
+ *   hintedAt     when the last of them came                seenAt      when the last poll began that told something of the
+ *                                                                      task, while those after it did not
  */
 import type { RedisConnection } from '../redis.js';
 import type { Keys } from './keys.js';
@@ -37,8 +38,8 @@ return values
 const HINT = `
 local state, hints, polledAt, task = unpack(redis.call('HMGET', KEYS[1], 'state', 'hints', 'polledAt', 'taskId'))
 if not state then return false end
-redis.call('HSET', KEYS[1], 'hints', (tonumber(hints) or 0) + 1, 'hintedAt', ARGV[1])
 if task and ARGV[2] ~= '' and ARGV[2] ~= task then return false end
+redis.call('HSET', KEYS[1], 'hints', (tonumber(hints) or 0) + 1, 'hintedAt', ARGV[1])
 return { state, hints or '0', polledAt or '' }
 `;
 
@@ -63,6 +64,7 @@ const FIELDS = [
   'kind',
   'hints',
   'hintedAt',
+  'seenAt',
 ] as const;
 
 /** What a poll knows of its generation. Instants are epoch milliseconds. */
@@ -89,6 +91,8 @@ export interface Followed {
   readonly kind: string | null;
   readonly hints: number;
   readonly hintedAt: number | null;
+  /** When the last poll began that told something of the task (its acceptance, if none did); null: the one before this. */
+  readonly seenAt: number | null;
 }
 
 export interface Hinted {
@@ -108,7 +112,13 @@ export interface Following {
 }
 
 /** Fields of a task that is followed no more, for the `set` of a change that begins another. */
-export const NOT_FOLLOWED_YET: FieldPatch = { polledAt: null, waiting: null, startedAge: null, mark: null };
+export const NOT_FOLLOWED_YET: FieldPatch = {
+  polledAt: null,
+  waiting: null,
+  startedAge: null,
+  mark: null,
+  seenAt: null,
+};
 export const NOT_HINTED_YET: FieldPatch = { hints: null, hintedAt: null };
 
 /** A mark as it stands in the record. */
@@ -166,6 +176,7 @@ export function createFollowing({
         kind: of('kind'),
         hints: Number(of('hints') ?? 0),
         hintedAt: number(of('hintedAt')),
+        seenAt: number(of('seenAt')),
       };
     },
 

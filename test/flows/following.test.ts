@@ -4,6 +4,7 @@ import { Redis } from 'ioredis';
 import { pino } from 'pino';
 import { createContexts } from '../../src/context.js';
 import { freePort, launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
+import { curveOf, survivalAt } from '../../src/generation/sketch.js';
 import { createHub } from '../../src/hub.js';
 import { startServer, type RunningServer } from '../../src/http/server.js';
 import { callbackUrl } from '../../src/provider/callback.js';
@@ -317,4 +318,22 @@ test('a deadline that passes while a 429 holds all polls is kept', async () => {
   await bed.reaches(id, 'generating');
   await until(async () => (await bed.reelhaul.limits()).holdMs.poll > 0, 'polls to be held');
   expect(await bed.reaches(id, 'expired')).toMatchObject({ failure: { code: 'deadline_exceeded' } });
+});
+
+test('the end of a task is not taken to lie after a poll that could not say whether it was over', async () => {
+  let now = Date.now();
+  await setUp({ simulator: { now: () => now }, environment: { POLL_FIRST_DELAY_MS: '3600000' } });
+  const worker = await bed.work();
+  const { id } = await bed.enqueue('in an outage [sim: duration=100s, times=zero, poll=ok>503*2]');
+  await bed.reaches(id, 'generating');
+  await worker.close();
+  const { context } = await stage(redisUrl(), () => now);
+  const signal = new AbortController().signal;
+  for (const laterMs of [80_000, 40_000, 20_000, 20_000]) {
+    now += laterMs;
+    await poll(context, id, signal);
+  }
+  expect((await bed.reelhaul.get(id)).state).toBe('archiving');
+  const { total } = await context.durations.experience('gen4::1280:720');
+  expect(survivalAt(curveOf(total), 110_000)).toBeLessThan(0.9);
 });
