@@ -99,6 +99,35 @@ export function failOverdue(hub: Hub, record: GenerationRecord): Promise<boolean
   });
 }
 
+/**
+ * Ends our patience with a task: what becomes of it is not known, and a slow check goes on.
+ * @param neverSeen the provider said by now that it does not know the task, and never said anything else.
+ */
+export function expire(
+  hub: Hub,
+  record: GenerationRecord,
+  { neverSeen = false, ...change }: Change & { readonly neverSeen?: boolean } = {},
+): Promise<boolean> {
+  const failure = {
+    code: neverSeen ? 'task_not_found' : 'deadline_exceeded',
+    message: neverSeen
+      ? 'The provider never showed the task it had accepted, and the deadline passed. A slow check goes on.'
+      : 'The task was not finished by the deadline. It may still finish; a slow check goes on.',
+    stage: 'poll',
+    retryable: true,
+    charge: record.charge,
+  };
+  const set = { ...change.set, failure: JSON.stringify(failure) };
+  return advance(hub, record, 'expired', { ...change, set, taskGone: neverSeen });
+}
+
+/** The same, for one that nobody asks about just now. @returns false when it is no longer followed. */
+export async function expireUnasked(hub: Hub, record: GenerationRecord): Promise<boolean> {
+  if (!(await expire(hub, record))) return false;
+  await learnDuration(hub, record);
+  return true;
+}
+
 /** Adds a warning to those the generation has; for the `set` of a change. */
 export function withWarning(record: GenerationRecord, code: string, message: string): { warnings: string } {
   return { warnings: JSON.stringify([...record.warnings, { code, message }]) };

@@ -267,7 +267,7 @@ export function joinShards(shards: readonly Shard[], whole: Store['keys']): Shar
 
   const following: Following = {
     begin: (id) => of(id).following.begin(id),
-    hint: (id) => of(id).following.hint(id),
+    hint: (id, taskId) => of(id).following.hint(id, taskId),
     hints: (id) => of(id).following.hints(id),
   };
 

@@ -12,9 +12,9 @@ import { courseOf, readNews, type News } from '../src/generation/course.js';
 import type { Followed } from '../src/generation/following.js';
 import { lessonOfEnd, lessonOfGivingUp } from '../src/generation/lesson.js';
 import type { Charge, GenerationRecord } from '../src/generation/record.js';
-import { easingDelayMs, notVisibleDelayMs } from '../src/generation/schedule.js';
+import { easingDelayMs, hintedPollDelayMs, notVisibleDelayMs } from '../src/generation/schedule.js';
 import { announced, type Change } from '../src/generation/store.js';
-import { advance, fail, hastenNotification, withWarning } from '../src/pipeline.js';
+import { advance, expire, fail, hastenNotification, withWarning } from '../src/pipeline.js';
 import type { Billing, PollOutcome, Timing } from '../src/provider/outcomes.js';
 import { done, snooze, type Outcome } from '../src/runner.js';
 
@@ -69,7 +69,8 @@ async function waitUnasked(context: Context, followed: Followed, waitMs: number)
   if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt)
     return awaitTask(context, followed, notAsked(now()));
   await queues.holdPolls(waitMs);
-  return snooze(waitMs);
+  const news = readNews(followed, notAsked(now()), now());
+  return (await writeDown(context, followed, news)) ? snooze(waitMs) : snooze(0);
 }
 
 async function noteBreaker({ breaker, queues, log }: Context, { kind, answer }: PollOutcome): Promise<void> {
@@ -229,9 +230,9 @@ async function awaitTask(context: Context, followed: Followed, outcome: Unfinish
   }
   const news = readNews(followed, outcome, now());
   if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt) {
-    return withRecord(context, followed, (record) => expire(context, followed, record, news, outcome));
+    return withRecord(context, followed, (record) => giveUp(context, followed, record, news, outcome));
   }
-  if (Object.keys(news.set).length > 0 && !(await writeDown(context, followed, news))) return snooze(0);
+  if (!(await writeDown(context, followed, news))) return snooze(0);
   if (state === 'expired' && lateCheckIsOver(context, followed)) {
     return withRecord(context, followed, (record) => endLateCheck(context, record));
   }
@@ -240,6 +241,7 @@ async function awaitTask(context: Context, followed: Followed, outcome: Unfinish
 
 /** Only what changed. False when the generation moved on while the provider was asked. */
 async function writeDown(context: Context, { id, rev, state }: Followed, { set }: News): Promise<boolean> {
+  if (Object.keys(set).length === 0) return true;
   const { store } = context;
   const record = await store.get(id);
   const change: Change = { set };
@@ -255,7 +257,13 @@ async function delayAfter(
   outcome: Unfinished,
 ): Promise<number> {
   const { config, now, dice, standing, pacing } = context;
-  if (state === 'expired') return config.LATE_CHECK_INTERVAL_MS;
+  const askedForMs = outcome.kind === 'unavailable' ? (outcome.retryAfterMs ?? 0) : 0;
+  const hintedMs = hintedPollDelayMs(seen.hintedAgoMs, pacing.settings, dice());
+  if (state === 'expired') {
+    const { LATE_CHECK_INTERVAL_MS } = config;
+    if (outcome.kind === 'misconfigured') return LATE_CHECK_INTERVAL_MS;
+    return Math.max(Math.min(LATE_CHECK_INTERVAL_MS, hintedMs), askedForMs);
+  }
   // One poll right at the deadline, rather than a whole interval after it.
   const untilDeadline = Math.max(1, (deadlineAt ?? Infinity) - now());
   const usualMs = await pacing.nextDelayMs(kind, seen);
@@ -263,23 +271,22 @@ async function delayAfter(
     case 'misconfigured':
       return Math.min(config.POLL_MAX_INTERVAL_MS, untilDeadline);
     case 'unavailable': {
-      if (outcome.answer.httpStatus !== 429)
-        return Math.max(Math.min(usualMs, untilDeadline), outcome.retryAfterMs ?? 0);
-      return Math.max(usualMs, await standing.holdMs('poll'));
+      if (outcome.answer.httpStatus !== 429) return Math.min(Math.max(usualMs, askedForMs), untilDeadline);
+      return Math.max(Math.min(usualMs, untilDeadline), await standing.holdMs('poll'));
     }
     case 'notVisible': {
       const inGrace = visibleAt === null && seen.ageMs < config.NOT_VISIBLE_GRACE_MS;
       const waitMs = inGrace
         ? notVisibleDelayMs(seen.ageMs, pacing.settings, dice())
         : config.POLL_MAX_INTERVAL_MS;
-      return Math.min(waitMs, untilDeadline);
+      return Math.min(waitMs, hintedMs, untilDeadline);
     }
     case 'pending':
       return Math.min(usualMs, untilDeadline);
   }
 }
 
-async function expire(
+async function giveUp(
   context: Context,
   followed: Followed,
   record: GenerationRecord,
@@ -288,27 +295,17 @@ async function expire(
 ): Promise<Outcome> {
   // Only the provider's own word says that it does not know the task; one that did not answer said nothing.
   const neverSeen = record.visibleAt === null && kind === 'notVisible';
-  const failure = {
-    code: neverSeen ? 'task_not_found' : 'deadline_exceeded',
-    message: neverSeen
-      ? 'The provider never showed the task it had accepted, and the deadline passed. A slow check goes on.'
-      : 'The task was not finished by the deadline. It may still finish; a slow check goes on.',
-    stage: 'poll',
-    retryable: true,
-    charge: record.charge,
-  };
-  const change = { set: { ...set, failure: JSON.stringify(failure) }, answer, taskGone: neverSeen };
-  if (!(await advance(context, record, 'expired', change))) return snooze(0);
+  if (!(await expire(context, record, { set, answer, neverSeen }))) return snooze(0);
   if (!neverSeen) await context.pacing.learn(followed.kind, lessonOfGivingUp(seen), null);
   return snooze(context.config.LATE_CHECK_INTERVAL_MS);
 }
 
-/** After the deadline a task is looked at now and then, until `LATE_CHECK_FOR_MS` have passed. */
-function lateCheckIsOver({ config, now }: Context, { finishedAt }: Followed): boolean {
-  return now() - (finishedAt ?? now()) >= config.LATE_CHECK_FOR_MS;
+/** After the deadline a task is looked at now and then, until `LATE_CHECK_FOR_MS` have passed; a hint begins them anew. */
+function lateCheckIsOver({ config, now }: Context, { finishedAt, hintedAt }: Followed): boolean {
+  return now() - Math.max(finishedAt ?? now(), hintedAt ?? 0) >= config.LATE_CHECK_FOR_MS;
 }
 
-/** Nothing is due any more; a callback still gets the task looked at. */
+/** Nothing is due any more; a callback still gets the task looked at, until the feed says what it said. */
 async function endLateCheck({ store }: Context, record: GenerationRecord): Promise<Outcome> {
   const said = record.warnings.some(({ code }) => code === 'late_check_ended');
   const warned = withWarning(record, 'late_check_ended', 'The task did not finish while it was watched.');

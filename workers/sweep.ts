@@ -1,7 +1,7 @@
 /**
  * The sweep: every generation that needs a job has one, within a sweep interval of losing it. It looks only at what is
  * live, so its cost does not grow with what is finished. It also ends those whose deadline passed while they stood in
- * line, and forgets what has been finished for `RETENTION_MS`.
+ * line, or while polls are held, and forgets what has been finished for `RETENTION_MS`.
  *
  * A job may be lost to a crash between record and queue, an obliterated queue, or a Redis that forgot its last second.
  * Writing one again is always safe, since every stage decides from the record.
@@ -10,7 +10,7 @@ import type { Context } from '../src/context.js';
 import { bucketOf } from '../src/generation/sketch.js';
 import { stageOf, TERMINAL_STATES, type FlowStage } from '../src/generation/states.js';
 import type { Whereabouts } from '../src/generation/store.js';
-import { failOverdue } from '../src/pipeline.js';
+import { expireUnasked, failOverdue } from '../src/pipeline.js';
 
 const PAGE = 500;
 /** At most so many of each finished state are forgotten in one sweep. */
@@ -41,6 +41,7 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
     const records = await store.whereabouts(ids);
     restored += (await restoreJobs(context, records)) + (await rejoinLine(context, records));
     await failOverdueInLine(context, records);
+    await expireOverdueWhileHeld(context, records);
     countRunning(running, records, now());
     after = ids.at(-1) ?? null;
   }
@@ -67,7 +68,7 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
   for (const record of whereabouts) {
     // Queued ones stand in line, and get their job in their turn.
     const stage = record.state === 'queued' ? null : stageOf(record.state);
-    if (stage === null || now() - record.updatedAt < SETTLING_MS) continue;
+    if (stage === null || isSettling(record, now())) continue;
     byStage.set(stage, [...(byStage.get(stage) ?? []), record]);
   }
   let restored = 0;
@@ -87,14 +88,17 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
   return restored;
 }
 
+/** What was written in the future was written by another clock, and says nothing. */
+function isSettling({ updatedAt }: Whereabouts, at: number): boolean {
+  return Math.abs(at - updatedAt) < SETTLING_MS;
+}
+
 /** Queued generations that no list holds: Redis forgot a part, or an older version wrote them. */
 async function rejoinLine(
   { line, dispatch, queues, now, log }: Context,
   whereabouts: readonly Whereabouts[],
 ): Promise<number> {
-  const queued = whereabouts.filter(
-    ({ state, updatedAt }) => state === 'queued' && now() - updatedAt >= SETTLING_MS,
-  );
+  const queued = whereabouts.filter((record) => record.state === 'queued' && !isSettling(record, now()));
   const rejoined = await line.rejoin(queued);
   if (rejoined > 0) {
     log.warn({ generations: rejoined, state: 'queued' }, 'generations that were nowhere stand in line again');
@@ -117,6 +121,17 @@ async function failOverdueInLine(context: Context, whereabouts: readonly Whereab
     if (state !== 'queued' || deadlineAt === null || deadlineAt > now()) continue;
     const record = await store.get(id);
     if (record?.state === 'queued') await failOverdue(context, record);
+  }
+}
+
+/** While a 429 holds the polls, for up to an hour, nobody looks at those whose deadline passes. */
+async function expireOverdueWhileHeld(context: Context, whereabouts: readonly Whereabouts[]): Promise<void> {
+  const { store, standing, now } = context;
+  if ((await standing.holdMs('poll')) === 0) return;
+  for (const { id, state, deadlineAt } of whereabouts) {
+    if (state !== 'generating' || deadlineAt === null || deadlineAt > now()) continue;
+    const record = await store.get(id);
+    if (record?.state === 'generating') await expireUnasked(context, record);
   }
 }
 

@@ -24,6 +24,9 @@ function toldAge({ submittedAt, acceptedAt }: Followed, afterMs: number | null):
   return quick ? afterMs : null;
 }
 
+/** When the last poll before this one began that told something of the task; null when there was none at all. */
+const lastSeen = ({ seenAt, polledAt }: Followed): number | null => seenAt ?? polledAt;
+
 /** When the work began: as told, or between a poll that found it queued, or acceptance, and this one. */
 function startedAgeOf(
   followed: Followed,
@@ -34,8 +37,9 @@ function startedAgeOf(
   const told = toldAge(followed, startedAfterMs);
   if (told !== null && told <= ageMs) return told;
   if (!running || followed.startedAgeMs !== null) return followed.startedAgeMs;
-  if (followed.polledAt !== null && !followed.waiting) return null;
-  const notBefore = followed.polledAt === null ? 0 : ageOf(followed, followed.polledAt);
+  const lastSeenAt = lastSeen(followed);
+  if (lastSeenAt !== null && !followed.waiting) return null;
+  const notBefore = lastSeenAt === null ? 0 : ageOf(followed, lastSeenAt);
   return ageMs - notBefore <= START_KNOWN_WITHIN_MS ? Math.round((notBefore + ageMs) / 2) : null;
 }
 
@@ -51,7 +55,13 @@ export function readNews(followed: Followed, outcome: PollOutcome, at: number): 
   const hintedAgoMs = followed.hintedAt === null ? null : Math.max(0, at - followed.hintedAt);
   if (outcome.kind !== 'pending') {
     const { waiting: queued, startedAgeMs, mark } = followed;
-    return { set: {}, seen: { ageMs, queued, startedAgeMs, mark, hintedAgoMs } };
+    // One that was not answered, or not about the task, does not tell that it went on until then.
+    const isBlind = outcome.kind === 'unavailable' || outcome.kind === 'misconfigured';
+    const set =
+      isBlind && followed.seenAt === null
+        ? { seenAt: followed.polledAt ?? followed.acceptedAt ?? followed.createdAt }
+        : {};
+    return { set, seen: { ageMs, queued, startedAgeMs, mark, hintedAgoMs } };
   }
   const { progress, queued, running, timing } = outcome;
   const startedAgeMs = startedAgeOf(followed, timing, running, ageMs);
@@ -62,16 +72,18 @@ export function readNews(followed: Followed, outcome: PollOutcome, at: number): 
     ...(mark !== null && mark !== followed.mark ? { mark: writeMark(mark) } : {}),
     ...(startedAgeMs !== null && followed.startedAgeMs === null ? { startedAge: startedAgeMs } : {}),
     ...(queued !== followed.waiting ? { waiting: queued ? '1' : null } : {}),
+    ...(followed.seenAt === null ? {} : { seenAt: null }),
   };
   return { set, seen: { ageMs, queued, startedAgeMs, mark, hintedAgoMs } };
 }
 
 /** The whole course of a task whose end, or whose being given up, was seen `at` epoch ms. */
 export function courseOf(followed: Followed, timing: Timing, at: number): Course {
-  const { polledAt, hintedAt, startedAgeMs, waiting, mark } = followed;
+  const { hintedAt, startedAgeMs, waiting, mark } = followed;
+  const lastSeenAt = lastSeen(followed);
   return {
     ageMs: ageOf(followed, at),
-    lastPollAgeMs: polledAt === null ? 0 : ageOf(followed, polledAt),
+    lastPollAgeMs: lastSeenAt === null ? 0 : ageOf(followed, lastSeenAt),
     // A callback comes when the task is over, so that it tells the end as well.
     toldEndAgeMs:
       toldAge(followed, timing.endedAfterMs) ?? (hintedAt === null ? null : ageOf(followed, hintedAt)),

@@ -6,7 +6,8 @@
  *   polledAt     when the last poll began              waiting     '1' while the provider said "queued" last
  *   startedAge   when its work began, ms from acceptance          mark        '<percent>@<ms from acceptance>'
  *   kind         which tasks it is measured by         hints       how many callbacks said that it may be over
- *   hintedAt     when the last of them came
+ *   hintedAt     when the last of them came                seenAt      when the last poll began that told something of the
+ *                                                                      task, while those after it did not
  */
 import type { RedisConnection } from '../redis.js';
 import type { Keys } from './keys.js';
@@ -31,12 +32,13 @@ return values
 
 /**
  * HINT. Remembers that a callback came.
- * KEYS 1 record · ARGV 1 now
- * Returns state, hints before this one, when the last poll began; false when there is no such record.
+ * KEYS 1 record · ARGV 1 now · 2 the task that it names, or ''
+ * Returns state, hints before this one, when the last poll began; false when there is no such record, or it has another task.
  */
 const HINT = `
-local state, hints, polledAt = unpack(redis.call('HMGET', KEYS[1], 'state', 'hints', 'polledAt'))
+local state, hints, polledAt, task = unpack(redis.call('HMGET', KEYS[1], 'state', 'hints', 'polledAt', 'taskId'))
 if not state then return false end
+if task and ARGV[2] ~= '' and ARGV[2] ~= task then return false end
 redis.call('HSET', KEYS[1], 'hints', (tonumber(hints) or 0) + 1, 'hintedAt', ARGV[1])
 return { state, hints or '0', polledAt or '' }
 `;
@@ -62,6 +64,7 @@ const FIELDS = [
   'kind',
   'hints',
   'hintedAt',
+  'seenAt',
 ] as const;
 
 /** What a poll knows of its generation. Instants are epoch milliseconds. */
@@ -88,6 +91,8 @@ export interface Followed {
   readonly kind: string | null;
   readonly hints: number;
   readonly hintedAt: number | null;
+  /** When the last poll began that told something of the task (its acceptance, if none did); null: the one before this. */
+  readonly seenAt: number | null;
 }
 
 export interface Hinted {
@@ -100,14 +105,20 @@ export interface Hinted {
 export interface Following {
   /** Starts a poll: counts it, and says what it needs to know. Null when there is no such generation. @throws NewerRecordError */
   begin(id: string): Promise<Followed | null>;
-  /** Remembers a callback's hint, in whatever state. Null when there is no such generation. */
-  hint(id: string): Promise<Hinted | null>;
+  /** Remembers a callback's hint, in whatever state. Null when it is about no such generation, or not about its task. */
+  hint(id: string, taskId: string | null): Promise<Hinted | null>;
   /** How many hints have come for this task. */
   hints(id: string): Promise<number>;
 }
 
 /** Fields of a task that is followed no more, for the `set` of a change that begins another. */
-export const NOT_FOLLOWED_YET: FieldPatch = { polledAt: null, waiting: null, startedAge: null, mark: null };
+export const NOT_FOLLOWED_YET: FieldPatch = {
+  polledAt: null,
+  waiting: null,
+  startedAge: null,
+  mark: null,
+  seenAt: null,
+};
 export const NOT_HINTED_YET: FieldPatch = { hints: null, hintedAt: null };
 
 /** A mark as it stands in the record. */
@@ -165,11 +176,12 @@ export function createFollowing({
         kind: of('kind'),
         hints: Number(of('hints') ?? 0),
         hintedAt: number(of('hintedAt')),
+        seenAt: number(of('seenAt')),
       };
     },
 
-    async hint(id) {
-      const said = await scripts.reelhaulHint(keys.record(id), now());
+    async hint(id, taskId) {
+      const said = await scripts.reelhaulHint(keys.record(id), now(), taskId ?? '');
       if (said === null) return null;
       const [state, before, polledAt] = said;
       return { state: state as State, first: Number(before) === 0, polledAt: number(polledAt) };

@@ -172,7 +172,7 @@ export function nextPollDelayMs(
   }
   // An assumption may be far off: until it is replaced, no wait is longer than what has passed.
   if (!forecast.isKnown) wait = Math.min(wait, jittered(Math.max(2 * floor, ageMs), dice));
-  if (hintedAgoMs !== null) wait = Math.min(wait, Math.max(denseMs, hintedAgoMs * FRACTION_OF_HINT));
+  wait = Math.min(wait, hintedPollDelayMs(hintedAgoMs, settings, dice));
   return clamp(wait, floor, ceiling);
 }
 
@@ -263,6 +263,16 @@ export function safetyPollDelayMs(
   // The first where most are finished, each further one when the task is half as old again.
   const wait = ageMs < due * (1 - JITTER) ? due - ageMs : ageMs / 2;
   return clamp(jittered(wait, dice), minIntervalMs, SAFETY_CEILING * maxIntervalMs);
+}
+
+/** The longest wait while a callback's word stands against the provider's feed; without one, any is short enough. */
+export function hintedPollDelayMs(
+  hintedAgoMs: number | null,
+  { minIntervalMs }: ScheduleSettings,
+  dice: number,
+): number {
+  if (hintedAgoMs === null) return Infinity;
+  return Math.round(Math.max(minIntervalMs * (1 + DENSE_SPREAD * dice), hintedAgoMs * FRACTION_OF_HINT));
 }
 
 /** However many callbacks come, they bring forward one poll in so long. */

@@ -51,7 +51,7 @@ async function receive(hub: Hub, generationId: string, body: string): Promise<vo
   const { taskId, goingOn } = readCallback(body);
   hub.log.info({ generationId, taskId, goingOn }, 'callback received');
   // The hint is written down first: whatever happens next to the generation, its next step finds it.
-  const hinted = goingOn ? null : await hub.following.hint(generationId);
+  const hinted = goingOn ? null : await hub.following.hint(generationId, taskId);
   let adoption: Adoption | null = null;
   if (taskId !== null) {
     const answer = keepCallback(body, { at: hub.now(), apiKey: hub.config.COMETAPI_KEY });

@@ -4,6 +4,7 @@ import { Redis } from 'ioredis';
 import { pino } from 'pino';
 import { createContexts } from '../../src/context.js';
 import { freePort, launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
+import { curveOf, survivalAt } from '../../src/generation/sketch.js';
 import { createHub } from '../../src/hub.js';
 import { startServer, type RunningServer } from '../../src/http/server.js';
 import { callbackUrl } from '../../src/provider/callback.js';
@@ -51,10 +52,11 @@ async function setUpWithCallbacks(
   );
 }
 
-/** What a worker stands on, without one. */
-async function stage(url = redisUrl()) {
+/** What a worker stands on, without one; with a clock of its own if the test says so. */
+async function stage(url = redisUrl(), now: () => number = Date.now) {
   const redis = new Redis(url);
-  const hub = createHub({ config: bed.config, log: pino({ level: 'silent' }), redis });
+  const clock = { now, dice: () => 0.5 };
+  const hub = createHub({ config: bed.config, log: pino({ level: 'silent' }), redis, clock });
   const [context] = await createContexts(hub);
   closing.push(async () => {
     context.provider.close();
@@ -202,6 +204,43 @@ test('a hint that the feed does not confirm yet is followed up at once, not at t
   expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
 });
 
+test('a hint that comes before the provider shows the task is followed up at once, also after the grace', async () => {
+  await setUpWithCallbacks({ POLL_MAX_INTERVAL_MS: '3600000', NOT_VISIBLE_GRACE_MS: '0' });
+  await bed.work();
+  const { id } = await bed.enqueue('shown late [sim: duration=0, visible-after=600ms, callback=lost]');
+  const { taskId } = await bed.reaches(id, 'generating');
+  await callBack(id, { task_id: taskId, status: '3' });
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+});
+
+test('a hint after the deadline that the feed does not confirm yet is followed up as well', async () => {
+  await setUpWithCallbacks({ GENERATION_DEADLINE_MS: '200', LATE_CHECK_INTERVAL_MS: '3600000' });
+  await bed.work();
+  const { id } = await bed.enqueue('late and lagging [sim: duration=2s, callback=lost]');
+  const { taskId } = await bed.reaches(id, 'expired');
+  await callBack(id, { task_id: taskId, status: '3' });
+  expect(await bed.reaches(id, 'succeeded')).toMatchObject({ late: true });
+});
+
+test('a hint after the late check is followed up until the feed confirms it, and not for ever', async () => {
+  let now = Date.now();
+  await setUp({ environment: { GENERATION_DEADLINE_MS: '200', LATE_CHECK_FOR_MS: '86400000' } });
+  const worker = await bed.work();
+  const { id } = await bed.enqueue('very late [sim: duration=1h]');
+  await bed.reaches(id, 'expired');
+  await worker.close();
+  const { context } = await stage(redisUrl(), () => now);
+  const signal = new AbortController().signal;
+  now += 90_000_000;
+  expect(await poll(context, id, signal)).toEqual({ kind: 'done' });
+  await context.following.hint(id, null);
+  expect(await poll(context, id, signal)).toMatchObject({ kind: 'snooze', delayMs: expect.any(Number) });
+  now += 90_000_000;
+  expect(await poll(context, id, signal)).toEqual({ kind: 'done' });
+  const { state, warnings } = await bed.reelhaul.get(id);
+  expect([state, warnings.map(({ code }) => code)]).toEqual(['expired', ['late_check_ended']]);
+});
+
 test('a lost callback costs time, not the video', async () => {
   await setUpWithCallbacks();
   await bed.work();
@@ -259,4 +298,42 @@ test('the deadline of one generation counts from enqueue, and does not wait for 
     deadlineAt: createdAt + 400,
     failure: { code: 'deadline_exceeded' },
   });
+});
+
+test.each(['429', '503'])('a %s does not put the deadline off', async (answer) => {
+  const hour = { POLL_MIN_INTERVAL_MS: '3600000', POLL_MAX_INTERVAL_MS: '3600000' };
+  await setUp({ environment: { ...hour, GENERATION_DEADLINE_MS: '1000', BREAKER_FAILURES: '1000' } });
+  await bed.work();
+  const retryAfter = answer === '429' ? '100ms' : '1h';
+  const script = `duration=1h, poll=${answer}*forever, retry-after=${retryAfter}`;
+  const { id } = await bed.enqueue(`impatient [sim: ${script}]`);
+  await bed.reaches(id, 'expired');
+});
+
+test('a deadline that passes while a 429 holds all polls is kept', async () => {
+  await setUp({ environment: { GENERATION_DEADLINE_MS: '1500' } });
+  await bed.work();
+  await bed.enqueue('told to slow down [sim: duration=1h, poll=ok*2>429*forever, retry-after=1h]');
+  const { id } = await bed.enqueue('held [sim: duration=1h]');
+  await bed.reaches(id, 'generating');
+  await until(async () => (await bed.reelhaul.limits()).holdMs.poll > 0, 'polls to be held');
+  expect(await bed.reaches(id, 'expired')).toMatchObject({ failure: { code: 'deadline_exceeded' } });
+});
+
+test('the end of a task is not taken to lie after a poll that could not say whether it was over', async () => {
+  let now = Date.now();
+  await setUp({ simulator: { now: () => now }, environment: { POLL_FIRST_DELAY_MS: '3600000' } });
+  const worker = await bed.work();
+  const { id } = await bed.enqueue('in an outage [sim: duration=100s, times=zero, poll=ok>503*2]');
+  await bed.reaches(id, 'generating');
+  await worker.close();
+  const { context } = await stage(redisUrl(), () => now);
+  const signal = new AbortController().signal;
+  for (const laterMs of [80_000, 40_000, 20_000, 20_000]) {
+    now += laterMs;
+    await poll(context, id, signal);
+  }
+  expect((await bed.reelhaul.get(id)).state).toBe('archiving');
+  const { total } = await context.durations.experience('gen4::1280:720');
+  expect(survivalAt(curveOf(total), 110_000)).toBeLessThan(0.9);
 });

@@ -101,6 +101,23 @@ test('a second task id is kept beside the first and raises an alarm', async () =
   expect(events.filter(([, fields]) => fields.includes('second_task'))).toHaveLength(1);
 });
 
+test('one about another task is no hint for the generation’s own', async () => {
+  await setUp({
+    POLL_FIRST_DELAY_MS: '3600000',
+    POLL_MIN_INTERVAL_MS: '3600000',
+    POLL_MAX_INTERVAL_MS: '3600000',
+  });
+  await bed.work();
+  const { id } = await bed.enqueue('not this one [sim: duration=1h]');
+  const { taskId } = await bed.reaches(id, 'generating');
+  for (let i = 0; i < 2; i++) await call(urlOf(id), { task_id: 'another-task', status: '3' });
+  const planned = Number(await bed.redis.zscore(`${bed.prefix}:polls`, id));
+  expect(planned).toBeGreaterThan(Date.now() + 900_000);
+  expect(await bed.redis.hget(`${bed.prefix}:g:${id}`, 'hints')).toBeNull();
+  await call(urlOf(id), { task_id: taskId, status: '3' });
+  expect(await bed.redis.hget(`${bed.prefix}:g:${id}`, 'hints')).toBe('1');
+});
+
 test('one brings the next poll forward', async () => {
   await setUp({ POLL_FIRST_DELAY_MS: '3600000' });
   await bed.work();

@@ -60,6 +60,16 @@ test('a generation that is left out of the timetable is polled again', async () 
   expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
 });
 
+test('nor does it stay out because a worker whose clock is ahead wrote it last', async () => {
+  bed = await createTestbed();
+  await bed.work();
+  const { id } = await bed.enqueue('of tomorrow [sim: duration=400ms, progress=none]');
+  await bed.reaches(id, 'generating');
+  await until(async () => (await bed.redis.zrem(`${bed.prefix}:polls`, id)) === 1, 'the poll to be planned');
+  await bed.redis.hset(`${bed.prefix}:g:${id}`, 'updatedAt', Date.now() + 3_600_000);
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+});
+
 test('poll jobs of an older version are taken over, and nothing is left of their queue', async () => {
   bed = await createTestbed();
   const worker = await bed.work();
