@@ -68,22 +68,25 @@ async function configured(redis: LaunchedRedis, ...settings: readonly [string, s
 }
 
 onRealRedis('of Redis', () => {
-  test.concurrent('that takes connections and answers nothing is said to hang, and the rest is looked at all the same', async () => {
-    await withRedis([], async (redis) => {
-      process.kill(redis.pid, 'SIGSTOP');
-      try {
-        const { code, said } = await consult({ REDIS_URL: redis.url });
-        expect(said('Redis')).toMatch(
-          /^error: .*takes connections and has not answered for 12 s\. .*look at its process/,
-        );
-        expect(said('storage')).toMatch(/^ok/);
-        expect(said('provider')).toMatch(/^ok/);
-        expect(code).toBe(1);
-      } finally {
-        process.kill(redis.pid, 'SIGCONT');
-      }
-    });
-  });
+  test.concurrent(
+    'that takes connections and answers nothing is said to hang, and the rest is looked at all the same',
+    async () => {
+      await withRedis([], async (redis) => {
+        process.kill(redis.pid, 'SIGSTOP');
+        try {
+          const { code, said } = await consult({ REDIS_URL: redis.url });
+          expect(said('Redis')).toMatch(
+            /^error: .*takes connections and has not answered for 12 s\. .*look at its process/,
+          );
+          expect(said('storage')).toMatch(/^ok/);
+          expect(said('provider')).toMatch(/^ok/);
+          expect(code).toBe(1);
+        } finally {
+          process.kill(redis.pid, 'SIGCONT');
+        }
+      });
+    },
+  );
 
   test.concurrent('that stops answering in the middle is said to, too', async () => {
     const info = 'redis_version:7.0.0\r\nrole:master\r\nloading:0';
@@ -255,18 +258,21 @@ describe('of the provider', () => {
   });
   afterAll(() => new Promise((resolve) => silent.close(resolve)));
 
-  test.concurrent('one that answers nothing, to the call and about the balance, however patient polls are', async () => {
-    const { code, out, said } = await consult({
-      COMETAPI_BASE_URL: url,
-      COMETAPI_QUOTA_URL: url,
-      COMETAPI_QUOTA_KEY: 'quota-key-0123456789',
-      POLL_TIMEOUT_MS: '3600000',
-    });
-    expect(said('provider')).toMatch(/^warning: .*within 15000 ms\. Check COMETAPI_BASE_URL/);
-    expect(said('balance')).toMatch(/^warning: .*no answer within 10 s\. Check COMETAPI_QUOTA_KEY/);
-    expect(out).not.toContain('quota-key-0123456789');
-    expect(code).toBe(0);
-  });
+  test.concurrent(
+    'one that answers nothing, to the call and about the balance, however patient polls are',
+    async () => {
+      const { code, out, said } = await consult({
+        COMETAPI_BASE_URL: url,
+        COMETAPI_QUOTA_URL: url,
+        COMETAPI_QUOTA_KEY: 'quota-key-0123456789',
+        POLL_TIMEOUT_MS: '3600000',
+      });
+      expect(said('provider')).toMatch(/^warning: .*within 15000 ms\. Check COMETAPI_BASE_URL/);
+      expect(said('balance')).toMatch(/^warning: .*no answer within 10 s\. Check COMETAPI_QUOTA_KEY/);
+      expect(out).not.toContain('quota-key-0123456789');
+      expect(code).toBe(0);
+    },
+  );
 });
 
 describe('of PUBLIC_URL', () => {

@@ -39,9 +39,9 @@ test('all queues obliterated in the middle of the flow cost time only', async ()
 });
 
 test('a job that is left in no list is written again', async () => {
-  bed = await createTestbed();
+  bed = await createTestbed({ environment: { ARCHIVE_BACKOFF_MS: '600000' } });
   const worker = await bed.work();
-  // Its archive job waits for the next try.
+  // Its archive job waits long for the next try.
   const { id } = await bed.enqueue('orphaned [sim: duration=0, video=503*1]');
   await until(
     async () => (await bed.redis.zrem(`${bed.prefix}:archive:delayed`, id)) === 1,
