@@ -54,7 +54,7 @@ test('a job that is left in no list is written again', async () => {
 test('a generation that is left out of the timetable is polled again', async () => {
   bed = await createTestbed();
   await bed.work();
-  const { id } = await bed.enqueue('off the timetable [sim: duration=400ms]');
+  const { id } = await bed.enqueue('off the timetable [sim: duration=2s]');
   await bed.reaches(id, 'generating');
   await until(async () => (await bed.redis.zrem(`${bed.prefix}:polls`, id)) === 1, 'the poll to be planned');
   expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
@@ -63,7 +63,7 @@ test('a generation that is left out of the timetable is polled again', async () 
 test('nor does it stay out because a worker whose clock is ahead wrote it last', async () => {
   bed = await createTestbed();
   await bed.work();
-  const { id } = await bed.enqueue('of tomorrow [sim: duration=400ms, progress=none]');
+  const { id } = await bed.enqueue('of tomorrow [sim: duration=2s, progress=none]');
   await bed.reaches(id, 'generating');
   await until(async () => (await bed.redis.zrem(`${bed.prefix}:polls`, id)) === 1, 'the poll to be planned');
   await bed.redis.hset(`${bed.prefix}:g:${id}`, 'updatedAt', Date.now() + 3_600_000);
@@ -73,7 +73,7 @@ test('nor does it stay out because a worker whose clock is ahead wrote it last',
 test('poll jobs of an older version are taken over, and nothing is left of their queue', async () => {
   bed = await createTestbed();
   const worker = await bed.work();
-  const { id } = await bed.enqueue('of then [sim: duration=400ms]');
+  const { id } = await bed.enqueue('of then [sim: duration=2s]');
   await bed.reaches(id, 'generating');
   await worker.close();
   await bed.redis.del(`${bed.prefix}:polls`);
