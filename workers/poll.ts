@@ -147,9 +147,11 @@ async function haul(
       progress: 100,
       linkRefreshed: null,
       visibleAt: record.visibleAt ?? context.now(),
+      // Also what was said to have failed before it was asked for again.
+      charge: 'charged',
       ...(record.state === 'expired' ? { late: 1 } : {}),
     },
-    ...(record.bill === 'possible' ? { bill: 'charged' } : {}),
+    ...(record.bill === 'possible' || record.bill === 'refunded' ? { bill: 'charged' } : {}),
     answer,
   });
   if (!moved) return snooze(0);
@@ -165,7 +167,8 @@ async function acceptFailure(
 ): Promise<Outcome> {
   const said = message ?? 'The provider gave no reason; usually that is its content filter.';
   const { refund, point } = billing;
-  const bill = refund !== null && refund > 0 ? 'refunded' : point === 0 ? 'none' : 'possible';
+  // Nothing is owed, and its price stays known: its generation may turn out to have another task.
+  const bill = (refund !== null && refund > 0) || point === 0 ? 'refunded' : 'possible';
   const failed = await fail(
     context,
     record,

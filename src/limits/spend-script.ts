@@ -3,7 +3,8 @@
  * crash can come between the two. Amounts are whole millionths of the currency of the price table.
  *
  *   record   bill · price · spendDay           the bill of the present submit, and the day (UTC) it counts for
- *            priorBill · priorPrice · priorDay the one before, when a second was accepted
+ *            priorBill · priorPrice · priorDay the one before, whose task nobody knows, when a second was accepted
+ *            olderBills                        '<price>/<day> …' of those before that one that are still possible
  *   spend:<day>   possible · charged · possible:<tenant> · charged:<tenant>
  *
  * `possible` is what may have been billed (a submit under way, or an unconfirmed one) and stays until it is known.
@@ -49,12 +50,16 @@ local function spend_over(p, record, tenant, bill, price, most, tenant_most)
   return nil
 end
 
+-- Of the submits before, the oldest of which nobody knew whether it was accepted: it was.
 local function spend_prior_charged(p, record, tenant)
-  local prior, price, day = unpack(redis.call('HMGET', record, 'priorBill', 'priorPrice', 'priorDay'))
-  if prior ~= 'possible' then return nil end
-  spend_add(p, tenant, day, prior, -price)
+  local prior, price, day, older = unpack(redis.call('HMGET', record, 'priorBill', 'priorPrice', 'priorDay', 'olderBills'))
+  if older then
+    price, day, older = string.match(older, '^(%d+)/(%d+) ?(.*)$')
+    if older == '' then redis.call('HDEL', record, 'olderBills') else redis.call('HSET', record, 'olderBills', older) end
+  elseif prior == 'possible' then redis.call('HDEL', record, 'priorBill', 'priorPrice', 'priorDay')
+  else return nil end
+  spend_add(p, tenant, day, 'possible', -price)
   spend_add(p, tenant, day, 'charged', price)
-  redis.call('HDEL', record, 'priorBill', 'priorPrice', 'priorDay')
   return price, day
 end
 
@@ -62,7 +67,13 @@ local function spend_bill(p, record, tenant, bill, price)
   local old, old_price, old_day = unpack(redis.call('HMGET', record, 'bill', 'price', 'spendDay'))
   if bill == 'closed' then
     redis.call('HDEL', record, 'bill', 'price', 'spendDay')
-    if old then redis.call('HSET', record, 'priorBill', old, 'priorPrice', old_price, 'priorDay', old_day) end
+    -- One whose task is known comes to light no more.
+    if not old or redis.call('HEXISTS', record, 'taskId') == 1 then return end
+    local prior, prior_price, prior_day, older = unpack(redis.call('HMGET', record, 'priorBill', 'priorPrice', 'priorDay', 'olderBills'))
+    if prior == 'possible' then
+      redis.call('HSET', record, 'olderBills', (older and older .. ' ' or '') .. prior_price .. '/' .. prior_day)
+    end
+    redis.call('HSET', record, 'priorBill', old, 'priorPrice', old_price, 'priorDay', old_day)
     return
   end
   if not old and bill == 'charged' then

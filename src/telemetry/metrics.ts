@@ -243,9 +243,10 @@ export function createMetrics(): Metrics {
       failures.inc({ stage: failure.stage ?? 'unknown', code: failure.code ?? 'unknown' });
     }
     const charge = change.set?.['charge'];
+    // A task that was said to have failed, and has not, was counted when it was accepted.
+    const known = charge === record.charge || (to === 'archiving' && record.charge === 'possible');
     if (to === 'unconfirmed') bills.inc({ charge: 'possible' });
-    else if ((charge === 'charged' || charge === 'refunded') && charge !== record.charge)
-      bills.inc({ charge });
+    else if ((charge === 'charged' || charge === 'refunded') && !known) bills.inc({ charge });
   }
 
   function count(work: Work): void {

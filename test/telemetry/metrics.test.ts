@@ -102,6 +102,17 @@ describe('a worker with WORKER_PORT', () => {
     expect((await scrape(url)).value('reelhaul_provider_seconds_count')).toBe(before + 1);
   });
 
+  test('counts the bill of a task once that was said to have failed before it succeeded', async () => {
+    const charged = async () => (await scrape(url)).value('reelhaul_bills_total', { charge: 'charged' });
+    const { id } = await bed.enqueue('failed before [sim: duration=500ms]');
+    await bed.reaches(id, 'generating');
+    const before = await charged();
+    // As a failure leaves it, and a retry of its poll.
+    await bed.redis.hset(`${bed.prefix}:g:${id}`, 'charge', 'possible');
+    expect(await bed.reaches(id, 'succeeded')).toMatchObject({ charge: 'charged' });
+    expect(await charged()).toBe(before);
+  });
+
   test('counts failures by code, and the jobs that the sweep writes again', async () => {
     const { id } = await bed.enqueue('refused [sim: submit=rejected*forever]');
     await bed.reaches(id, 'failed');
