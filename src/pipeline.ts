@@ -118,7 +118,7 @@ export function expire(
     charge: record.charge,
   };
   const set = { ...change.set, failure: JSON.stringify(failure) };
-  return advance(hub, record, 'expired', { ...change, set, taskGone: neverSeen });
+  return advance(hub, record, 'expired', { ...change, set });
 }
 
 /** The same, for one that nobody asks about just now. @returns false when it is no longer followed. */

@@ -236,6 +236,8 @@ async function awaitTask(context: Context, followed: Followed, outcome: Unfinish
     return withRecord(context, followed, (record) => giveUp(context, followed, record, news, outcome));
   }
   if (!(await writeDown(context, followed, news))) return snooze(0);
+  if (state === 'expired' && isUnknown(context, followed, news, outcome))
+    await withRecord(context, followed, (record) => freeSlot(context, record));
   if (state === 'expired' && lateCheckIsOver(context, followed)) {
     return withRecord(context, followed, (record) => endLateCheck(context, record));
   }
@@ -298,9 +300,26 @@ async function giveUp(
 ): Promise<Outcome> {
   // Only the provider's own word says that it does not know the task; one that did not answer said nothing.
   const neverSeen = record.visibleAt === null && kind === 'notVisible';
-  if (!(await expire(context, record, { set, answer, neverSeen }))) return snooze(0);
+  const taskGone = isUnknown(context, followed, { set, seen }, { kind });
+  if (!(await expire(context, record, { set, answer, neverSeen, taskGone }))) return snooze(0);
   if (!neverSeen) await context.pacing.learn(followed.kind, lessonOfGivingUp(seen), null);
   return snooze(context.config.LATE_CHECK_INTERVAL_MS);
+}
+
+/** It is more than not visible yet: no such task lives at the provider. */
+function isUnknown(
+  { config }: Context,
+  { visibleAt }: Followed,
+  { seen }: News,
+  { kind }: Pick<Unfinished, 'kind'>,
+): boolean {
+  return kind === 'notVisible' && visibleAt === null && seen.ageMs >= config.NOT_VISIBLE_GRACE_MS;
+}
+
+/** It was kept when our patience ended before the provider could have shown the task. */
+async function freeSlot({ store }: Context, record: GenerationRecord): Promise<Outcome> {
+  await store.amend(record, { taskGone: true });
+  return done;
 }
 
 /** After the deadline a task is looked at now and then, until `LATE_CHECK_FOR_MS` have passed; a hint begins them anew. */

@@ -18,18 +18,16 @@ export interface SlotSettings {
  *
  * - `unconfirmed`, or given up as that, or submitted again: as long as an accepted task would have been waited for;
  * - `expired`: as long as it is looked at;
- * - `canceled`: the provider cannot be told, so it goes on until its deadline.
+ * - `canceled`: the provider cannot be told, so it goes on until its deadline, and an app in a hurry makes it no quicker. One
+ *   that had expired before stays as it was then (the store shortens nothing), or gone.
  */
 export function livesUntil(
-  record: Pick<
-    GenerationRecord,
-    'state' | 'submittedAt' | 'acceptedAt' | 'deadlineAt' | 'finishedAt' | 'failure'
-  >,
+  record: Pick<GenerationRecord, 'state' | 'submittedAt' | 'acceptedAt' | 'deadlineAt' | 'failure'>,
   to: State,
   at: number,
   settings: SlotSettings,
 ): number | null {
-  const { state, submittedAt, acceptedAt, deadlineAt, finishedAt, failure } = record;
+  const { state, submittedAt, acceptedAt, deadlineAt, failure } = record;
   const patienceEndsAt = (submittedAt ?? at) + settings.GENERATION_DEADLINE_MS;
   const doubtful =
     state === 'unconfirmed' || (state === 'failed' && failure?.code === 'submission_unconfirmed');
@@ -42,8 +40,9 @@ export function livesUntil(
     case 'failed':
       return doubtful ? patienceEndsAt : null;
     case 'canceled':
-      if (state === 'expired') return (finishedAt ?? at) + settings.LATE_CHECK_FOR_MS;
-      if (state === 'generating') return deadlineAt ?? (acceptedAt ?? at) + settings.GENERATION_DEADLINE_MS;
+      if (state === 'expired') return at;
+      if (state === 'generating')
+        return Math.max(deadlineAt ?? 0, (acceptedAt ?? at) + settings.GENERATION_DEADLINE_MS);
       return state === 'submitting' || state === 'unconfirmed' ? patienceEndsAt : null;
     case 'submitting':
     case 'generating':
