@@ -13,6 +13,23 @@ const SLOW_BASE_MS = 1000;
 const SLOW_MAX_MS = 60_000;
 const IN_A_ROW_MS = 2000;
 
+/**
+ * HOLD. KEYS 1 hold · ARGV 1 for how many ms · 2 '1' when the provider said so, '' when it is our guess
+ * In one step: of calls that come back together the longest word of the provider holds, whichever is written last.
+ * Returns -1 when the hold begins with this one, else the ms for which everybody holds still.
+ */
+const HOLD = `
+if redis.call('SET', KEYS[1], '1', 'PX', ARGV[1], 'NX') then return -1 end
+local held = redis.call('PTTL', KEYS[1])
+if ARGV[2] == '' or held >= tonumber(ARGV[1]) then return held end
+redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])
+return tonumber(ARGV[1])
+`;
+
+interface Scripts {
+  reelhaulHoldCalls(...args: (string | number)[]): Promise<number>;
+}
+
 export interface Standing {
   /** The key or its quota was refused. Returns true when that is news. */
   refused(): Promise<boolean>;
@@ -37,6 +54,8 @@ export interface StandingDeps {
 }
 
 export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): Standing {
+  redis.defineCommand('reelhaulHoldCalls', { lua: HOLD, numberOfKeys: 1 });
+  const scripts = redis as unknown as Scripts;
   const refusedKey = `${prefix}:standing:refused`;
   const probeKey = `${prefix}:standing:probe`;
   const forbiddenKey = `${prefix}:standing:forbidden`;
@@ -67,23 +86,21 @@ export function createStanding({ redis, prefix, probeMs, dice }: StandingDeps): 
     },
 
     async slowDown(call, retryAfterMs) {
-      const holdKey = holdKeyOf(call);
       const streakKey = streakKeyOf(call);
       const streak = Number((await redis.get(streakKey)) ?? 0) + 1;
       const holdMs = Math.max(
         1,
         Math.round(retryAfterMs ?? backoffMs(streak, SLOW_BASE_MS, SLOW_MAX_MS, dice())),
       );
-      // Calls that were under way together count as one: only who starts the hold raises the streak.
-      if ((await redis.set(holdKey, '1', 'PX', holdMs, 'NX')) === 'OK') {
-        // In a row means: soon after everybody was let go again. One now and then must not add up to long holds.
-        await redis.set(streakKey, streak, 'PX', 3 * holdMs + IN_A_ROW_MS);
-        return holdMs;
-      }
-      const heldMs = await redis.pttl(holdKey);
-      if (retryAfterMs === null || heldMs >= holdMs) return Math.max(1, heldMs);
-      // The provider's own word, which asks for more than was held so far.
-      await redis.set(holdKey, '1', 'PX', holdMs);
+      const heldMs = await scripts.reelhaulHoldCalls(
+        holdKeyOf(call),
+        holdMs,
+        retryAfterMs === null ? '' : '1',
+      );
+      if (heldMs >= 0) return Math.max(1, heldMs);
+      // Calls that were under way together count as one: only who starts the hold raises the streak. In a row means: soon
+      // after everybody was let go again. One now and then must not add up to long holds.
+      await redis.set(streakKey, streak, 'PX', 3 * holdMs + IN_A_ROW_MS);
       return holdMs;
     },
 

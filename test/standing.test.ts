@@ -20,3 +20,9 @@ test('the longest Retry-After of calls that were under way together holds', asyn
   expect(await standing.holdMs('submit')).toBeGreaterThan(500_000);
   expect(await standing.holdMs('poll')).toBe(0);
 });
+
+test('also when their answers come at the same moment', async () => {
+  await standing.slowDown('poll', null);
+  await Promise.all([600_000, 300_000, 60_000].map((ms) => standing.slowDown('poll', ms)));
+  expect(await standing.holdMs('poll')).toBeGreaterThan(500_000);
+});
