@@ -85,11 +85,11 @@ export function keepAnswer(
 const HTTP_DATE = /^(mon|tue|wed|thu|fri|sat|sun)[a-z]*,? .*\d/i;
 
 /**
- * The wait that `Retry-After` asks for, in ms: seconds or a date (against `at`), clamped to 0 … 1 h, since a server
- * with a wrong clock must not park a generation for a year. Null when the header is absent or makes no sense.
+ * The wait that a `Retry-After` asks for, in ms: seconds or a date (against `at`), clamped to 0 … 1 h, since a server
+ * with a wrong clock must not park a generation for a year. Null when it makes no sense.
  */
-export function readRetryAfterMs(exchange: Exchange, at: number): number | null {
-  const text = exchange.headers['retry-after']?.trim() ?? '';
+export function parseRetryAfterMs(header: string, at: number): number | null {
+  const text = header.trim();
   let waitMs = NaN;
   if (/^[+-]?\d+(\.\d+)?$/.test(text)) waitMs = Number(text) * 1000;
   // The oldest of the three HTTP date forms names no zone, and means GMT as the others do.
@@ -97,6 +97,10 @@ export function readRetryAfterMs(exchange: Exchange, at: number): number | null 
     waitMs = Date.parse(/gmt|utc|[+-]\d{4}$/i.test(text) ? text : `${text} GMT`) - at;
   return Number.isNaN(waitMs) ? null : Math.round(Math.min(Math.max(waitMs, 0), MAX_RETRY_AFTER_MS));
 }
+
+/** That of an answer; null also when it has none. */
+export const readRetryAfterMs = ({ headers }: Exchange, at: number): number | null =>
+  parseRetryAfterMs(headers['retry-after'] ?? '', at);
 
 /** Markup where JSON belongs: a login page, a parked domain, a gateway's error page. */
 export function isMarkup(exchange: Exchange): boolean {

@@ -16,6 +16,7 @@ import { lookup } from 'node:dns/promises';
 import type { ClientRequest } from 'node:http';
 import { Readable } from 'node:stream';
 import { parseAllowedHosts } from './allowed-hosts.js';
+import { parseRetryAfterMs } from './answer.js';
 import { AssetError } from './asset-error.js';
 import { guardedAgent, HostRefusedError, type KeptAgents, type ResolvedAddress } from './guarded-agent.js';
 import { send, type Watcher, type WireAnswer } from './transport.js';
@@ -272,7 +273,8 @@ async function ask(
 /** Null when the answer's body can be read as the asset, or as its continuation. */
 function whyNotUsable(answer: Answer, from: Continuation | null, now: () => number): AssetError | null {
   const { status, headers, url } = answer;
-  const details = { httpStatus: status, retryAfterMs: parseRetryAfter(text(headers['retry-after']), now) };
+  const retryAfterMs = parseRetryAfterMs(text(headers['retry-after']) ?? '', now());
+  const details = { httpStatus: status, retryAfterMs };
   if (GONE.has(status)) {
     return new AssetError('gone', `${shown(url)} answered ${status}: the link is no longer valid.`, details);
   }
@@ -454,14 +456,6 @@ function parseLink(link: string, base: URL | null): URL {
     throw new AssetError('forbiddenHost', `The link to ${shown(url)} has a user name or password in it.`);
   }
   return url;
-}
-
-/** `Retry-After` as milliseconds from now: seconds or a date. */
-function parseRetryAfter(value: string | null, now: () => number): number | null {
-  if (value === null) return null;
-  if (/^\d{1,9}$/.test(value.trim())) return Number(value) * 1000;
-  const at = Date.parse(value);
-  return Number.isNaN(at) ? null : Math.max(0, at - now());
 }
 
 /** A link for messages: without its query, in which signatures and tokens stand. */

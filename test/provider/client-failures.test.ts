@@ -293,6 +293,18 @@ describe('after the connection was up: unconfirmed', () => {
   });
 });
 
+test('of several Retry-After headers the first counts, and one that makes no sense is as none', async () => {
+  const answer = (...headers: string[]) =>
+    serveSocket((socket) => {
+      const lines = ['HTTP/1.1 429 Slow', ...headers, 'content-length: 0', 'connection: close'];
+      afterRequest(socket, () => socket.end(`${lines.join('\r\n')}\r\n\r\n`));
+    });
+  const twice = await bothCalls(await answer('retry-after: 2', 'Retry-After: 86400'));
+  expect([twice.submit, twice.poll]).toMatchObject([{ retryAfterMs: 2000 }, { retryAfterMs: 2000 }]);
+  const senseless = await bothCalls(await answer('retry-after: 2, 86400'));
+  expect([senseless.submit, senseless.poll]).toMatchObject([{ retryAfterMs: null }, { retryAfterMs: null }]);
+});
+
 describe('an abort', () => {
   test('before the call sends nothing: not accepted', async () => {
     let connections = 0;

@@ -356,7 +356,11 @@ describe('an answer', () => {
     ['Wed, 21 Oct 2026 07:28:30 GMT', 30_000],
     ['Wed, 21 Oct 2026 07:27:00 GMT', 0],
     ['soon', null],
-  ])('with Retry-After %s says when', async (header, retryAfterMs) => {
+    ['-5', 0],
+    ['1.5', 1500],
+    ['31536000', 3_600_000],
+    ['Sun, 21 Oct 2035 07:28:00 GMT', 3_600_000],
+  ])('with Retry-After %s says when, within an hour', async (header, retryAfterMs) => {
     const { url } = await host((_request, response) =>
       response.writeHead(503, { 'Retry-After': header }).end(),
     );
