@@ -272,6 +272,7 @@ async function conclude(
     case 'rejected': {
       if (outcome.forbidden && (await standing.forbidden(generationId))) {
         await giveBack(context, record, answer);
+        await after();
         return waitForStanding(context, generationId, outcome.message);
       }
       if (!outcome.forbidden) await noteWelcome(context);
@@ -285,6 +286,7 @@ async function conclude(
         await giveBack(context, record, answer);
         const holdMs = await standing.slowDown('submit', outcome.retryAfterMs);
         await rate.slowDown(holdMs, now() - leftAt);
+        await after();
         return snooze(holdMs);
       }
       if (signal.aborted) {

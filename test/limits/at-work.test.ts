@@ -121,6 +121,14 @@ describe('while the provider is away', () => {
     expect(await bed.reelhaul.count(['unconfirmed'])).toEqual({ unconfirmed: 3 });
   });
 
+  test('a 429 between failures says that somebody is there', async () => {
+    await setUp({ ...quick, BREAKER_FAILURES: '2', SUBMIT_5XX_POLICY: 'retry' });
+    await bed.work();
+    await bed.enqueue('busy [sim: submit=503>429>503>429*forever, retry-after=0]');
+    await until(() => totals().submits >= 4, 'four submits');
+    expect((await bed.reelhaul.limits()).breaker.submit.openAt).toBeNull();
+  });
+
   test('looking takes its calls from the budget of all', async () => {
     await setUp({ PROVIDER_RATE_MAX: '2', PROVIDER_RATE_WINDOW_MS: '3600000' });
     await bed.redis.hset(`${bed.prefix}:breaker:submit`, { openAt: 1, probes: 0, probeAt: 1 });

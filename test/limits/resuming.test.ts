@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
 import { createHub, type Hub } from '../../src/hub.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
+import { until } from '../support/until.js';
 
 let bed: Testbed;
 let hub: Hub;
@@ -35,6 +36,22 @@ describe('a probe that finds all well again', () => {
     await bed.work();
     expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
     expect((await bed.reelhaul.limits()).breaker.submit.openAt).toBeNull();
+  });
+
+  test.each([
+    ['says 429', 'submit=429, retry-after=0', 'succeeded'],
+    ['forbids it', 'submit=403', 'queued'],
+  ] as const)('closes the breaker also when the provider %s', async (_, script, state) => {
+    for (const other of ['one', 'two']) await hub.standing.forbidden(other);
+    await hub.breaker.failed('submit');
+    await bed.redis.hset(`${bed.prefix}:breaker:submit`, { probes: 20, probeAt: Date.now() });
+    const { id } = await bed.enqueue(`looks [sim: ${script}]`);
+    await bed.work();
+    await until(
+      async () => (await bed.reelhaul.limits()).breaker.submit.openAt === null,
+      'the breaker to close',
+    );
+    await bed.reaches(id, state);
   });
 
   test('ends the refusal, and nobody waits for another probe', async () => {
