@@ -138,30 +138,50 @@ async function beginSubmit(
 async function awaitLeave(
   context: Context,
   record: GenerationRecord,
-  { price, budget }: { readonly price: number | null; readonly budget: Budget },
+  cost: Cost,
   signal: AbortSignal,
 ): Promise<{ readonly kind: 'leave'; readonly probe: boolean } | Outcome> {
-  const { config, store, line, rate, ledger } = context;
+  const { line, rate, ledger } = context;
   const turn = await line.begin(record);
   if (turn.kind === 'wait') return snooze(turn.waitMs);
   if (turn.kind === 'inLine') return done;
   const heldMs = ledger.holdMs();
   if (heldMs > 0) return snooze(heldMs);
   // Those that may not be paid for take no call from those that may.
-  const over = (turn.budgeted ?? hasBudget(budget)) ? await store.overBudget(record, price, budget) : null;
-  if (over === 'unpriced') {
-    if (config.UNKNOWN_PRICE === 'refuse') return refusePrice(context, record);
-  } else if (over) return waitForBudget(context, record, over);
+  const unpaid = await withoutRoom(context, record, cost, turn.budgeted);
+  if (unpaid) return unpaid;
   if (turn.probe && !(await isProviderBack(context, signal))) return snooze(0);
   const call = await rate.take('submit', signal);
   if (call === 'stopped') return snooze(0);
   if (call === 'now' || turn.probe) return { kind: 'leave', probe: turn.probe };
-  // Meanwhile others may have been told to slow down, been refused, or found nobody.
+  // Meanwhile others may have been told to slow down, been refused, or found nobody; and a worker may have brought a budget.
   const again = await line.begin(record);
   if (again.kind === 'wait') return snooze(again.waitMs);
   if (again.kind === 'inLine') return done;
+  const nowUnpaid = await withoutRoom(context, record, cost, again.budgeted);
+  if (nowUnpaid) return nowUnpaid;
   if (again.probe && !(await isProviderBack(context, signal))) return snooze(0);
   return { kind: 'leave', probe: again.probe };
+}
+
+/** What a submit will cost, in millionths, and what may be spent as this process has it. */
+interface Cost {
+  readonly price: number | null;
+  readonly budget: Budget;
+}
+
+/** What comes next when the budget in force does not allow it; null when it does. `budgeted` as in `Turn`. */
+async function withoutRoom(
+  context: Context,
+  record: GenerationRecord,
+  { price, budget }: Cost,
+  budgeted: boolean | null,
+): Promise<Outcome | null> {
+  if (!(budgeted ?? hasBudget(budget))) return null;
+  const over = await context.store.overBudget(record, price, budget);
+  if (over === 'unpriced')
+    return context.config.UNKNOWN_PRICE === 'refuse' ? refusePrice(context, record) : null;
+  return over === null ? null : waitForBudget(context, record, over);
 }
 
 /** A free call first: while that finds nobody, a paid one would only become one more that nobody can confirm. */

@@ -137,6 +137,22 @@ describe('a budget', () => {
     expect((await bed.reelhaul.waitFor(id)).failure?.code).toBe('price_unknown');
   });
 
+  test('holds also for who has no price and waited for its call while a new worker brought it', async () => {
+    await setUp({ PRICES: '', PROVIDER_RATE_MAX: '1', PROVIDER_RATE_WINDOW_MS: '3600000' });
+    await bed.work({ stages: ['submit'] });
+    const first = await bed.enqueue('takes the call');
+    await bed.reaches(first.id, 'generating');
+    const { id } = await bed.enqueue('waits for the next');
+    await until(
+      () => bed.redis.hexists(`${bed.prefix}:rate`, 'secondUntil').then(Boolean),
+      'the submit to wait',
+    );
+    const config = readConfig({ ...bed.environment, PRICES, BUDGET_PER_DAY: '9', PROVIDER_RATE_MAX: '' });
+    await (await bed.work({ config, stages: ['submit'] })).close();
+    expect((await bed.reelhaul.waitFor(id)).failure?.code).toBe('price_unknown');
+    expect(totals().submits).toBe(1);
+  });
+
   test('that is lifted by a new worker binds those of before no longer', async () => {
     await setUp({ BUDGET_PER_DAY: '0', OVER_BUDGET: 'fail' });
     await bed.work();
