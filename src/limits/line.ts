@@ -58,7 +58,7 @@ end
 /**
  * LET_IN. Gives a job to whoever is next, as far as the limits allow.
  * KEYS 1 the limits in force
- * ARGV 1 prefix · 2 tenant that freed a slot, '' for none, '*' to look at those that wait for one
+ * ARGV 1 prefix · 2 tenant that freed a slot, or '' · 3 '1' to look at those that wait for one
  * Returns false when no limits are there; else { ms until something is due by itself, id, id, … }: these need their job.
  */
 const LET_IN = `${LINE}${SLOTS}
@@ -95,7 +95,7 @@ for _, set in ipairs({ ':ready', ':starting' }) do
 end
 
 local waiting, from = {}, nil
-if ARGV[2] == '*' then
+if ARGV[3] == '1' then
   -- What a crash kept from being told. One part after the other, so that everybody's turn to be looked at comes.
   from = tonumber(redis.call('GET', p .. ':capped-look') or '0')
   if from >= redis.call('ZCARD', p .. ':capped') then from = 0 end
@@ -471,7 +471,8 @@ export function createLine({ redis, prefix, refusedProbeMs, breakerProbeMs }: Li
       const said = await scripts.reelhaulLetIn(
         limitsKey,
         prefix,
-        freed === 'all' ? '*' : (freed?.tenant ?? ''),
+        freed === null || freed === 'all' ? '' : freed.tenant,
+        freed === 'all' ? '1' : '',
       );
       if (said === null) return null;
       const [dueMs, ...generationIds] = said;

@@ -274,6 +274,20 @@ describe('caps', () => {
     );
   });
 
+  test.each(['*', 'a:b', '{x}', '100 %', '\u{1F3AC} \u202E', 'x'.repeat(128)])(
+    'a tenant called %j has its slot again as soon as it is free, whoever else waits',
+    async (name) => {
+      const tenants = Array.from({ length: 40 }, (_, i) => `!${i}`);
+      await publish({ tenants: { [name]: { maxInFlight: 1 } }, tenantMaxInFlight: 1 });
+      await bed.reelhaul.enqueueMany([...tenants, name].flatMap((tenant) => items(tenant, 2)));
+      const served = await serve(100);
+      expect(served).toHaveLength(41);
+      await finish(served.find(({ tenant }) => tenant === name)!.id);
+      await hub.line.letIn({ tenant: name });
+      expect(tenantsOf(await serve(100))).toEqual([name]);
+    },
+  );
+
   test('a slot whose freeing nobody told of is found in few looks among many tenants', async () => {
     const tenants = Array.from({ length: 100 }, (_, i) => `tenant ${i}`);
     await publish({ tenantMaxInFlight: 1 });
