@@ -39,6 +39,27 @@ describe('the cap', () => {
     expect(await bed.reelhaul.limits()).toMatchObject({ inFlight: 0, inLine: 0, maxInFlight: 4 });
   });
 
+  test('of a worker that starts later holds for what comes next, lower and higher, and touches nothing in flight', async () => {
+    await setUp({ MAX_IN_FLIGHT: '3' });
+    await bed.work();
+    const starts = async (MAX_IN_FLIGHT: string) =>
+      (await bed.work({ config: readConfig({ ...bed.environment, MAX_IN_FLIGHT }) })).close();
+    const first = await enqueueAll(many(3, 'duration=500ms'));
+    await Promise.all(first.map((id) => bed.reaches(id, 'generating')));
+    await starts('1');
+    const narrow = await enqueueAll(many(3));
+    expect(new Set(await ends([...first, ...narrow]))).toEqual(new Set(['succeeded']));
+    const { tasks } = bed.simulator.ledger();
+    const overlap = tasks.filter(({ createdAt }, i) =>
+      tasks.slice(0, i).some((before) => (before.finishesAt ?? Infinity) > createdAt),
+    );
+    expect(overlap.map(({ submitSeq }) => submitSeq)).toEqual(tasks.slice(1, 3).map((t) => t.submitSeq));
+    await starts('4');
+    const wide = await enqueueAll(many(6, 'duration=1h'));
+    await until(async () => (await bed.reelhaul.count(['generating']))['generating'] === 4, 'four at once');
+    expect(await bed.reelhaul.limits()).toMatchObject({ inFlight: 4, inLine: wide.length - 4 });
+  });
+
   test('counts a canceled task as long as it may live, and a failed one no longer', async () => {
     await setUp({ MAX_IN_FLIGHT: '1', GENERATION_DEADLINE_MS: '1500' });
     await bed.work();
