@@ -8,6 +8,7 @@ import { toGeneration, type Generation, type GenerationRecord } from './generati
 import { isTerminal, stageOf } from './generation/states.js';
 import type { Hub } from './hub.js';
 import { adoptTask, advance, fail, mustGet, sameTaskIds, settle } from './pipeline.js';
+import { unlessRefused } from './refused-writes.js';
 
 /** As the provider's own: printable, and not longer than any it was seen to give. */
 const TASK_ID = /^[\x21-\x7e]{1,256}$/;
@@ -33,7 +34,8 @@ type Mark = { readonly decision: string };
 /**
  * Makes a decision about the generation as it stands. Each decision has a mark of its own that is written with it: a
  * command whose reply was lost is sent again by ioredis, and meets its own mark. What may bill is decided about one
- * round only, never carried over to a later one.
+ * round only, never carried over to a later one. When Redis refused only the job behind a decision, it stands: the sweep
+ * writes that job.
  */
 async function change(
   hub: Hub,
@@ -54,7 +56,12 @@ async function change(
           `Generation ${generationId} moved on meanwhile: it is ${record.state}. Look, and decide again.`,
         );
       }
-      return (await decide(record, mark)) ? { settled: true } : 'again';
+      const decided = await unlessRefused(
+        hub.redis,
+        () => decide(record, mark),
+        async () => ((await hub.store.get(generationId))?.decision === mark.decision ? true : null),
+      );
+      return decided ? { settled: true } : 'again';
     },
     false,
   );
@@ -207,6 +214,14 @@ async function adopt(hub: Hub, generationId: string, taskId: string): Promise<Ge
       `Only an unconfirmed generation can adopt a task; ${generationId} is ${state}.`,
     );
   }
-  await adoptTask(hub, generationId, taskId, { source: 'operator' });
+  const isAdopted = async () => {
+    const { taskId: now, otherTaskIds } = await mustGet(hub, generationId);
+    return now === taskId || otherTaskIds.includes(taskId) ? 'known' : null;
+  };
+  await unlessRefused(
+    hub.redis,
+    () => adoptTask(hub, generationId, taskId, { source: 'operator' }),
+    isAdopted,
+  );
   return toGeneration(await mustGet(hub, generationId));
 }

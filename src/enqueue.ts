@@ -4,7 +4,7 @@
  */
 import { createHash } from 'node:crypto';
 import { v7 as uuidv7 } from 'uuid';
-import { IdempotencyConflictError, RedisUnusableError, ReelhaulError } from './errors.js';
+import { IdempotencyConflictError, RedisUnusableError, ReelhaulError, WritesRefusedError } from './errors.js';
 import { createdAtOf } from './generation/listing.js';
 import { readOrder, type EnqueueOptionsInput, type Order } from './generation/options.js';
 import { readRecord, toGeneration, type FieldPatch, type Generation } from './generation/record.js';
@@ -12,6 +12,7 @@ import { requestWarnings, type GenerationRequestInput } from './generation/reque
 import { idInShard, shardOfKey } from './generation/shard.js';
 import type { Hub } from './hub.js';
 import { mustGet } from './pipeline.js';
+import { unlessRefused } from './refused-writes.js';
 
 /** So many records are written at once. */
 const ENQUEUE_CHUNK = 500;
@@ -93,11 +94,13 @@ async function create(hub: Hub, { request, options }: Order): Promise<Created> {
     deadlineAt: deadlineMs === undefined ? null : createdAt + deadlineMs,
   };
   const idempotency = idempotencyKey === undefined ? null : { key: idempotencyKey, digest };
-  const result = await hub.store
-    .create({ id, tenant, createdAt, idempotency, fields })
-    .catch((error: unknown) => {
-      throw unknownOutcome(error);
-    });
+  const result = await unlessRefused(
+    hub.redis,
+    () => hub.store.create({ id, tenant, createdAt, idempotency, fields }),
+    async () => ((await hub.store.get(id)) ? ({ created: true } as const) : null),
+  ).catch((error: unknown) => {
+    throw error instanceof WritesRefusedError ? error : unknownOutcome(error);
+  });
   if (result.created) {
     hub.log.info({ generationId: id, tenant, to: 'queued' }, 'generation enqueued');
     hub.work.tell({ kind: 'created', generationId: id, at: createdAt });
@@ -128,7 +131,10 @@ async function enqueueChunk(hub: Hub, items: readonly EnqueueItem[]): Promise<En
   );
 }
 
-/** @throws InvalidInputError, IdempotencyConflictError: nothing is stored. RedisUnusableError: nobody can know. */
+/**
+ * @throws InvalidInputError, IdempotencyConflictError, WritesRefusedError: nothing is stored. RedisUnusableError: nobody
+ * can know.
+ */
 export async function enqueue(
   hub: Hub,
   request: GenerationRequestInput,

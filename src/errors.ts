@@ -45,6 +45,18 @@ export class RedisUnusableError extends ReelhaulError {
   }
 }
 
+/** Redis answers, and takes no writes now: what was asked for was not recorded. */
+export class WritesRefusedError extends ReelhaulError {
+  /** @param refusal its own word for why, such as `OOM` */
+  constructor(refusal: string, options?: ErrorOptions) {
+    super(
+      'writes_refused',
+      `Redis takes no writes just now (${refusal}). Nothing was recorded: ask again later.`,
+      options,
+    );
+  }
+}
+
 /** No generation has this id. */
 export class NotFoundError extends ReelhaulError {
   constructor(generationId: string) {

@@ -26,6 +26,7 @@ export {
   ReelhaulError,
   StateConflictError,
   WaitTimeoutError,
+  WritesRefusedError,
   type Problem,
 } from './errors.js';
 export type { EnqueueOptionsInput as EnqueueOptions } from './generation/options.js';

@@ -67,7 +67,8 @@ export interface DeadNotifications {
 export interface Reelhaul {
   /**
    * Records a wanted video and queues its submit. With an idempotency key that is known, the generation of then.
-   * @throws InvalidInputError naming every problem; IdempotencyConflictError. Nothing is stored in either case.
+   * @throws InvalidInputError naming every problem; IdempotencyConflictError; WritesRefusedError. Nothing is stored in
+   * any of these cases.
    */
   enqueue(request: GenerationRequestInput, options?: EnqueueOptionsInput): Promise<Generation>;
   /**

@@ -33,9 +33,11 @@ interface ComposeService {
   readonly env_file?: { path: string; required: boolean }[];
   readonly healthcheck?: { test: string[] };
   readonly stop_grace_period?: string;
+  readonly configs?: { source: string; target: string }[];
 }
 const compose = parse(read('docker-compose.yml'), { merge: true }) as {
   services: Record<string, ComposeService>;
+  configs: Record<string, { content: string }>;
 };
 const dockerfile = read('Dockerfile');
 const inDockerfile = (pattern: RegExp) => JSON.parse(pattern.exec(dockerfile)![1]!) as string[];
@@ -140,6 +142,15 @@ describe('as their own tools see them', () => {
   });
 });
 
+interface Scraped {
+  readonly job_name: string;
+  readonly authorization?: { readonly credentials_file: string };
+  readonly dns_sd_configs: readonly { readonly names: readonly string[]; readonly port: number }[];
+}
+const { scrape_configs: scraped } = parse(read('docs/deploy/compose/prometheus.yml')) as {
+  scrape_configs: Scraped[];
+};
+
 describe('as reelhaul sees them', () => {
   test('whoever stops a worker waits longer than SHUTDOWN_TIMEOUT_MS', () => {
     const [, unit] = /^TimeoutStopSec=(\d+)$/m.exec(read('docs/deploy/reelhaul-worker.service'))!;
@@ -173,9 +184,6 @@ describe('as reelhaul sees them', () => {
       const exposed = /^EXPOSE (\d+) (\d+)$/m.exec(dockerfile)!;
       expect([environment!['PORT'], environment!['WORKER_PORT']]).toEqual([exposed[1], exposed[2]]);
     }
-    // Prometheus asks the workers there.
-    const scraped = read('docs/deploy/compose/prometheus.yml');
-    expect(scraped).toContain(`port: ${compose.services['worker']!.environment!['WORKER_PORT']}`);
   });
 
   test('the units start what the package installs', () => {
@@ -213,20 +221,18 @@ describe('the commands of docker-compose.yml, with simulate.env', () => {
       .replace(/^simulator$/, '127.0.0.1');
   };
 
+  /** With what compose puts in from the environment. */
+  const filled = (text: string) =>
+    text.replaceAll(/\$\{(\w+):([-+])([^}]*)\}/g, (_, key: string, sign: string, other: string) =>
+      sign === '-' ? given[key] || other : given[key] ? other : '',
+    );
+
   function environmentOf(service: string): Record<string, string> {
     const { environment = {} } = compose.services[service]!;
-    const filled = Object.entries(environment).map(([name, text]) => [
-      name,
-      here(
-        text.replaceAll(
-          /\$\{(\w+):-([^}]*)\}/g,
-          (_, key: string, otherwise: string) => given[key] ?? otherwise,
-        ),
-      ),
-    ]);
+    const settings = Object.entries(environment).map(([name, text]) => [name, here(filled(text))]);
     const { PATH = '' } = process.env;
     return {
-      ...(Object.fromEntries(filled) as Record<string, string>),
+      ...(Object.fromEntries(settings) as Record<string, string>),
       ...{
         PATH,
         NODE_ENV: 'production',
@@ -305,6 +311,31 @@ describe('the commands of docker-compose.yml, with simulate.env', () => {
     });
     expect(status).toBe(303);
   });
+
+  test.each(scraped.map((job) => [job.job_name, job] as const))(
+    'Prometheus gets from each of %s what it asks for',
+    async (_, { authorization, dns_sd_configs: [place] }) => {
+      const { names, port } = place!;
+      const [service = ''] = names;
+      const own = compose.services[service]!.environment!;
+      expect(String(port)).toBe(own[service === 'server' ? 'PORT' : 'WORKER_PORT']);
+      const headers: Record<string, string> = {};
+      if (authorization) {
+        const { source } = compose.services['prometheus']!.configs!.find(
+          ({ target }) => target === authorization.credentials_file,
+        )!;
+        headers['authorization'] = `Bearer ${filled(compose.configs[source]!.content)}`;
+      }
+      const answer = await fetch(`http://127.0.0.1:${ports[service]}/metrics`, { headers });
+      expect(answer.status).toBe(200);
+      expect(await answer.text()).toContain('reelhaul_build_info');
+      // Whoever has the token of Prometheus reads, and changes nothing.
+      if (!authorization) return;
+      const url = `http://127.0.0.1:${ports[service]}/v1/generations`;
+      expect((await fetch(url, { headers })).status).toBe(200);
+      expect((await fetch(url, { method: 'POST', headers })).status).toBe(403);
+    },
+  );
 
   test.each(deployments.map((one) => [one.metadata.name, one] as const))(
     'Kubernetes: the probes of %s are answered by that process',

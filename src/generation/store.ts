@@ -10,7 +10,7 @@ import type { RawAnswer } from '../provider/outcomes.js';
 import { LINE } from '../limits/line-script.js';
 import { SPEND, type Bill } from '../limits/spend-script.js';
 import { createKeys, type Keys } from './keys.js';
-import { firstIdAt, listPage, type Listing, type ListPage } from './listing.js';
+import { firstIdAt, createListing, type Listing, type ListPage } from './listing.js';
 import type { Move } from './moves.js';
 import { pack, unpack } from './packed.js';
 import { readRecord, RECORD_VERSION, type FieldPatch, type GenerationRecord } from './record.js';
@@ -547,7 +547,7 @@ export function createStore({
       return packed.map((text) => JSON.parse(unpack(text)) as RawAnswer);
     },
 
-    list: (listing) => listPage(redis, keys, listing),
+    list: createListing(redis, keys),
 
     async countByState(states) {
       const counts = await Promise.all(states.map((state) => redis.zcard(keys.state(state))));

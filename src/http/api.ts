@@ -78,13 +78,12 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
           allow: allowed.join(', '),
         })
       : new HttpError(404, 'not_found', 'There is nothing here; /docs shows what there is.');
-    return answerProblem(c, error, false);
+    return answerProblem(c, error, redis);
   });
   app.onError((error, c) => {
-    const unavailable = redis.status !== 'ready';
     if (!describeError(error))
       log.error({ err: error, method: c.req.method, path: c.req.path }, 'a request failed');
-    return answerProblem(c, error, unavailable);
+    return answerProblem(c, error, redis);
   });
 
   return {

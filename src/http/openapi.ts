@@ -75,7 +75,7 @@ const PROBLEMS: Readonly<Record<number, string>> = {
   422: 'Fields are wrong; `problems` names every one.',
   429: 'Too many requests; `Retry-After` says when to go on.',
   500: 'A mistake of ours.',
-  503: 'Redis or the storage cannot be reached, or too many streams are open.',
+  503: 'Redis cannot be reached or takes no writes (`Retry-After` says when to ask again), the storage cannot be reached, or too many streams are open.',
   504: 'It took too long.',
 };
 const EVERYWHERE = [401, 403, 429, 500, 503, 504];

@@ -5,6 +5,8 @@
 import type { Context } from 'hono';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { InvalidInputError, ReelhaulError, type Problem } from '../errors.js';
+import { refusalOf, type RedisConnection } from '../redis.js';
+import { isAway } from '../refused-writes.js';
 
 export interface ProblemDocument {
   readonly type: 'about:blank';
@@ -59,7 +61,13 @@ const STATUS_OF_CODE: Readonly<Record<string, ContentfulStatusCode>> = {
   storage_error: 503,
   redis_unusable: 503,
   newer_record: 503,
+  writes_refused: 503,
 };
+
+/** What passes when Redis is well again. */
+const OF_REDIS: ReadonlySet<string> = new Set(['unavailable', 'redis_unusable', 'writes_refused']);
+/** When it may be asked again. */
+const ASK_AGAIN_SECONDS = 5;
 
 function document(
   status: number,
@@ -86,18 +94,32 @@ export function describeError(error: unknown): ProblemDocument | null {
   return document(status, error.code, detail);
 }
 
-/** Answers with the problem of an error; `unavailable` tells whether what nobody foresaw is an outage of Redis. */
-export function answerProblem(c: Context, error: unknown, unavailable: boolean): Response {
-  const problem =
-    describeError(error) ??
-    (unavailable
-      ? document(
-          503,
-          'unavailable',
-          'Redis cannot be reached just now. Nothing is known to have changed: ask again.',
-        )
-      : document(500, 'internal_error', 'Something went wrong here; the log says what.'));
-  const headers = error instanceof HttpError ? error.headers : {};
+/** What an error that nobody foresaw in its place comes to: an outage of Redis, or a mistake of ours. */
+function unforeseen(error: unknown, redis: RedisConnection): ProblemDocument {
+  const refusal = error instanceof Error ? refusalOf(error) : null;
+  if (refusal !== null) {
+    const detail = `Redis takes no writes just now (${refusal}). Nothing is known to have changed: ask again later.`;
+    return document(503, 'writes_refused', detail);
+  }
+  return isAway(redis)
+    ? document(
+        503,
+        'unavailable',
+        'Redis cannot be reached just now. Nothing is known to have changed: ask again.',
+      )
+    : document(500, 'internal_error', 'Something went wrong here; the log says what.');
+}
+
+/** The problem of any error: also of one that comes while Redis is away or takes no writes. */
+export function problemOf(error: unknown, redis: RedisConnection): ProblemDocument {
+  return describeError(error) ?? unforeseen(error, redis);
+}
+
+/** Answers with the problem of an error. */
+export function answerProblem(c: Context, error: unknown, redis: RedisConnection): Response {
+  const problem = problemOf(error, redis);
+  const again = OF_REDIS.has(problem.code) ? { 'retry-after': String(ASK_AGAIN_SECONDS) } : {};
+  const headers = error instanceof HttpError ? error.headers : again;
   return c.body(JSON.stringify(problem), problem.status as ContentfulStatusCode, {
     'content-type': 'application/problem+json',
     'cache-control': 'no-store',

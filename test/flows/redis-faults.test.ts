@@ -2,7 +2,7 @@
  * What reelhaul promises while Redis is down, paused, full, read-only, replaced by its replica, or has forgotten its
  * last second: workers go on by themselves, nothing is lost that Redis kept, and no generation is posted twice.
  */
-import { readdir, rm, stat, truncate } from 'node:fs/promises';
+import { readdir, stat, truncate } from 'node:fs/promises';
 import { createServer, type AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -13,6 +13,7 @@ import { readConfig } from '../../src/config.js';
 import { launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
 import { billsPerGeneration } from '../../src/provider/simulator/simulator.js';
 import { createReelhaul } from '../../src/producer.js';
+import { REFUSALS } from '../support/refusals.js';
 import { launchReplica, launchWatched } from '../support/sentinel.js';
 import { createTestbed, realRedis, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
@@ -126,52 +127,23 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
     await allSucceedOnce(bed, ids);
   });
 
-  test.each<[string, (redis: Redis) => Promise<unknown>, (redis: Redis) => Promise<unknown>]>([
-    [
-      'OOM',
-      (redis) => redis.config('SET', 'maxmemory', '1'),
-      (redis) => redis.config('SET', 'maxmemory', '0'),
-    ],
-    [
-      'NOREPLICAS',
-      (redis) => redis.config('SET', 'min-replicas-to-write', '1'),
-      (redis) => redis.config('SET', 'min-replicas-to-write', '0'),
-    ],
-    [
-      'READONLY',
-      (redis) => redis.call('REPLICAOF', '127.0.0.1', '9'),
-      (redis) => redis.call('REPLICAOF', 'NO', 'ONE'),
-    ],
-    [
-      'MISCONF',
-      async (redis) => {
-        // A disk that takes no snapshot: the server's directory is gone.
-        await redis.config('SET', 'save', '3600 1');
-        const [, directory = ''] = await redis.config('GET', 'dir');
-        await rm(directory, { recursive: true });
-        await redis.bgsave();
-        const failed = async () => (await redis.info('persistence')).includes('last_bgsave_status:err');
-        await until(failed, 'the snapshot to fail');
-      },
-      (redis) => redis.config('SET', 'stop-writes-on-bgsave-error', 'no'),
-    ],
-  ])(
-    'refusing writes (%s) while a submit is under way: its task id is kept and saved',
-    async (code, refuse, accept) => {
+  test.each(REFUSALS)(
+    'refusing writes ($code) while a submit is under way: its task id is kept and saved',
+    async ({ code, begin, end }) => {
       const redis = await own();
       const bed = await setUp(redis);
       const { log, lines } = listen();
       await bed.work({ log });
       const [id = ''] = await enqueue(bed, 1, 'submit-delay=300ms');
       await until(() => submits(bed) === 1, 'the submit to arrive');
-      await refuse(bed.redis);
+      await begin(bed.redis);
       const alarm = await until(() => lines.find((l) => l.alarm === 'task_not_saved'), 'the alarm');
       expect(alarm.taskId).toBe(bed.simulator.ledger().tasks[0]!.taskId);
       expect(JSON.stringify(alarm)).toContain(code);
       expect((await bed.reelhaul.get(id)).state).toBe('submitting');
       // What is enqueued meanwhile is refused aloud, and not half written.
       await expect(bed.enqueue('in vain')).rejects.toThrow(code);
-      await accept(bed.redis);
+      await end(bed.redis);
       await allSucceedOnce(bed, [id]);
       expect((await bed.reelhaul.list()).generations).toHaveLength(1);
     },

@@ -1,10 +1,10 @@
 /** The HTTP server over a testbed, and a way to ask it. */
-import { Redis } from 'ioredis';
 import { pino } from 'pino';
 import { readConfig } from '../../src/config.js';
 import type { Generation } from '../../src/generation/record.js';
 import { startServer } from '../../src/http/server.js';
 import { createHub } from '../../src/hub.js';
+import { connectRedis, type RedisConnection } from '../../src/redis.js';
 import type { Testbed } from './testbed.js';
 
 export interface Answer {
@@ -26,7 +26,7 @@ export interface AskOptions {
 export interface TestApi {
   readonly url: string;
   /** The server's own connection, to take it away. */
-  readonly redis: Redis;
+  readonly redis: RedisConnection;
   fetch(method: string, path: string, options?: AskOptions): Promise<Response>;
   ask(method: string, path: string, options?: AskOptions): Promise<Answer>;
   close(): Promise<void>;
@@ -36,8 +36,9 @@ export const generationIn = ({ body }: Answer): Generation => body as Generation
 
 export async function startApi(bed: Testbed, environment: Record<string, string> = {}): Promise<TestApi> {
   const config = readConfig({ ...bed.environment, PORT: '0', ...environment });
-  const redis = new Redis(config.REDIS_URL);
-  const hub = createHub({ config, log: pino({ level: 'silent' }), redis });
+  const log = pino({ level: 'silent' });
+  const redis = await connectRedis(config, 'producer', log);
+  const hub = createHub({ config, log, redis });
   const server = await startServer(hub);
   const url = `http://127.0.0.1:${server.port}`;
 

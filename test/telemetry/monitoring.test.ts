@@ -1,8 +1,8 @@
 /** The dashboard and the alerts beside the docs fit what is really measured, and pass their own tools. */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
@@ -94,6 +94,10 @@ const promtool = spawnSync('promtool', ['--version']).status === 0;
 (promtool ? describe : describe.skip)('promtool', () => {
   const folder = mkdtempSync(join(tmpdir(), 'reelhaul-promtool-'));
   afterAll(() => rmSync(folder, { recursive: true }));
+  const put = (path: string, text: string) => {
+    mkdirSync(join(folder, dirname(path)), { recursive: true });
+    writeFileSync(join(folder, path), text);
+  };
   const run = (...args: string[]) => {
     const { status, stdout, stderr } = spawnSync('promtool', args, { cwd: root, encoding: 'utf8' });
     return { status, said: stdout + stderr };
@@ -105,6 +109,23 @@ const promtool = spawnSync('promtool', ['--version']).status === 0;
       encoding: 'utf8',
     });
     expect([status, stdout + stderr]).toEqual([0, '']);
+  });
+
+  test('finds the configuration of compose valid, with the rules and the token where compose puts them', () => {
+    const { services } = parse(read('docker-compose.yml')) as {
+      services: { prometheus: { volumes: string[]; configs: { target: string }[] } };
+    };
+    const { volumes, configs } = services.prometheus;
+    // The container's root, in a folder.
+    for (const [from, to] of volumes.map((mount) => mount.split(':') as [string, string]))
+      if (from.startsWith('./')) put(to, read(from));
+    for (const { target } of configs) put(target, 'a-token');
+    const config = join(folder, '/etc/prometheus/prometheus.yml');
+    writeFileSync(config, readFileSync(config, 'utf8').replaceAll(' /etc/', ` ${folder}/etc/`));
+    expect(run('check', 'config', config)).toMatchObject({
+      status: 0,
+      said: expect.stringContaining(`${rules.length} rules found`),
+    });
   });
 
   test('finds the rules valid', () => {

@@ -8,7 +8,7 @@ import type { Reelhaul } from '../../reelhaul.js';
 import type { Storage } from '../../storage/storage.js';
 import type { Fleet } from '../../telemetry/fleet.js';
 import { READING } from '../access.js';
-import { describeError, HttpError } from '../problems.js';
+import { describeError, HttpError, problemOf } from '../problems.js';
 import { createClientFileRoutes } from './client-files.js';
 import { createFeed } from './feed.js';
 import { createGenerationRoutes } from './generation.js';
@@ -114,26 +114,27 @@ export function createDashboard({ hub, reelhaul, fleet, openedStorage }: Dashboa
   });
 
   app.onError((error, c) => {
-    const problem = describeError(error);
-    if (!problem) log.error({ err: error, method: c.req.method, path: c.req.path }, 'a page failed');
-    const status = problem?.status ?? (redis.status === 'ready' ? 500 : 503);
-    const more = problem?.problems?.map(({ path, message }) => `${path}: ${message}`).join('; ');
+    if (!describeError(error))
+      log.error({ err: error, method: c.req.method, path: c.req.path }, 'a page failed');
+    const { status, code, detail, problems } = problemOf(error, redis);
+    const more = problems?.map(({ path, message }) => `${path}: ${message}`).join('; ');
+    const comesBack = status === 503 && READING.has(c.req.method);
+    const said =
+      comesBack && code === 'unavailable'
+        ? 'Redis cannot be reached just now. The page comes back by itself.'
+        : detail;
     const text =
       error instanceof NotFoundError
         ? 'There is no such generation, or it was forgotten since.'
-        : problem
-          ? [problem.detail, more].filter(Boolean).join(': ')
-          : status === 503
-            ? 'Redis cannot be reached just now. The page comes back by itself.'
-            : 'Something went wrong here; the log says what.';
+        : [said, more].filter(Boolean).join(': ');
     if (error instanceof HttpError)
       for (const [name, value] of Object.entries(error.headers)) c.header(name, value);
     // Of a page that came instead of the wanted one: that one is asked for again.
-    if (status === 503 && READING.has(c.req.method)) c.header('refresh', String(ASK_AGAIN_SECONDS));
+    if (comesBack) c.header('refresh', String(ASK_AGAIN_SECONDS));
     const wantsPage = (c.req.header('accept') ?? '').includes('text/html');
     return wantsPage
       ? errorPage(c, status, text)
-      : c.json({ status, code: problem?.code, detail: text }, status as ContentfulStatusCode);
+      : c.json({ status, code, detail: text }, status as ContentfulStatusCode);
   });
 
   const open = sessions.accounts.length === 0;

@@ -6,11 +6,17 @@
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
 import type { Config } from '../../config.js';
 import type { Hub } from '../../hub.js';
+import { refusalOf } from '../../redis.js';
+import { afterRefusal } from '../../refused-writes.js';
+import { createCounting } from '../counting.js';
 
 /** Without a request for so long a session ends. */
 const IDLE_MS = 12 * 3_600_000;
 /** However busy it is. */
 export const LONGEST_MS = 7 * 24 * 3_600_000;
+
+/** After a refusal: each try of a write at a replica (`READONLY`) makes the connection anew, under the reads of others. */
+const NOT_PROLONGED_MS = 1000;
 
 const THROTTLE_WINDOW_MS = 60_000;
 /** Tries per minute: from one address, and from all of them together. */
@@ -72,10 +78,26 @@ export const csrfOf = (secret: string | Buffer): string =>
 
 export function createSessions({ redis, config, now }: Hub): Sessions {
   const accounts = accountsOf(config);
+  const countOne = createCounting(redis);
   const prefix = `${config.REDIS_PREFIX}:dashboard`;
   const keyOf = (id: string) => `${prefix}:session:${sha256(id).toString('hex')}`;
   const window = () => Math.floor(now() / THROTTLE_WINDOW_MS);
   const triesOf = (who: string) => `${prefix}:tries:${who}:${window()}`;
+
+  let refusedAt = -Infinity;
+
+  /** A session that cannot be prolonged is good as it is: whoever comes because Redis takes no writes has to see it. */
+  async function readAndKeep(key: string): Promise<string | null> {
+    if (now() - refusedAt < NOT_PROLONGED_MS) return redis.get(key);
+    try {
+      return await redis.getex(key, 'PX', IDLE_MS);
+    } catch (error) {
+      if (!(error instanceof Error) || refusalOf(error) === null) throw error;
+      refusedAt = now();
+      await afterRefusal(redis);
+      return redis.get(key);
+    }
+  }
 
   return {
     accounts,
@@ -95,7 +117,7 @@ export function createSessions({ redis, config, now }: Hub): Sessions {
     },
 
     async find(id) {
-      const text = await redis.getex(keyOf(id), 'PX', IDLE_MS);
+      const text = await readAndKeep(keyOf(id));
       if (text === null) return null;
       const { user, fingerprint, openedAt } = JSON.parse(text) as Record<string, unknown>;
       const account = accounts.find((one) => one.user === user && one.fingerprint === fingerprint);
@@ -108,17 +130,11 @@ export function createSessions({ redis, config, now }: Hub): Sessions {
     },
 
     async countTry(address) {
-      const transaction = redis.multi();
-      for (const who of [address, 'all']) {
-        transaction.incr(triesOf(who));
-        transaction.pexpire(triesOf(who), 2 * THROTTLE_WINDOW_MS);
-      }
-      const replies = await transaction.exec();
-      const [mine, , all] = (replies ?? []).map(([error, reply]) => {
-        if (error) throw error;
-        return Number(reply);
-      });
-      if (mine! <= TRIES_PER_ADDRESS && all! <= TRIES_IN_ALL) return 0;
+      const [mine, all] = await Promise.all([
+        countOne(triesOf(address), 2 * THROTTLE_WINDOW_MS),
+        countOne(triesOf('all'), 2 * THROTTLE_WINDOW_MS),
+      ]);
+      if (mine <= TRIES_PER_ADDRESS && all <= TRIES_IN_ALL) return 0;
       return Math.max(1, Math.ceil(((window() + 1) * THROTTLE_WINDOW_MS - now()) / 1000));
     },
 
