@@ -53,8 +53,8 @@ async function hasRoom(): Promise<boolean> {
 
 describe('a submit that left before midnight', () => {
   test.each([
-    ['accepted', 'submit-delay=300ms', 'succeeded', 0.5],
-    ['surely not accepted', 'submit=rejected, submit-delay=300ms', 'failed', 0],
+    ['accepted', 'submit-delay=1500ms', 'succeeded', 0.5],
+    ['surely not accepted', 'submit=rejected, submit-delay=1500ms', 'failed', 0],
   ] as const)('and is %s after it counts for the day on which it left', async (_, script, end, charged) => {
     await bed.work();
     const { id } = await bed.enqueue(`late [sim: ${script}]`);
@@ -68,7 +68,7 @@ describe('a submit that left before midnight', () => {
 
   test('and is refunded after it is given back to the day on which it left', async () => {
     await bed.work();
-    const { id } = await bed.enqueue('refunded [sim: result=failed, shape=O, duration=500ms]');
+    const { id } = await bed.enqueue('refunded [sim: result=failed, shape=O, duration=2s]');
     await bed.reaches(id, 'generating');
     const yesterday = await midnightPasses(id);
     expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'failed', charge: 'refunded' });
@@ -195,7 +195,10 @@ test('a second task takes nothing from what is still doubtful of one that failed
   const { id } = await bed.enqueue('failed once [sim: result=failed:INTERNAL, shape=W]');
   await bed.reelhaul.waitFor(id);
   await bed.reelhaul.retry(id, { allowRebill: true });
-  await until(async () => (await spent()).possible === 1, 'the second to fail');
+  await until(async () => {
+    const { state, attempts } = await record(id);
+    return state === 'failed' && attempts.submit === 2;
+  }, 'the second to fail');
   await calledBack(id, 'another');
   expect(await spent()).toEqual({ charged: 0.5, possible: 1 });
 });

@@ -85,7 +85,7 @@ describe('an unconfirmed submit', () => {
 
   test('whose task an operator brings is counted once, and frees its slot with its end', async () => {
     await worksWith();
-    const { id } = await bed.enqueue('found [sim: submit=502-after, duration=500ms]');
+    const { id } = await bed.enqueue('found [sim: submit=502-after, duration=2s]');
     await bed.reaches(id, 'unconfirmed');
     const next = await bed.enqueue('next');
     await bed.reelhaul.decide(id, { adopt: taskIds()[0]! });
@@ -107,7 +107,7 @@ describe('an unconfirmed submit', () => {
 
 test('a second task that comes to light takes no slot from its generation, and no room from the budget but its own', async () => {
   await worksWith({ BUDGET_PER_DAY: '1', OVER_BUDGET: 'fail' });
-  const { id } = await bed.enqueue('doubled [sim: submit=double, duration=500ms]');
+  const { id } = await bed.enqueue('doubled [sim: submit=double, duration=2s]');
   await bed.reaches(id, 'generating');
   const [first = '', second = ''] = taskIds();
   expect((await bed.reelhaul.get(id)).taskId).toBe(second);
@@ -125,7 +125,7 @@ test('a second task that comes to light takes no slot from its generation, and n
 describe('a cancel', () => {
   test('while the submit is under way keeps slot and money, and the answer charges it', async () => {
     await worksWith();
-    const { id } = await bed.enqueue('canceled [sim: submit-delay=500ms]');
+    const { id } = await bed.enqueue('canceled [sim: submit-delay=1500ms]');
     await bed.reaches(id, 'submitting');
     await bed.reelhaul.cancel(id);
     expect(await inFlight()).toBe(1);
@@ -166,12 +166,12 @@ describe('a task that was not visible by its deadline', () => {
     await worksWith({ GENERATION_DEADLINE_MS: '1', LATE_CHECK_INTERVAL_MS: '50', ...environment });
     const { id } = await bed.enqueue(`not seen [sim: ${script}]`);
     expect((await bed.reaches(id, 'expired')).failure?.code).toBe('task_not_found');
-    expect(await inFlight()).toBe(1);
     return id;
   };
 
   test('keeps its slot while the provider may only not show it yet', async () => {
-    const id = await expires({}, 'visible-after=500ms, duration=1s');
+    const id = await expires({}, 'visible-after=1500ms, duration=3s');
+    expect(await inFlight()).toBe(1);
     const next = await bed.enqueue('next');
     for (const one of [id, next.id]) expect((await bed.reaches(one, 'succeeded')).late).toBe(true);
     expect(bed.simulator.ledger().totals.maxTasksInFlight).toBe(1);
