@@ -311,7 +311,7 @@ test.each(['429', '503'])('a %s does not put the deadline off', async (answer) =
 });
 
 test('a deadline that passes while a 429 holds all polls is kept', async () => {
-  await setUp({ environment: { GENERATION_DEADLINE_MS: '1500' } });
+  await setUp({ environment: { GENERATION_DEADLINE_MS: '4000' } });
   await bed.work();
   await bed.enqueue('told to slow down [sim: duration=1h, poll=ok*2>429*forever, retry-after=1h]');
   const { id } = await bed.enqueue('held [sim: duration=1h]');

@@ -44,7 +44,7 @@ describe('the cap', () => {
     await bed.work();
     const starts = async (MAX_IN_FLIGHT: string) =>
       (await bed.work({ config: readConfig({ ...bed.environment, MAX_IN_FLIGHT }) })).close();
-    const first = await enqueueAll(many(3, 'duration=500ms'));
+    const first = await enqueueAll(many(3, 'duration=2s'));
     await Promise.all(first.map((id) => bed.reaches(id, 'generating')));
     await starts('1');
     const narrow = await enqueueAll(many(3));
