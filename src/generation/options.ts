@@ -22,8 +22,10 @@ const name = (max: number) =>
     .string()
     .min(1)
     .max(max)
-    // Control characters would break keys, logs and terminals.
-    .regex(/^[^\p{Cc}]*$/u, { message: 'expected a text without control characters' });
+    // Control characters would break keys, logs and terminals; those that turn the direction of what follows, what they show.
+    .regex(/^[^\p{Cc}\u202a-\u202e\u2066-\u2069]*$/u, {
+      message: 'expected a text without control characters',
+    });
 
 export const optionsSchema = z
   .strictObject({
@@ -105,11 +107,33 @@ function problemsOf(error: z.ZodError, prefix: string): Problem[] {
   });
 }
 
+/** So deep may JSON be nested that an app hands in: whatever goes through it level by level has a stack that ends. */
+const MAX_DEPTH = 100;
+
+function isDeeper(value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
+}
+
+const depthProblems = (part: object, prefix: string): Problem[] =>
+  Object.entries(part)
+    .filter(([, value]) => isDeeper(value, MAX_DEPTH))
+    .map(([key]) => ({
+      path: `${prefix}.${key}`,
+      message: `expected JSON of at most ${MAX_DEPTH} levels`,
+    }));
+
 /**
  * Checks what an app handed in.
  * @throws InvalidInputError naming every problem of both parts.
  */
 export function readOrder(request: GenerationRequestInput, options: EnqueueOptionsInput = {}): Order {
+  // Whoever hands in something else than two objects is told by the schemas.
+  const tooDeep = [
+    ...depthProblems(Object(request), 'request'),
+    ...depthProblems(Object(options), 'options'),
+  ];
+  if (tooDeep.length > 0) throw new InvalidInputError('The generation was not enqueued', tooDeep);
   const checked = requestSchema.safeParse(request);
   const wanted = optionsSchema.safeParse(options);
   if (checked.success && wanted.success) return { request: checked.data, options: wanted.data };

@@ -67,7 +67,7 @@ export async function startServer(
     moves: hub.moves,
     onError: (error) => log.warn({ err: error }, 'figures could not be written yet'),
   });
-  const dashboard = createDashboard({ hub, reelhaul, fleet: ops.fleet, openedStorage });
+  const dashboard = createDashboard({ hub, reelhaul, fleet: ops.fleet, health: ops.health, openedStorage });
   app.route('/', dashboard.app);
 
   const open = config.API_TOKENS.length > 0;

@@ -83,7 +83,8 @@ export function createFleet(deps: FleetDeps): Fleet {
     const askedAt = performance.now();
     // Sent in one go, and answered in this order.
     const [pingMs, generations, backlog, limits, spent, owed, dead, sweptAt, memory] = await Promise.all([
-      redis.ping().then(() => performance.now() - askedAt),
+      // Not PING: a Redis that cannot save (MISCONF) answers every read, and refuses that.
+      redis.time().then(() => performance.now() - askedAt),
       store.countByState(STATES),
       queues.backlog(now()),
       readLimits(deps),

@@ -8,6 +8,7 @@
  * Each answer is a list of reasons why not; empty means yes.
  */
 import type { RedisConnection } from '../redis.js';
+import { afterRefusal } from '../refused-writes.js';
 import type { RunName, Vitals } from '../work.js';
 import { ANSWER_WITHIN_MS, within, type Fleet } from './fleet.js';
 
@@ -21,7 +22,7 @@ const SWEEP_LATE_AT_LEAST_MS = 600_000;
 
 export interface Health {
   alive(): string[];
-  /** Why Redis takes no write now; empty when it took one. */
+  /** Why Redis takes no write now; empty when it took one. What it still answers can be asked behind this. */
   refusals(): Promise<string[]>;
   ready(): Promise<string[]>;
 }
@@ -54,6 +55,7 @@ export function createHealth({ redis, prefixes, fleet, vitals, sweepIntervalMs, 
       prefixes.map((prefix) => redis.set(`${prefix}:probe`, '1', 'PX', 1)),
     );
     const refusals = writes.flatMap((one) => (one.status === 'rejected' ? [one.reason as unknown] : []));
+    if (refusals.length > 0) await afterRefusal(redis);
     const words = refusals.map((error) => (error instanceof Error ? error.message : String(error)));
     return [...new Set(words)].map((said) => `Redis refused a write: ${said}`);
   }

@@ -283,7 +283,9 @@ export function createMetrics(): Metrics {
     },
     alarmed: (alarm) => alarms.inc({ alarm }),
     async text(fleet, health) {
-      const [figures, refusals] = await Promise.all([fleet.read(), health.refusals()]);
+      // One after the other: a refusal may make the connection anew, under the reads.
+      const refusals = await health.refusals();
+      const figures = await fleet.read();
       show(figures);
       takesWrites.set(refusals.length === 0 ? 1 : 0);
       return register.metrics();

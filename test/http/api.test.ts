@@ -78,6 +78,23 @@ describe('enqueue', () => {
     expect((await bed.reelhaul.list()).generations).toEqual([]);
   });
 
+  test('JSON of thousands of levels is a bad field, and not an outage of Redis', async () => {
+    const deep = `${'['.repeat(4000)}${']'.repeat(4000)}`;
+    const request = `{ "prompt": "deep", "image": "${image}", "options": { "more": ${deep} } }`;
+    const answer = await enqueue(
+      `{ "request": ${request}, "metadata": { "deep": ${deep} }, "idempotencyKey": "k" }`,
+    );
+    refused(answer, 422, 'invalid_input');
+    expect(problemPaths(answer)).toEqual(['request.options', 'metadata']);
+  });
+
+  test('a name that would turn the text beside it round is refused', async () => {
+    const answer = await enqueue(order('x', { tenant: 'x\u202Eevil', idempotencyKey: '\u2066k' }));
+    refused(answer, 422, 'invalid_input');
+    expect(problemPaths(answer).sort()).toEqual(['idempotencyKey', 'tenant']);
+    expect((await enqueue(order('x', { tenant: 'مستأجر/שוכר' }))).status).toBe(201);
+  });
+
   test.each([
     ['no JSON', '{', {}, 400, 'malformed_json'],
     ['another type', '{}', { 'content-type': 'text/plain' }, 415, 'not_json'],

@@ -6,6 +6,7 @@ import { startApi, type Answer, type TestApi } from '../support/api.js';
 import { ACCOUNTS, OPERATOR, visit } from '../support/dashboard.js';
 import { REFUSALS } from '../support/refusals.js';
 import { createTestbed, image, realRedis, type Testbed } from '../support/testbed.js';
+import { until } from '../support/until.js';
 
 const TOKEN = 'token-of-all-tenants';
 
@@ -72,6 +73,11 @@ function refused({ status, headers, body }: Answer, code: string): void {
         expect([path, (await api.ask('GET', path, { token: TOKEN })).status]).toEqual([path, 200]);
       for (const path of ['', '/generations', `/generations/${failed.id}`, '/inbox'])
         expect([path, (await visitor.get(`/dashboard${path}`)).status]).toEqual([path, 200]);
+
+      // Within a second all who look at it see the same.
+      const told = async () =>
+        (await visitor.get('/dashboard')).text.includes(`Redis refused a write: ${code} `);
+      await until(told, 'the overview to say so');
 
       await end(bed.redis);
       expect(await bed.reelhaul.list()).toEqual(before);

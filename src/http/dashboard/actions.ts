@@ -46,6 +46,14 @@ function billOfCanceled({ taskId, state, charge }: GenerationRecord): string {
   return 'If the provider has taken the request, its task goes on and is billed.';
 }
 
+/** What became of a task before another is bought. */
+const BEFORE_WORDS: Readonly<Record<GenerationRecord['charge'], string>> = {
+  none: 'the task of before was not billed',
+  possible: 'the task of before may have been billed',
+  charged: 'the task of before was billed',
+  refunded: 'the task of before was refunded',
+};
+
 const RETRY_WORDS = {
   poll: 'Asks the provider again about the same task, with a new deadline.',
   archive: 'Fetches the finished video again and stores it.',
@@ -79,7 +87,7 @@ export function actionsFor(record: GenerationRecord, deadNotifications: number):
     );
   if (state === 'unconfirmed' || redriveOf(record, true) === 'resubmit') {
     const known = record.taskId !== null || record.otherTaskIds.length > 0;
-    const before = known ? 'the task of before was billed' : 'the first one may have been accepted';
+    const before = known ? BEFORE_WORDS[record.charge] : 'the first one may have been accepted';
     offer('resubmit', 'Submit again', `Sends the paid request once more; ${before}.`, 'again');
   }
   if (state === 'unconfirmed')

@@ -7,6 +7,7 @@ import type { Hub } from '../../hub.js';
 import type { Reelhaul } from '../../reelhaul.js';
 import type { Storage } from '../../storage/storage.js';
 import type { Fleet } from '../../telemetry/fleet.js';
+import type { Health } from '../../telemetry/health.js';
 import { READING } from '../access.js';
 import { describeError, HttpError, problemOf } from '../problems.js';
 import { createClientFileRoutes } from './client-files.js';
@@ -54,6 +55,7 @@ export interface DashboardDeps {
   readonly hub: Hub;
   readonly reelhaul: Reelhaul;
   readonly fleet: Fleet;
+  readonly health: Pick<Health, 'refusals'>;
   /** Opens the storage when it is first needed. */
   readonly openedStorage: () => Promise<Storage>;
 }
@@ -81,7 +83,7 @@ function errorPage(c: Context<DashboardEnv>, status: number, text: string): Resp
   return c.html(page, status as ContentfulStatusCode);
 }
 
-export function createDashboard({ hub, reelhaul, fleet, openedStorage }: DashboardDeps): Dashboard {
+export function createDashboard({ hub, reelhaul, fleet, health, openedStorage }: DashboardDeps): Dashboard {
   const { config, log, redis } = hub;
   const app = new Hono<DashboardEnv>();
   const sessions = createSessions(hub);
@@ -100,7 +102,7 @@ export function createDashboard({ hub, reelhaul, fleet, openedStorage }: Dashboa
   app.use(`${HOME}/*`, requireVisitor(sessions, config));
   for (const page of [HOME, `${HOME}/generations`, `${HOME}/generations/:id`, `${HOME}/inbox`])
     app.use(page, unchanged());
-  app.route('/', createOverviewRoutes(hub, reelhaul, inbox));
+  app.route('/', createOverviewRoutes(hub, reelhaul, inbox, health));
   app.route('/', createListRoutes(hub, inbox));
   app.route('/', createGenerationRoutes(hub, reelhaul, inbox, openedStorage));
   app.route('/', createInboxRoutes(hub, reelhaul, inbox));

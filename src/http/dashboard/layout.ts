@@ -62,9 +62,9 @@ function menu({ at, inbox }: Page): Html {
 
 function whoami({ name, mayAct, csrf, session }: Visitor): Html {
   const role = mayAct ? '' : html` <span class="role">read only</span>`;
-  if (name === null) return html`<p class="who">No login: this machine only</p>`;
+  if (name === null) return html`<p class="who"><span class="name">No login: this machine only</span></p>`;
   return html`<div class="who">
-    <span>${name}${role}</span>
+    <span class="name" dir="auto" title="${name}">${name}</span>${role}
     ${
       session
         ? html`<form method="post" action="${HOME}/logout">
@@ -85,7 +85,7 @@ export function layout(page: Page): Html {
         <a class="skip" href="#content">Skip to the content</a>
         <header>
           <a class="wordmark" href="${HOME}">
-            <img src="${addressOfFile('reel.svg')}" alt="" width="24" height="24" />reelhaul
+            <img src="${addressOfFile('reel.svg')}" alt="" width="24" height="24" /><span>reelhaul</span>
           </a>
           ${menu(page)}
           <div class="aside">

@@ -6,6 +6,7 @@ import type { LimitsOverview, Reelhaul, Spend } from '../../reelhaul.js';
 import type { FleetFigures } from '../../telemetry/fleet.js';
 import { atMost } from '../bodies.js';
 import type { Html } from './layout.js';
+import type { View } from './overview-view.js';
 import { excerpt, instant } from './pieces.js';
 import { gauge } from './plots.js';
 import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './visitor.js';
@@ -57,7 +58,7 @@ const SWEEPS_MISSED = 5;
 
 /** What is wrong right now, at the top of the overview: whoever is called at night looks there first. */
 export function alarms(
-  limits: LimitsOverview,
+  { limits, refusals }: Pick<View, 'limits' | 'refusals'>,
   { sweptAt, generations }: FleetFigures,
   { config, now }: Hub,
 ): Html {
@@ -76,6 +77,7 @@ export function alarms(
   const working =
     generations.queued + generations.submitting + generations.generating + generations.archiving;
   const bad: Html[] = [
+    ...refusals.map((said) => html`${said.replace(/\.$/, '')}. Nothing moves until it takes writes again.`),
     ...(inForce === null ? [html`No worker has started yet: nothing is submitted.`] : []),
     ...(silentMs > SWEEPS_MISSED * config.SWEEP_INTERVAL_MS && working > 0
       ? [

@@ -2,6 +2,7 @@
 import type { GenerationRecord } from '../../generation/record.js';
 import type { Hub } from '../../hub.js';
 import type { LimitsOverview, Reelhaul, Spend } from '../../reelhaul.js';
+import type { Health } from '../../telemetry/health.js';
 import { readFigures, SPAN_MS, type Slot, type Span } from '../../telemetry/figures.js';
 
 const SLOTS: Readonly<Record<Span, number>> = { minute: 60, hour: 24 };
@@ -17,14 +18,23 @@ export interface View {
   readonly latest: readonly GenerationRecord[];
   readonly limits: LimitsOverview;
   readonly spend: Spend;
+  /** Why Redis takes no write now, in its own words. */
+  readonly refusals: readonly string[];
 }
 
 /** Does it wait for the next day's budget, so that its age says nothing about us? */
 const isForTomorrow = ({ warnings }: GenerationRecord, { overBudget }: LimitsOverview): boolean =>
   overBudget > 0 && warnings.some(({ code }) => code === 'waits_for_budget');
 
-export async function look(hub: Hub, reelhaul: Reelhaul, span: Span): Promise<View> {
+export async function look(
+  hub: Hub,
+  reelhaul: Reelhaul,
+  health: Pick<Health, 'refusals'>,
+  span: Span,
+): Promise<View> {
   const { redis, store, now } = hub;
+  // First: a refusal may make the connection anew, under the reads.
+  const refusals = await health.refusals();
   const [slots, oldestIds, latestPage, limits, spend] = await Promise.all([
     readFigures({ redis, keys: store.keys }, span, SLOTS[span], now()),
     store.oldest('queued', OLDEST),
@@ -50,5 +60,6 @@ export async function look(hub: Hub, reelhaul: Reelhaul, span: Span): Promise<Vi
     latest: shown.filter((record) => record !== null),
     limits,
     spend,
+    refusals,
   };
 }

@@ -4,6 +4,7 @@ import { html } from 'hono/html';
 import type { Hub } from '../../hub.js';
 import type { Reelhaul } from '../../reelhaul.js';
 import type { Span } from '../../telemetry/figures.js';
+import type { Health } from '../../telemetry/health.js';
 import type { Inbox } from './inbox-count.js';
 import { layout } from './layout.js';
 import { alarms, providerCard, RESUMED, spendCard } from './limits.js';
@@ -14,14 +15,19 @@ import { HOME, type DashboardEnv } from './visitor.js';
 
 const GOOD_FOR_MS = 1000;
 
-export function createOverviewRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): Hono<DashboardEnv> {
+export function createOverviewRoutes(
+  hub: Hub,
+  reelhaul: Reelhaul,
+  inbox: Inbox,
+  health: Pick<Health, 'refusals'>,
+): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
   // However many people look at it: within a second they all see the same.
   const views = new Map<Span, { readonly at: number; readonly view: Promise<View> }>();
   const viewOf = (span: Span): Promise<View> => {
     const known = views.get(span);
     if (known && hub.now() - known.at < GOOD_FOR_MS) return known.view;
-    const view = look(hub, reelhaul, span);
+    const view = look(hub, reelhaul, health, span);
     views.set(span, { at: hub.now(), view });
     view.catch(() => views.delete(span));
     return view;
@@ -29,14 +35,15 @@ export function createOverviewRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox)
 
   routes.get(HOME, async (c) => {
     const span: Span = c.req.query('span') === 'day' ? 'hour' : 'minute';
-    const [view, { figures, count }] = await Promise.all([viewOf(span), inbox.read()]);
+    const view = await viewOf(span);
+    const { figures, count } = await inbox.read();
     const body =
       figures === null
         ? html`<h1>Overview</h1>
             <p class="notice bad" role="alert">Redis does not answer in time just now.</p>`
         : html`<h1>Overview</h1>
-            ${c.req.query('done') === 'resume' ? notice('good', RESUMED) : ''}
-            ${alarms(view.limits, figures, hub)} ${tiles(view, figures, span, count, hub.now())}
+            ${c.req.query('done') === 'resume' ? notice('good', RESUMED) : ''} ${alarms(view, figures, hub)}
+            ${tiles(view, figures, span, count, hub.now())}
             <div class="cards">
               ${throughput(view, span)} ${clocks(view, span)} ${providerCard(view.limits, c.var.visitor)}
               ${spendCard(view.spend)} ${stages(figures)} ${everywhere(figures)} ${failures(view, span)}

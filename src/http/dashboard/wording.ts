@@ -104,10 +104,10 @@ const UNKNOWN_ADVICE: Advice = {
   todo: 'Read the message, and the provider’s words below.',
 };
 
-/** The provider’s verdict is on the request itself: another try of the same would only be another bill. */
+/** Its code is of the request itself, or known to nobody: another try of the same would likely be only another bill. */
 const HOPELESS: Advice = {
-  what: 'The provider will not make this video: its verdict is on the prompt or the image.',
-  todo: 'Read its words below, change the request and enqueue it anew. The same request fails again, and may be billed again.',
+  what: 'The provider failed the task, and by its code another try would not help: usually it is the prompt or the image.',
+  todo: 'Read its words below, change the request and enqueue it anew. The same request may fail again, and be billed again.',
 };
 
 /** What happened, and what somebody can do about it. */

@@ -18,6 +18,11 @@ const PHONE = { width: 360, height: 740 };
 /** What a wide screen is at 400 % too: the least that people use. */
 const NARROW = { width: 320, height: 640 };
 
+/** Something on the page, as far as it is looked at here. */
+interface Piece {
+  getBoundingClientRect(): { readonly top: number; readonly bottom: number };
+}
+
 type Account = { readonly user: string; readonly password: string };
 
 const title =
@@ -251,7 +256,7 @@ const title =
     await stage.bed.reaches(id, 'failed');
     const page = await open(pageOf(id));
     expect(await page.locator('#timeline pre:visible').innerText()).toContain('SAFETY.INPUT.TEXT');
-    expect(await page.locator('.failure').innerText()).toMatch(/The same request fails again/);
+    expect(await page.locator('.failure').innerText()).toMatch(/The same request may fail again/);
   });
 
   test('the list is live: what is enqueued stands at its top by itself', async () => {
@@ -457,6 +462,38 @@ const title =
         await page.context().clearCookies();
         await lookAt('login', '/dashboard/login');
         await writeFile(`${PICTURES}axe-${look}.json`, JSON.stringify(report, null, 2));
+      },
+    );
+
+    test.each(['light', 'dark'] as const)(
+      'on a phone the head takes two lines at most, whoever looks and however the connection is: %s',
+      async (colorScheme) => {
+        for (const account of [OPERATOR, VIEWER]) {
+          const page = await open('/dashboard', { account, viewport: PHONE, colorScheme });
+          await live(page);
+          for (const words of ['live', 'reconnecting…']) {
+            await page
+              .locator('#connection .said')
+              .evaluate((said, text) => (said.textContent = text), words);
+            const middles = await page
+              .locator('header :is(img, li, .dot, .said, .name, .role, button)')
+              .evaluateAll((pieces) =>
+                pieces.map((piece) => {
+                  const { top, bottom } = (piece as unknown as Piece).getBoundingClientRect();
+                  return (top + bottom) / 2;
+                }),
+              );
+            // What stands in one line has its middle within a few pixels.
+            const lines = middles.sort((a, b) => a - b).filter((y, i) => i === 0 || y - middles[i - 1]! > 8);
+            expect([account.user, words, lines.length, await wider(page)]).toEqual([
+              account.user,
+              words,
+              2,
+              0,
+            ]);
+          }
+          await page.screenshot({ path: `${PICTURES}head-${account.user}-${colorScheme}.png` });
+        }
       },
     );
 

@@ -352,6 +352,16 @@ test('a cancel does not promise that what may be billed is not', () => {
   expect(words({ state: 'generating', taskId: 't', charge: 'charged' })).toBe('Bills nothing more');
 });
 
+test.each([
+  ['charged', 'was billed'],
+  ['possible', 'may have been billed'],
+  ['refunded', 'was refunded'],
+])('before another bill it is said what became of the first: %s', (charge, said) => {
+  const failed = { ...failure('task_failed', 'poll', charge), taskId: 't' };
+  const again = actionsFor(record(failed), 0).find(({ name }) => name === 'resubmit');
+  expect(again!.what).toBe(`Sends the paid request once more; the task of before ${said}.`);
+});
+
 test('a way whose first steps were not kept is told from the middle, and says so', () => {
   let trail = '';
   for (let i = 0; i < 200; i++)
