@@ -274,7 +274,7 @@ describe('caps', () => {
     );
   });
 
-  test.each(['*', 'a:b', '{x}', '100 %', '\u{1F3AC} \u202E', 'x'.repeat(128)])(
+  test.each(['*', 'a:b', '{x}', '100 %', '\u{1F3AC}', 'x'.repeat(128)])(
     'a tenant called %j has its slot again as soon as it is free, whoever else waits',
     async (name) => {
       const tenants = Array.from({ length: 40 }, (_, i) => `!${i}`);
