@@ -249,7 +249,9 @@ test('a lost callback costs time, not the video', async () => {
 });
 
 test('when callbacks never arrive, polling goes on as if there were none; when they come, it relaxes again', async () => {
-  await setUpWithCallbacks({}, { script: 'callback=lost' });
+  // Slow enough for a callback to come first, when one comes.
+  const slow = { POLL_FIRST_DELAY_MS: '400', POLL_MIN_INTERVAL_MS: '400', POLL_MAX_INTERVAL_MS: '400' };
+  await setUpWithCallbacks(slow, { script: 'callback=lost' });
   await bed.work();
   for (let i = 0; i < 4; i++) {
     const { id } = await bed.enqueue(`unheard ${i}`);
@@ -260,12 +262,11 @@ test('when callbacks never arrive, polling goes on as if there were none; when t
   await until(async () => (await firstDelay()) < 1000, 'the first poll to come as without callbacks');
 
   bed.simulator.setScript('callback=once');
-  for (let i = 0; i < 12; i++) {
-    const { id } = await bed.enqueue(`heard ${i}`);
+  await until(async () => {
+    const { id } = await bed.enqueue('heard');
     await bed.reelhaul.waitFor(id);
-  }
-  const { context: fresh } = await stage();
-  await until(async () => (await fresh.pacing.firstDelayMs(null)) > 1000, 'only a safety poll to be planned');
+    return (await firstDelay()) > 1000;
+  }, 'only a safety poll to be planned');
 });
 
 test('a late success ends succeeded and late, and the app is told of it once', async () => {
