@@ -121,11 +121,9 @@ export function expire(
   return advance(hub, record, 'expired', { ...change, set });
 }
 
-/** The same, for one that nobody asks about just now. @returns false when it is no longer followed. */
-export async function expireUnasked(hub: Hub, record: GenerationRecord): Promise<boolean> {
-  if (!(await expire(hub, record))) return false;
-  await learnDuration(hub, record);
-  return true;
+/** The same, for one that nobody asks about just now; nothing when it is no longer followed. */
+export async function expireUnasked(hub: Hub, record: GenerationRecord): Promise<void> {
+  if (await expire(hub, record)) await learnDuration(hub, record);
 }
 
 /** Adds a warning to those the generation has; for the `set` of a change. */

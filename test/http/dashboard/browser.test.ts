@@ -130,13 +130,19 @@ const title =
       const film = element as unknown as {
         muted: boolean;
         play(): Promise<void>;
+        addEventListener(type: 'timeupdate', listener: () => void): void;
         currentTime: number;
         videoWidth: number;
         duration: number;
       };
       film.muted = true;
+      const moved = new Promise<void>((resolve) => {
+        film.addEventListener('timeupdate', () => {
+          if (film.currentTime > 0) resolve();
+        });
+      });
       await film.play();
-      while (film.currentTime === 0) await new Promise((resolve) => setTimeout(resolve, 20));
+      await moved;
       return { width: film.videoWidth, duration: film.duration };
     });
     expect(playing.width).toBeGreaterThan(0);
