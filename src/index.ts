@@ -1,5 +1,5 @@
 /** The library: what an app may import from `reelhaul`. */
-export { createReelhaul, type CreateReelhaulOptions } from './producer.js';
+export { createReelhaul, type CreateReelhaulOptions } from './reelhaul.js';
 export type {
   CancelResult,
   DeadNotifications,
@@ -13,8 +13,8 @@ export type {
   Spend,
   WaitOptions,
 } from './reelhaul.js';
-export type { EventFilter, GenerationEvent } from './generation/events.js';
-export type { Notification } from './generation/outbox.js';
+export type { EventFilter, GenerationEvent } from './store/event-stream.js';
+export type { Notification } from './store/outbox.js';
 export {
   ConfigError,
   IdempotencyConflictError,

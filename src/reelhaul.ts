@@ -2,27 +2,31 @@
  * The producer's library: enqueue generations, look at them, wait for them, decide about them. It needs nothing but
  * Redis and carries no worker code.
  */
-import { cancel, decide, retry, type CancelResult, type Decision } from './decisions.js';
-import { enqueue, enqueueMany, type EnqueueItem, type EnqueueResult } from './enqueue.js';
+import { pino, type Logger } from 'pino';
+import { readConfig, type Config } from './config/config.js';
+import { createHub, type Hub } from './pipeline/context.js';
+import { checkRedis, connectRedis, duplicatePatiently, type RedisConnection } from './redis/connect.js';
+import { checkShards } from './pipeline/shards.js';
+import { openActiveTrace } from './telemetry/active-trace.js';
+import { startFigures } from './telemetry/time-series.js';
+import { cancel, decide, retry, type CancelResult, type Decision } from './pipeline/operations.js';
+import { enqueue, enqueueMany, type EnqueueItem, type EnqueueResult } from './pipeline/enqueue.js';
 import { InvalidInputError, StateConflictError, WaitTimeoutError } from './errors.js';
-import type { EventFilter, GenerationEvent } from './generation/events.js';
+import type { EventFilter, GenerationEvent } from './store/event-stream.js';
 import { readLimits, resume, type LimitsOverview } from './limits/overview.js';
 import { addSpend, readSpend, type Spend } from './limits/spend.js';
 import type { EnqueueOptionsInput } from './generation/options.js';
-import { withoutContent, type Notification } from './generation/outbox.js';
-import { toGeneration, type Generation } from './generation/record.js';
+import { withoutContent, type Notification } from './store/outbox.js';
+import { toGeneration, type Generation, type RawAnswer } from './generation/record.js';
 import type { GenerationRequestInput } from './generation/request.js';
 import { isTerminal, type State } from './generation/states.js';
-import type { Hub } from './hub.js';
-import { hastenNotification, mustGet } from './pipeline.js';
-import type { RawAnswer } from './provider/outcomes.js';
-import type { RedisConnection } from './redis.js';
-import type { AssetName } from './storage/keys.js';
+import { hastenNotification, mustGet } from './pipeline/advance.js';
+import type { AssetName } from './storage/paths.js';
 import { createSignedLink } from './storage/signed-link.js';
 import type { Storage } from './storage/storage.js';
 
-export type { CancelResult, Decision } from './decisions.js';
-export type { EnqueueItem, EnqueueResult } from './enqueue.js';
+export type { CancelResult, Decision } from './pipeline/operations.js';
+export type { EnqueueItem, EnqueueResult } from './pipeline/enqueue.js';
 export type { LimitsOverview } from './limits/overview.js';
 export type { Spend } from './limits/spend.js';
 
@@ -294,4 +298,60 @@ export function createReelhaulOn(
       await closeHub();
     },
   };
+}
+
+export interface CreateReelhaulOptions {
+  /** A URL, or an ioredis instance (`Redis` or `Cluster`) that stays the app's own. Default: `REDIS_URL`. */
+  readonly redis?: string | RedisConnection | undefined;
+  /** Key prefix with one hash tag. Default: `REDIS_PREFIX`, `{reelhaul}`. */
+  readonly prefix?: string | undefined;
+  /** Where log lines go. Default: nowhere. */
+  readonly log?: Logger | undefined;
+  /** A configuration that was read already; overrides the environment. */
+  readonly config?: Config | undefined;
+}
+
+/**
+ * Connects and checks Redis.
+ * @throws ConfigError or RedisUnusableError
+ */
+export async function createReelhaul(options: CreateReelhaulOptions = {}): Promise<Reelhaul> {
+  const { redis: given, prefix, log = pino({ level: 'silent' }) } = options;
+  const config =
+    options.config ??
+    readConfig({
+      ...process.env,
+      // An address that the app gives is where Redis is, whatever else the environment names.
+      ...(typeof given === 'string'
+        ? { REDIS_URL: given, REDIS_SENTINELS: '', REDIS_CLUSTER_NODES: '' }
+        : {}),
+      ...(prefix === undefined ? {} : { REDIS_PREFIX: prefix }),
+    });
+  const redis = typeof given === 'object' ? given : await connectRedis(config, 'producer', log);
+  const release = async () => {
+    if (redis !== given) redis.disconnect();
+  };
+  try {
+    await checkRedis(redis);
+    await checkShards(redis, config);
+  } catch (error) {
+    await release();
+    throw error;
+  }
+  const openReader = () =>
+    typeof given === 'object'
+      ? Promise.resolve(duplicatePatiently(given))
+      : connectRedis(config, 'worker', log);
+  const hub = createHub({ config, log, redis, activeTrace: await openActiveTrace() });
+  // What an app cancels or decides is an end like those that workers see.
+  const figures = startFigures({
+    redis,
+    keys: hub.store.keys,
+    moves: hub.moves,
+    onError: (error) => log.warn({ err: error }, 'figures could not be written yet'),
+  });
+  return createReelhaulOn(hub, openReader, async () => {
+    await figures.close();
+    await release();
+  });
 }

@@ -19,8 +19,8 @@ import { ConfigMap } from 'kubernetes-models/v1/ConfigMap';
 import { Secret } from 'kubernetes-models/v1/Secret';
 import { Service } from 'kubernetes-models/v1/Service';
 import { parse, parseAllDocuments } from 'yaml';
-import { readConfig, VARIABLES } from '../src/config.js';
-import { findOnPath, freePort } from '../src/demo/redis-server.js';
+import { readConfig, VARIABLES } from '../src/config/config.js';
+import { findOnPath, freePort } from '../src/cli/demo/redis-server.js';
 import { redisUrl } from './support/testbed.js';
 import { until } from './support/until.js';
 

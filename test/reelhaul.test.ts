@@ -1,9 +1,9 @@
 /** The library: many at once, pages, events, waits. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
-import { launchRedis } from '../src/demo/redis-server.js';
-import { createReelhaul } from '../src/producer.js';
-import type { GenerationEvent } from '../src/generation/events.js';
+import { launchRedis } from '../src/cli/demo/redis-server.js';
+import { createReelhaul } from '../src/reelhaul.js';
+import type { GenerationEvent } from '../src/store/event-stream.js';
 import { createTestbed, image, realRedis, redisUrl, type Testbed } from './support/testbed.js';
 import { until } from './support/until.js';
 

@@ -7,17 +7,17 @@
  * tries.
  */
 import { Readable } from 'node:stream';
-import type { Context } from '../src/context.js';
+import type { Context } from './context.js';
 import { StorageConflictError, StorageError } from '../src/errors.js';
 import type { Asset, Assets, AssetUrls, FailureCode, GenerationRecord } from '../src/generation/record.js';
 import type { Warning } from '../src/generation/request.js';
-import { since } from '../src/generation/trail.js';
-import { backoffMs } from '../src/generation/schedule.js';
-import { advance, fail } from '../src/pipeline.js';
-import { AssetError } from '../src/provider/asset-error.js';
-import { done, snooze, type Outcome } from '../src/runner.js';
+import { since } from '../src/generation/history.js';
+import { backoffMs } from '../src/polling/schedule.js';
+import { advance, fail } from '../src/pipeline/advance.js';
+import { AssetError } from '../src/outbound/asset-error.js';
+import { done, snooze, type Outcome } from '../src/queue/runner.js';
 import { archiveAsset } from '../src/storage/archive-asset.js';
-import { assetKeyBase, folderFor, manifestKey, type AssetName } from '../src/storage/keys.js';
+import { assetKeyBase, folderFor, manifestKey, type AssetName } from '../src/storage/paths.js';
 
 const MAX_BACKOFF_MS = 300_000;
 const STORAGE_BACKOFF_MS = 5000;

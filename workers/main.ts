@@ -3,20 +3,20 @@
  * number of these may run side by side; they share nothing but Redis and the storage.
  */
 import type { Logger } from 'pino';
-import type { Config } from '../src/config.js';
-import { createContexts, type Context } from '../src/context.js';
+import type { Config } from '../src/config/config.js';
+import { createContexts, type Context } from './context.js';
 import { ConfigError, StorageError } from '../src/errors.js';
-import { checkLedger } from '../src/generation/durability.js';
+import { checkLedger } from '../src/store/submit-ledger.js';
 import { STAGES, type Stage } from '../src/generation/states.js';
 import { prefixesOf } from '../src/generation/shard.js';
-import { createHub, type Hub } from '../src/hub.js';
-import { checkRedis, connectRedis } from '../src/redis.js';
-import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/runner.js';
-import { checkShards } from '../src/shards.js';
-import { createTimetable } from '../src/timetable.js';
-import { startTimetableRunner } from '../src/timetable-runner.js';
-import { startFigures } from '../src/telemetry/figures.js';
-import type { RunName, Vitals } from '../src/work.js';
+import { createHub, type Hub } from '../src/pipeline/context.js';
+import { checkRedis, connectRedis } from '../src/redis/connect.js';
+import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/queue/runner.js';
+import { checkShards } from '../src/pipeline/shards.js';
+import { createTimetable } from '../src/queue/timetable.js';
+import { startTimetableRunner } from '../src/queue/timetable-runner.js';
+import { startFigures } from '../src/telemetry/time-series.js';
+import type { RunName, Vitals } from '../src/generation/work.js';
 import { archive } from './archive.js';
 import { notify } from './notify.js';
 import { poll } from './poll.js';

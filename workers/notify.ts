@@ -3,13 +3,13 @@
  * under one `webhook-id`, tried again for about a day, and then kept as dead for an operator; and that nothing that goes
  * wrong here ever touches the generation.
  */
-import type { Config } from '../src/config.js';
-import type { DeliveryResult, DueNotification } from '../src/generation/outbox.js';
-import { backoffMs } from '../src/generation/schedule.js';
-import type { Hub } from '../src/hub.js';
-import { sendNotification, type Sent } from '../src/notification/send.js';
-import { parseAllowedHosts, type AllowedHosts } from '../src/provider/allowed-hosts.js';
-import { done, snooze, type Outcome } from '../src/runner.js';
+import type { Config } from '../src/config/config.js';
+import type { DeliveryResult, DueNotification } from '../src/store/outbox.js';
+import { backoffMs } from '../src/polling/schedule.js';
+import type { Hub } from '../src/pipeline/context.js';
+import { sendNotification, type Sent } from '../src/outbound/webhook.js';
+import { parseAllowedHosts, type AllowedHosts } from '../src/outbound/address-rules.js';
+import { done, snooze, type Outcome } from '../src/queue/runner.js';
 
 /** With 20 tries and 5 s at first, this cap makes about a day of it. */
 const MAX_BACKOFF_MS = 4 * 3_600_000;

@@ -7,16 +7,16 @@
  * - a poll that finds nothing new costs one round trip to Redis beside the queue's own;
  * - a callback's hint is never lost: not while a poll runs, and not before there was one.
  */
-import type { Context } from '../src/context.js';
-import { courseOf, readNews, type News } from '../src/generation/course.js';
-import type { Followed } from '../src/generation/following.js';
-import { lessonOfEnd, lessonOfGivingUp } from '../src/generation/lesson.js';
+import type { Context } from './context.js';
+import { courseOf, readNews, type News } from '../src/polling/read-answer.js';
+import type { Followed } from '../src/polling/poll-state.js';
+import { lessonOfEnd, lessonOfGivingUp } from '../src/polling/observation.js';
 import type { Charge, GenerationRecord } from '../src/generation/record.js';
-import { easingDelayMs, hintedPollDelayMs, notVisibleDelayMs } from '../src/generation/schedule.js';
-import { announced, type Change } from '../src/generation/store.js';
-import { advance, expire, fail, hastenNotification, withWarning } from '../src/pipeline.js';
+import { easingDelayMs, hintedPollDelayMs, notVisibleDelayMs } from '../src/polling/schedule.js';
+import { announced, type Change } from '../src/generation/change.js';
+import { advance, expire, fail, hastenNotification, withWarning } from '../src/pipeline/advance.js';
 import type { Billing, PollOutcome, Timing } from '../src/provider/outcomes.js';
-import { done, snooze, type Outcome } from '../src/runner.js';
+import { done, snooze, type Outcome } from '../src/queue/runner.js';
 
 export async function poll(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
   const followed = await context.following.begin(generationId);

@@ -7,18 +7,26 @@
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as wait } from 'node:timers/promises';
-import type { Context } from '../src/context.js';
-import { NOT_HINTED_YET } from '../src/generation/following.js';
-import type { GenerationRecord } from '../src/generation/record.js';
-import { backoffMs } from '../src/generation/schedule.js';
+import type { Context } from './context.js';
+import { NOT_HINTED_YET } from '../src/polling/poll-state.js';
+import type { GenerationRecord, RawAnswer } from '../src/generation/record.js';
+import { backoffMs } from '../src/polling/schedule.js';
 import { stageOf } from '../src/generation/states.js';
-import type { Budget, OverBudget } from '../src/generation/store.js';
+import type { Budget, OverBudget } from '../src/generation/change.js';
 import { budgetOf, hasBudget } from '../src/limits/budget.js';
-import { priceOf } from '../src/limits/prices.js';
-import { adoptTask, advance, chargeBefore, fail, failOverdue, settle, withWarning } from '../src/pipeline.js';
+import { priceOf } from '../src/generation/price.js';
+import {
+  adoptTask,
+  advance,
+  chargeBefore,
+  fail,
+  failOverdue,
+  settle,
+  withWarning,
+} from '../src/pipeline/advance.js';
 import { callbackUrl } from '../src/provider/callback.js';
-import type { PollOutcome, RawAnswer, SubmitOutcome } from '../src/provider/outcomes.js';
-import { done, snooze, type Outcome } from '../src/runner.js';
+import type { PollOutcome, SubmitOutcome } from '../src/provider/outcomes.js';
+import { done, snooze, type Outcome } from '../src/queue/runner.js';
 
 const MAX_BACKOFF_MS = 60_000;
 /** No provider knows this task: asking for it is free, and shows whether anybody is there. */

@@ -6,11 +6,11 @@
  * A job may be lost to a crash between record and queue, an obliterated queue, or a Redis that forgot its last second.
  * Writing one again is always safe, since every stage decides from the record.
  */
-import type { Context } from '../src/context.js';
-import { bucketOf } from '../src/generation/sketch.js';
+import type { Context } from './context.js';
+import { bucketOf } from '../src/polling/histogram.js';
 import { stageOf, TERMINAL_STATES, type FlowStage } from '../src/generation/states.js';
-import type { Whereabouts } from '../src/generation/store.js';
-import { expireUnasked, failOverdue } from '../src/pipeline.js';
+import type { Whereabouts } from '../src/store/store.js';
+import { expireUnasked, failOverdue } from '../src/pipeline/advance.js';
 
 const PAGE = 500;
 /** At most so many of each finished state are forgotten in one sweep. */

@@ -1,6 +1,6 @@
 /** Caps, rates, outages and budgets, as they stand. */
 import type { Command } from 'commander';
-import { describeLimits, describeSpend } from '../limits/describe.js';
+import { describeLimits, describeSpend } from './describe-limits.js';
 import { withLibrary } from './session.js';
 import { print } from './terminal.js';
 

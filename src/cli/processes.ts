@@ -1,12 +1,12 @@
 /** The processes that run for long: workers, the server, or both in one. */
 import type { Command } from 'commander';
 import type { Logger } from 'pino';
-import type { Config } from '../config.js';
+import type { Config } from '../config/config.js';
 import { STAGES, type Stage } from '../generation/states.js';
-import type { Hub } from '../hub.js';
+import type { Hub } from '../pipeline/context.js';
 import { wantsTraces } from '../telemetry/active-trace.js';
 import type { Metrics } from '../telemetry/metrics.js';
-import type { Vitals } from '../work.js';
+import type { Vitals } from '../generation/work.js';
 import type { RunningWorkers } from '../../workers/main.js';
 import { stageList } from './arguments.js';
 import { askedToStop, loggerFor, readSettings } from './session.js';
@@ -23,7 +23,7 @@ export function addProcesses(program: Command): void {
       const [{ startWorkers }, { createMetrics }, { createOps, startOpsServer }] = await Promise.all([
         import('../../workers/main.js'),
         import('../telemetry/metrics.js'),
-        import('../http/ops.js'),
+        import('../http/health-routes.js'),
       ]);
       const metrics = createMetrics();
       const log = await loggerFor(config, (alarm) => metrics.alarmed(alarm));
@@ -96,11 +96,11 @@ async function serveHttp(
 ): Promise<{ close(): Promise<void> }> {
   const [{ createHub }, { checkShards }, { connectRedis, checkRedis }, { startServer }, { createOps }] =
     await Promise.all([
-      import('../hub.js'),
-      import('../shards.js'),
-      import('../redis.js'),
+      import('../pipeline/context.js'),
+      import('../pipeline/shards.js'),
+      import('../redis/connect.js'),
       import('../http/server.js'),
-      import('../http/ops.js'),
+      import('../http/health-routes.js'),
     ]);
   const redis = await connectRedis(config, 'producer', log);
   try {

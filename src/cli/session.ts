@@ -3,12 +3,12 @@
  * command line and `--help` are answered without them, at once.
  */
 import type { Logger } from 'pino';
-import type { Config } from '../config.js';
+import type { Config } from '../config/config.js';
 import type { Reelhaul } from '../reelhaul.js';
 
 /** The settings of the environment. Throws `ConfigError`, which names each one that is wrong. */
 export async function readSettings(): Promise<Config> {
-  const { readConfig } = await import('../config.js');
+  const { readConfig } = await import('../config/config.js');
   return readConfig(process.env);
 }
 
@@ -17,7 +17,7 @@ export async function loggerFor(
   onAlarm: (alarm: string) => void = () => {},
 ): Promise<Logger> {
   const [{ secretsIn }, { createLogger }] = await Promise.all([
-    import('../config.js'),
+    import('../config/config.js'),
     import('../telemetry/logger.js'),
   ]);
   const secrets = secretsIn(config, process.env);
@@ -26,7 +26,7 @@ export async function loggerFor(
 
 export async function withLibrary(work: (reelhaul: Reelhaul) => Promise<void>): Promise<void> {
   const config = await readSettings();
-  const { createReelhaul } = await import('../producer.js');
+  const { createReelhaul } = await import('../reelhaul.js');
   const reelhaul = await createReelhaul({ config });
   try {
     await work(reelhaul);

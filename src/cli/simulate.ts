@@ -30,8 +30,8 @@ export function addSimulate(program: Command): void {
     )
     .action(async (flags: SimulateFlags) => {
       const stopped = askedToStop();
-      const { startSimulator } = await import('../provider/simulator/simulator.js');
-      const { parseRates } = await import('../provider/simulator/faults.js');
+      const { startSimulator } = await import('../simulator/simulator.js');
+      const { parseRates } = await import('../simulator/faults.js');
       const simulator = await startSimulator({
         host: flags.host,
         port: flags.port,

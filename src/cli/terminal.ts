@@ -1,7 +1,7 @@
 /** What the command line says: results to stdout, all else to stderr, and nothing that could steer a terminal. */
 import { ReelhaulError } from '../errors.js';
-import type { GenerationEvent } from '../generation/events.js';
-import type { Notification } from '../generation/outbox.js';
+import type { GenerationEvent } from '../store/event-stream.js';
+import type { Notification } from '../store/outbox.js';
 import type { Generation } from '../generation/record.js';
 
 export const print = (text: string) => void process.stdout.write(`${text}\n`);

@@ -2,13 +2,8 @@
  * The record of a generation: the truth about it, one Redis hash. Fields are texts there and typed here; the shape
  * every door shows (`Generation`) is made from it. `v` is the version of the stored shape.
  */
-import { NewerRecordError } from '../errors.js';
-import { unpack } from './packed.js';
 import type { GenerationRequest, Warning } from './request.js';
 import type { Stage, State } from './states.js';
-
-/** 1: plain JSON. 2: answers and assets may be packed (`packed.ts`). */
-export const RECORD_VERSION = 2;
 
 /** What is known about the bill. `possible`: nobody can know. */
 export type Charge = 'none' | 'possible' | 'charged' | 'refunded';
@@ -30,6 +25,20 @@ export type FailureCode =
   | 'budget_exceeded'
   /** Nothing was submitted: there is a budget, and no price. */
   | 'price_unknown';
+
+/** What the provider really said, bounded and with the API key redacted, kept so that an operator can read it. */
+export interface RawAnswer {
+  readonly at: number;
+  readonly call: 'submit' | 'poll' | 'callback';
+  /** HTTP status; null when no answer came. */
+  readonly httpStatus: number | null;
+  /** `X-Oneapi-Request-Id`, when present. */
+  readonly requestId: string | null;
+  /** The body as text, at most 2,048 characters. */
+  readonly body: string;
+  /** The transport error (code and message) when no whole answer came. */
+  readonly error: string | null;
+}
 
 export interface Failure {
   readonly code: FailureCode;
@@ -139,78 +148,6 @@ export interface GenerationRecord extends Generation {
 
 /** Fields as they stand in the hash. `null` removes a field. */
 export type FieldPatch = Readonly<Record<string, string | number | null>>;
-
-const number = (text: string | undefined): number | null =>
-  text === undefined || text === '' ? null : Number(text);
-const json = <T>(text: string | undefined, fallback: T): T => (text ? (JSON.parse(text) as T) : fallback);
-
-/**
- * Can this version be read? A record without one is of the first.
- * @throws NewerRecordError
- */
-export function checkVersion(id: string, version: string | null | undefined): void {
-  if (version && Number(version) > RECORD_VERSION) throw new NewerRecordError(id, version, RECORD_VERSION);
-}
-
-/**
- * Reads a stored hash. Fields that an older version did not write get their meaning of then.
- * @throws NewerRecordError
- */
-export function readRecord(id: string, hash: Readonly<Record<string, string>>): GenerationRecord {
-  checkVersion(id, hash['v']);
-  return {
-    id,
-    state: hash['state'] as State,
-    tenant: hash['tenant'] ?? '',
-    idempotencyKey: hash['idempotencyKey'] ?? null,
-    request: json<GenerationRequest>(hash['request'], {} as GenerationRequest),
-    metadata: json(hash['metadata'], {}),
-    taskId: hash['taskId'] ?? null,
-    otherTaskIds: json<string[]>(hash['otherTaskIds'], []),
-    progress: number(hash['progress']),
-    late: hash['late'] === '1',
-    charge: (hash['charge'] ?? 'none') as Charge,
-    attempts: {
-      submit: Number(hash['submitAttempts'] ?? 0),
-      poll: Number(hash['pollAttempts'] ?? 0),
-      archive: Number(hash['archiveAttempts'] ?? 0),
-      notify: Number(hash['notifyAttempts'] ?? 0),
-    },
-    failure: json<Failure | null>(hash['failure'], null),
-    assets: json<Assets | null>(unpack(hash['assets'] ?? ''), null),
-    warnings: json<Warning[]>(hash['warnings'], []),
-    createdAt: Number(hash['createdAt']),
-    submittedAt: number(hash['submittedAt']),
-    finishedAt: number(hash['finishedAt']),
-    updatedAt: Number(hash['updatedAt']),
-    deadlineAt: number(hash['deadlineAt']),
-    rev: Number(hash['rev'] ?? 0),
-    decision: hash['decision'] ?? null,
-    submitNonce: hash['submitNonce'] ?? null,
-    submitFailures: Number(hash['submitFailures'] ?? 0),
-    resubmits: Number(hash['resubmits'] ?? 0),
-    acceptedAt: number(hash['acceptedAt']),
-    unconfirmedAt: number(hash['unconfirmedAt']),
-    onUnconfirmed: (hash['onUnconfirmed'] as UnconfirmedPolicy | undefined) ?? null,
-    hintedTaskId: hash['hintedTaskId'] ?? null,
-    visibleAt: number(hash['visibleAt']),
-    withoutUrlSince: number(hash['withoutUrlSince']),
-    urls: json<AssetUrls | null>(hash['urls'], null),
-    linkRefreshed: hash['linkRefreshed'] === '1',
-    archiveFailures: Number(hash['archiveFailures'] ?? 0),
-    runAt: number(hash['runAt']),
-    priority: Number(hash['priority'] ?? 0),
-    notifyUrl: hash['notifyUrl'] ?? null,
-    notifyOn: (hash['notifyOn'] as NotifyOn | undefined) ?? 'end',
-    bill: hash['bill'] ?? null,
-    price: number(hash['price']),
-    trail: hash['trail'] ?? '',
-    polledAt: number(hash['polledAt']),
-    hints: Number(hash['hints'] ?? 0),
-    hintedAt: number(hash['hintedAt']),
-    traceparent: hash['traceparent'] ?? null,
-  };
-}
 
 /** What a door shows: the record without what only the stages need. */
 export function toGeneration(record: GenerationRecord): Generation {

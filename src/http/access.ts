@@ -7,7 +7,7 @@ import { createHash, timingSafeEqual } from 'node:crypto';
 import { BlockList, isIPv4, isIPv6 } from 'node:net';
 import { getConnInfo } from '@hono/node-server/conninfo';
 import type { Context, MiddlewareHandler } from 'hono';
-import type { Config } from '../config.js';
+import type { Config } from '../config/config.js';
 import { HttpError } from './problems.js';
 
 export interface Caller {

@@ -1,6 +1,6 @@
 /** The API put together: who may come in, how often and for how long, and what every error looks like. */
 import { Hono, type MiddlewareHandler } from 'hono';
-import type { Hub } from '../hub.js';
+import type { Hub } from '../pipeline/context.js';
 import type { Reelhaul } from '../reelhaul.js';
 import { openStorage } from '../storage/open.js';
 import type { Storage } from '../storage/storage.js';

@@ -6,7 +6,7 @@ import { Readable } from 'node:stream';
 import { Hono, type Context } from 'hono';
 import { NotFoundError } from '../errors.js';
 import type { Asset, Assets } from '../generation/record.js';
-import type { Hub } from '../hub.js';
+import type { Hub } from '../pipeline/context.js';
 import type { Reelhaul } from '../reelhaul.js';
 import { isSignedLink } from '../storage/signed-link.js';
 import type { Storage } from '../storage/storage.js';

@@ -7,10 +7,10 @@
  */
 import { Hono } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
-import type { Hub } from '../hub.js';
-import type { Hinted } from '../generation/following.js';
-import { soonestPollMs } from '../generation/schedule.js';
-import { adoptTask, type Adoption } from '../pipeline.js';
+import type { Hub } from '../pipeline/context.js';
+import type { Hinted } from '../polling/poll-state.js';
+import { soonestPollMs } from '../polling/schedule.js';
+import { adoptTask, type Adoption } from '../pipeline/advance.js';
 import { callbackTokenMatches, keepCallback, readCallback } from '../provider/callback.js';
 
 const MAX_BODY_BYTES = 64 * 1024;

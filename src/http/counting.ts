@@ -1,5 +1,5 @@
 /** Counts in Redis what happens within a window of time, so that all replicas count together. */
-import type { RedisConnection } from '../redis.js';
+import type { RedisConnection } from '../redis/connect.js';
 
 /**
  * KEYS the count. ARGV how long it is kept, ms. Returns the count with this one. A script rather than a transaction: when

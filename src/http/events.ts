@@ -9,7 +9,7 @@ import { Hono, type Context } from 'hono';
 import { streamSSE } from 'hono/streaming';
 import { InvalidInputError } from '../errors.js';
 import type { Generation } from '../generation/record.js';
-import type { Hub } from '../hub.js';
+import type { Hub } from '../pipeline/context.js';
 import type { Reelhaul } from '../reelhaul.js';
 import type { ApiEnv } from './access.js';
 import { check } from './bodies.js';

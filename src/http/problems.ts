@@ -5,8 +5,8 @@
 import type { Context } from 'hono';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { InvalidInputError, ReelhaulError, type Problem } from '../errors.js';
-import { refusalOf, type RedisConnection } from '../redis.js';
-import { isAway } from '../refused-writes.js';
+import { refusalOf, type RedisConnection } from '../redis/connect.js';
+import { isAway } from '../redis/write-errors.js';
 
 export interface ProblemDocument {
   readonly type: 'about:blank';

@@ -8,9 +8,9 @@
  */
 import type { MiddlewareHandler } from 'hono';
 import { WritesRefusedError } from '../errors.js';
-import type { Hub } from '../hub.js';
-import { refusalOf } from '../redis.js';
-import { afterRefusal } from '../refused-writes.js';
+import type { Hub } from '../pipeline/context.js';
+import { refusalOf } from '../redis/connect.js';
+import { afterRefusal } from '../redis/write-errors.js';
 import { READING, type ApiEnv } from './access.js';
 import { createCounting } from './counting.js';
 import { HttpError } from './problems.js';

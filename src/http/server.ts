@@ -7,15 +7,15 @@
  */
 import { serve, type ServerType } from '@hono/node-server';
 import type { AddressInfo } from 'node:net';
-import type { Hub } from '../hub.js';
-import { duplicatePatiently } from '../redis.js';
+import type { Hub } from '../pipeline/context.js';
+import { duplicatePatiently } from '../redis/connect.js';
 import { createReelhaulOn } from '../reelhaul.js';
-import { startFigures } from '../telemetry/figures.js';
+import { startFigures } from '../telemetry/time-series.js';
 import { createMetrics } from '../telemetry/metrics.js';
 import { createApi } from './api.js';
 import { createCallbackRoutes } from './callbacks.js';
 import { createDashboard } from './dashboard/dashboard.js';
-import { createOps, createOpsRoutes, requireOperator, type Ops } from './ops.js';
+import { createOps, createOpsRoutes, requireOperator, type Ops } from './health-routes.js';
 
 /** To send the whole request. */
 const REQUEST_TIMEOUT_MS = 60_000;

@@ -5,7 +5,7 @@
  *
  * Probes come after 1, 2, 4 … seconds, at most `probeMs` apart.
  */
-import type { RedisConnection } from '../redis.js';
+import type { RedisConnection } from '../redis/connect.js';
 
 export type Call = 'submit' | 'poll';
 /** What a breaker stands before: a kind of call, or a host that assets come from. */

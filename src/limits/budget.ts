@@ -1,7 +1,7 @@
 /** What may be spent on one day (UTC), for all and for one tenant, as configured. */
-import type { Config } from '../config.js';
-import type { Budget } from '../generation/store.js';
-import { inMillionths } from './prices.js';
+import type { Config } from '../config/config.js';
+import type { Budget } from '../generation/change.js';
+import { inMillionths } from '../generation/price.js';
 
 /** In millionths; null: whatever it takes. */
 export function budgetOf(

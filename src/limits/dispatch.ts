@@ -3,7 +3,7 @@
  * worker's own clock for what becomes due without anybody's doing; calls that come together become one.
  */
 import type { Logger } from 'pino';
-import type { Queues } from '../queues.js';
+import type { Queues } from '../queue/queues.js';
 import type { Line } from './line.js';
 
 export interface Dispatch {

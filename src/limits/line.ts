@@ -9,10 +9,10 @@
  *
  * Time is that of the Redis server: a worker whose clock jumps changes nothing here. All is O(log n) per generation.
  */
-import type { RedisConnection } from '../redis.js';
+import type { RedisConnection } from '../redis/connect.js';
 import { PROBE_WAIT } from './breaker.js';
-import { LINE } from './line-script.js';
-import { inMillionths } from './prices.js';
+import { LINE } from '../store/line-script.js';
+import { inMillionths } from '../generation/price.js';
 
 /** Jobs that wait for a worker: enough to keep all busy, and few enough that a newcomer is never far behind them. */
 const WINDOW = 8;

@@ -1,6 +1,6 @@
 /** The limits as they stand, in one look, and the operator's word that all is well again. */
-import type { Queues } from '../queues.js';
-import type { Standing } from '../standing.js';
+import type { Queues } from '../queue/queues.js';
+import type { Standing } from './standing.js';
 import type { Breaker, BreakerState } from './breaker.js';
 import type { Dispatch } from './dispatch.js';
 import type { InForce, Line, LineCounts } from './line.js';

@@ -10,7 +10,7 @@
  * Who waits does so here, in its worker slot, and one caller per process asks for all: no busy work in Redis.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { RedisConnection } from '../redis.js';
+import type { RedisConnection } from '../redis/connect.js';
 import type { Call } from './breaker.js';
 
 /** This share of the limit may leave at once; the rest is spread. */

@@ -1,7 +1,7 @@
 /** What was spent on a day, as the transitions wrote it (spend-script.ts): read, never added up again. */
-import type { RedisConnection } from '../redis.js';
+import type { RedisConnection } from '../redis/connect.js';
 import type { InForce } from './line.js';
-import { MILLIONTHS } from './prices.js';
+import { MILLIONTHS } from '../generation/price.js';
 
 /** Amounts are in the currency of `PRICES`. */
 export interface Spent {

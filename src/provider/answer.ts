@@ -2,7 +2,8 @@
  * What came back over the wire, and what of it is kept. An `Exchange` is the whole truth about one call as the
  * client saw it; the classifiers decide by it alone, and `keepAnswer` makes of it the bounded, redacted record.
  */
-import type { RawAnswer } from './outcomes.js';
+import { parseRetryAfterMs } from '../outbound/http.js';
+import type { RawAnswer } from '../generation/record.js';
 
 /** Why no whole answer came. Only `connect` and `aborted` can happen before anything was sent. */
 export type FailureReason = 'connect' | 'aborted' | 'timeout' | 'connectionLost' | 'tooLarge' | 'internal';
@@ -32,7 +33,6 @@ const MAX_REQUEST_ID_CHARS = 128;
 const REDACTED = '[redacted]';
 /** A cut body may end inside the key; a beginning of the key this long at the very end is redacted as well. */
 const MIN_PARTIAL_KEY_CHARS = 6;
-const MAX_RETRY_AFTER_MS = 60 * 60 * 1000;
 
 /** The first `length` characters, never half of a surrogate pair. */
 function cut(text: string, length: number): string {
@@ -80,22 +80,6 @@ export function keepAnswer(
     body: cut(redact(exchange.body, apiKey), MAX_BODY_CHARS),
     error: exchange.failure ? quote(`${exchange.failure.reason}: ${exchange.failure.message}`, apiKey) : null,
   };
-}
-
-const HTTP_DATE = /^(mon|tue|wed|thu|fri|sat|sun)[a-z]*,? .*\d/i;
-
-/**
- * The wait that a `Retry-After` asks for, in ms: seconds or a date (against `at`), clamped to 0 … 1 h, since a server
- * with a wrong clock must not park a generation for a year. Null when it makes no sense.
- */
-export function parseRetryAfterMs(header: string, at: number): number | null {
-  const text = header.trim();
-  let waitMs = NaN;
-  if (/^[+-]?\d+(\.\d+)?$/.test(text)) waitMs = Number(text) * 1000;
-  // The oldest of the three HTTP date forms names no zone, and means GMT as the others do.
-  else if (HTTP_DATE.test(text))
-    waitMs = Date.parse(/gmt|utc|[+-]\d{4}$/i.test(text) ? text : `${text} GMT`) - at;
-  return Number.isNaN(waitMs) ? null : Math.round(Math.min(Math.max(waitMs, 0), MAX_RETRY_AFTER_MS));
 }
 
 /** That of an answer; null also when it has none. */

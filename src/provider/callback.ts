@@ -5,7 +5,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { keepAnswer, type AnswerContext } from './answer.js';
 import { parseJson } from './json.js';
-import type { RawAnswer } from './outcomes.js';
+import type { RawAnswer } from '../generation/record.js';
 import { isGoingOn } from './classify-poll.js';
 import { readTask } from './wire.js';
 

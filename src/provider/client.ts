@@ -15,7 +15,7 @@ import type { Exchange, FailureReason } from './answer.js';
 import { classifyPoll } from './classify-poll.js';
 import { classifySubmit, type Submit5xxPolicy } from './classify-submit.js';
 import type { PollOutcome, SubmitOutcome } from './outcomes.js';
-import { transport, type Watcher } from './transport.js';
+import { transport, type Watcher } from '../outbound/http.js';
 
 export interface ProviderOptions {
   /** Scheme, host and port of the API, such as `https://api.cometapi.com`. */

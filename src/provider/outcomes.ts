@@ -2,20 +2,7 @@
  * What a call to the provider can come to: two closed unions. Every answer whatever (any status, any bytes, none at
  * all) becomes exactly one member; nothing is ever thrown for an answer. The rows are those of `docs/provider.md`.
  */
-
-/** What the provider really said, bounded and with the API key redacted, kept so that an operator can read it. */
-export interface RawAnswer {
-  readonly at: number;
-  readonly call: 'submit' | 'poll' | 'callback';
-  /** HTTP status; null when no answer came. */
-  readonly httpStatus: number | null;
-  /** `X-Oneapi-Request-Id`, when present. */
-  readonly requestId: string | null;
-  /** The body as text, at most 2,048 characters. */
-  readonly body: string;
-  /** The transport error (code and message) when no whole answer came. */
-  readonly error: string | null;
-}
+import type { RawAnswer } from '../generation/record.js';
 
 /** What the provider says it took and gave back, in its own units; null where it says nothing. */
 export interface Billing {

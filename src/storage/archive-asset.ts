@@ -3,10 +3,10 @@
  * and was looked at; when it rejects, nothing became visible.
  */
 import { StorageError } from '../errors.js';
-import { openAsset, type OpenAssetOptions } from '../provider/download.js';
-import type { AssetKind } from './sniff.js';
+import { openAsset, type OpenAssetOptions } from '../outbound/download.js';
+import type { AssetKind } from '../media/sniff.js';
 import type { Storage } from './storage.js';
-import { verify } from './verify.js';
+import { verify } from '../media/verify.js';
 
 export interface ArchiveAssetOptions {
   readonly storage: Storage;

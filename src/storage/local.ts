@@ -25,7 +25,7 @@ import { dirname, join, resolve, sep } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { StorageConflictError, StorageError } from '../errors.js';
-import { assertKey } from './keys.js';
+import { assertKey } from './paths.js';
 import { createMeter, type Measured } from './meter.js';
 import type { PutOptions, Storage, StoredFile } from './storage.js';
 

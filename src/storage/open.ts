@@ -8,8 +8,7 @@
  */
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { InvalidInputError, type Problem } from '../errors.js';
-import { withoutSecrets } from '../shown.js';
+import { InvalidInputError, type Problem, withoutSecrets } from '../errors.js';
 import { createLocalStorage } from './local.js';
 import type { S3StorageOptions } from './s3.js';
 import type { Storage } from './storage.js';

@@ -28,7 +28,7 @@ import {
 } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
 import { InvalidInputError, StorageConflictError, StorageError } from '../errors.js';
-import { assertKey } from './keys.js';
+import { assertKey } from './paths.js';
 import { createMeter, type Measured } from './meter.js';
 import type { PutOptions, Storage, StoredFile } from './storage.js';
 

@@ -7,10 +7,10 @@
  *
  * Each answer is a list of reasons why not; empty means yes.
  */
-import type { RedisConnection } from '../redis.js';
-import { afterRefusal } from '../refused-writes.js';
-import type { RunName, Vitals } from '../work.js';
-import { ANSWER_WITHIN_MS, within, type Fleet } from './fleet.js';
+import type { RedisConnection } from '../redis/connect.js';
+import { afterRefusal } from '../redis/write-errors.js';
+import type { RunName, Vitals } from '../generation/work.js';
+import { ANSWER_WITHIN_MS, within, type Fleet } from './snapshot.js';
 
 /** Work that is due, room for it, and nothing begun for so long: the loop that takes jobs has stopped. */
 const UNTAKEN_MS = 20_000;

@@ -4,13 +4,14 @@
  * stages, states, outcomes, codes, never a tenant or an id. `docs/operating.md` says what to do about each.
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from 'prom-client';
-import type { Move, Moves } from '../generation/moves.js';
-import { RECORD_VERSION, type Assets, type Failure } from '../generation/record.js';
+import type { Move, Moves } from '../generation/observers.js';
+import type { Assets, Failure } from '../generation/record.js';
+import { RECORD_VERSION } from '../store/read-record.js';
 import { isTerminal, mayFollow, STATES } from '../generation/states.js';
-import { since } from '../generation/trail.js';
+import { since } from '../generation/history.js';
 import { packageVersion } from '../version.js';
-import type { Work, WorkLog } from '../work.js';
-import type { Fleet, FleetFigures } from './fleet.js';
+import type { Work, WorkLog } from '../generation/work.js';
+import type { Fleet, FleetFigures } from './snapshot.js';
 import type { Health } from './health.js';
 
 /** Every `alarm` that a log line may carry; a test compares this list with the code. */

@@ -29,11 +29,11 @@ import {
   NodeTracerProvider,
   TraceIdRatioBasedSampler,
 } from '@opentelemetry/sdk-trace-node';
-import type { Move, Moves } from '../generation/moves.js';
+import type { Move, Moves } from '../generation/observers.js';
 import type { GenerationRecord } from '../generation/record.js';
 import type { State } from '../generation/states.js';
 import { packageVersion } from '../version.js';
-import type { RunName, Work, WorkLog } from '../work.js';
+import type { RunName, Work, WorkLog } from '../generation/work.js';
 
 const CLOSE_WITHIN_MS = 5000;
 /** Of the polls this process made of a task, the last so many become events … */

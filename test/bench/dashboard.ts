@@ -12,10 +12,10 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Redis } from 'ioredis';
 import { pino } from 'pino';
-import { readConfig } from '../../src/config.js';
-import { launchRedis } from '../../src/demo/redis-server.js';
+import { readConfig } from '../../src/config/config.js';
+import { launchRedis } from '../../src/cli/demo/redis-server.js';
 import { startServer } from '../../src/http/server.js';
-import { createHub } from '../../src/hub.js';
+import { createHub } from '../../src/pipeline/context.js';
 import { fillWithFinished } from './finished.js';
 
 const PREFIX = '{bench}';

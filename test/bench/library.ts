@@ -6,9 +6,9 @@ import { cpus } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { parseArgs } from 'node:util';
 import { Redis } from 'ioredis';
-import { readConfig } from '../../src/config.js';
-import { launchRedis } from '../../src/demo/redis-server.js';
-import { createReelhaul } from '../../src/producer.js';
+import { readConfig } from '../../src/config/config.js';
+import { launchRedis } from '../../src/cli/demo/redis-server.js';
+import { createReelhaul } from '../../src/reelhaul.js';
 import { fillWithFinished } from './finished.js';
 
 const { values: flags } = parseArgs({

@@ -1,6 +1,6 @@
 /** reelhaul itself: its library as the producer, `reelhaul worker` as the processes. */
-import { readConfig } from '../../src/config.js';
-import { createReelhaul } from '../../src/producer.js';
+import { readConfig } from '../../src/config/config.js';
+import { createReelhaul } from '../../src/reelhaul.js';
 import type { Contestant } from './contestant.js';
 import type { Program } from './processes.js';
 import { IMAGE } from './rig.js';

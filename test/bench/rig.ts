@@ -5,12 +5,12 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Redis } from 'ioredis';
-import { launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
-import type { SimulatorOptions } from '../../src/provider/simulator/simulator.js';
+import { launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
+import type { SimulatorOptions } from '../../src/simulator/simulator.js';
 import { startProgram, type Program } from './processes.js';
 import { startSimulatorProcess, type SimulatorProcess } from './simulator/process.js';
 
-const cliFile = fileURLToPath(new URL('../../src/cli.js', import.meta.url));
+const cliFile = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 
 /** As docker-compose.yml has it: records and jobs as lists rather than tables. The name is the one that 6.2 knows too. */
 export const COMPACT = ['--hash-max-ziplist-value', '2048'];

@@ -11,10 +11,10 @@ import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { Redis } from 'ioredis';
-import { readConfig } from '../../src/config.js';
-import type { LaunchedRedis } from '../../src/demo/redis-server.js';
+import { readConfig } from '../../src/config/config.js';
+import type { LaunchedRedis } from '../../src/cli/demo/redis-server.js';
 import { STATES } from '../../src/generation/states.js';
-import { createReelhaul } from '../../src/producer.js';
+import { createReelhaul } from '../../src/reelhaul.js';
 import type { Reelhaul } from '../../src/reelhaul.js';
 import { launchCluster, type TestCluster } from '../support/cluster.js';
 import { describeMachine } from './machine.js';
@@ -40,7 +40,7 @@ const generations = Number(flags.generations);
 const rounds = Number(flags.rounds);
 const employed = Number(flags.workers);
 
-const cliFile = fileURLToPath(new URL('../../src/cli.js', import.meta.url));
+const cliFile = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const WARM_UP = 300;
 const DONE_SOON = () => 'duration=500ms';
 /** Long enough to see what workers without work cost. */

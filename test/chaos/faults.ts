@@ -1,5 +1,5 @@
 /** What goes wrong by itself in a chaos run: some of every class, each rate out of one slot's whole. */
-import type { Rates } from '../../src/provider/simulator/faults.js';
+import type { Rates } from '../../src/simulator/faults.js';
 
 /**
  * Faults of every class that reelhaul has to live with. Left out: `submit-double`, in which the gateway itself buys

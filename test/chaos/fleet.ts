@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 
 const workerFile = fileURLToPath(new URL('worker.js', import.meta.url));
-const cliFile = fileURLToPath(new URL('../../src/cli.js', import.meta.url));
+const cliFile = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url));
 const STOP_WITHIN_MS = 15_000;
 
 export interface Fleet {

@@ -2,7 +2,7 @@
  * A worker that kills itself, hard, at a named point of the submit path. Everything else about it is the real one.
  * CHAOS_POINTS names the points, CHAOS_PROBABILITY how likely it is each time one is passed.
  */
-import { readConfig } from '../../src/config.js';
+import { readConfig } from '../../src/config/config.js';
 import { createLogger } from '../../src/telemetry/logger.js';
 import { startWorkers } from '../../workers/main.js';
 

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from '@jest/globals';
-import { expectationOf, VARIABLES } from '../../src/config.js';
+import { expectationOf, VARIABLES } from '../../src/config/config.js';
 import { renderConfiguration } from './configuration-page.js';
 
 const read = (path: string) => readFileSync(fileURLToPath(new URL(`../../${path}`, import.meta.url)), 'utf8');

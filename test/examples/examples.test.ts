@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { freePort } from '../../src/demo/redis-server.js';
+import { freePort } from '../../src/cli/demo/redis-server.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { SECRET } from '../support/receiver.js';
 import { createTestbed, image, type Testbed } from '../support/testbed.js';

@@ -1,6 +1,6 @@
 /** What a generation costs Redis, in counts that do not depend on the machine. Who raises one raises it here too. */
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import { launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
+import { launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
 import { startMonitor } from '../support/monitor.js';
 import { createTestbed, realRedis, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';

@@ -2,10 +2,10 @@
 import { afterEach, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { pino } from 'pino';
-import { createContexts } from '../../src/context.js';
-import { freePort, launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
-import { curveOf, survivalAt } from '../../src/generation/sketch.js';
-import { createHub } from '../../src/hub.js';
+import { createContexts } from '../../workers/context.js';
+import { freePort, launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
+import { curveOf, survivalAt } from '../../src/polling/histogram.js';
+import { createHub } from '../../src/pipeline/context.js';
 import { startServer, type RunningServer } from '../../src/http/server.js';
 import { callbackUrl } from '../../src/provider/callback.js';
 import { poll } from '../../workers/poll.js';

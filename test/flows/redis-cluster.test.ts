@@ -5,12 +5,12 @@
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { Cluster } from 'ioredis';
 import { pino } from 'pino';
-import { readConfig } from '../../src/config.js';
-import type { LaunchedRedis } from '../../src/demo/redis-server.js';
-import type { GenerationEvent } from '../../src/generation/events.js';
+import { readConfig } from '../../src/config/config.js';
+import type { LaunchedRedis } from '../../src/cli/demo/redis-server.js';
+import type { GenerationEvent } from '../../src/store/event-stream.js';
 import { shardPrefix } from '../../src/generation/shard.js';
-import { createReelhaul } from '../../src/producer.js';
-import { billsPerGeneration } from '../../src/provider/simulator/simulator.js';
+import { createReelhaul } from '../../src/reelhaul.js';
+import { billsPerGeneration } from '../../src/simulator/simulator.js';
 import { launchCluster, type TestCluster } from '../support/cluster.js';
 import { SECRET, startReceiver } from '../support/receiver.js';
 import { createTestbed, image, realRedis, type Testbed } from '../support/testbed.js';

@@ -4,10 +4,10 @@
  */
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
-import { readConfig } from '../../src/config.js';
+import { readConfig } from '../../src/config/config.js';
 import { shardOf } from '../../src/generation/shard.js';
-import { createHub, type Hub } from '../../src/hub.js';
-import { createReelhaul } from '../../src/producer.js';
+import { createHub, type Hub } from '../../src/pipeline/context.js';
+import { createReelhaul } from '../../src/reelhaul.js';
 import { callbackUrl } from '../../src/provider/callback.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { ACCOUNTS, OPERATOR, visit } from '../support/dashboard.js';

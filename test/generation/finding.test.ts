@@ -1,7 +1,7 @@
 /** What leads to a generation: its tasks, its idempotency key, and the way it came, as the store keeps them. */
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
-import { createStore, type Store } from '../../src/generation/store.js';
-import { readTrail } from '../../src/generation/trail.js';
+import { createStore, type Store } from '../../src/store/store.js';
+import { readTrail } from '../../src/generation/history.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 
 let bed: Testbed;

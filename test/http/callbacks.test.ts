@@ -2,11 +2,11 @@
 import { afterEach, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { pino } from 'pino';
-import { readConfig } from '../../src/config.js';
+import { readConfig } from '../../src/config/config.js';
 import { startServer, type RunningServer } from '../../src/http/server.js';
-import { createHub } from '../../src/hub.js';
+import { createHub } from '../../src/pipeline/context.js';
 import { callbackUrl } from '../../src/provider/callback.js';
-import { freePort } from '../../src/demo/redis-server.js';
+import { freePort } from '../../src/cli/demo/redis-server.js';
 import { createTestbed, redisUrl, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 

@@ -1,6 +1,6 @@
 /** Event streams: nothing is missed, also across a reconnect, and nothing of another tenant is told. */
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
-import type { GenerationEvent } from '../../src/generation/events.js';
+import type { GenerationEvent } from '../../src/store/event-stream.js';
 import type { Generation } from '../../src/generation/record.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { createTestbed, image, type Testbed } from '../support/testbed.js';

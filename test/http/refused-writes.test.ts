@@ -1,6 +1,6 @@
 /** While Redis answers and takes no writes, the doors say so of what would change something, and go on to show the rest. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
+import { launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
 import { createOpenApiDocument } from '../../src/http/openapi.js';
 import { startApi, type Answer, type TestApi } from '../support/api.js';
 import { ACCOUNTS, OPERATOR, visit } from '../support/dashboard.js';

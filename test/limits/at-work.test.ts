@@ -1,6 +1,6 @@
 /** The limits with real workers and a provider that keeps books: caps, outages, refusals, 429s. */
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { readConfig } from '../../src/config.js';
+import { readConfig } from '../../src/config/config.js';
 import { createTestbed, image, type Testbed, type TestbedOptions } from '../support/testbed.js';
 import { until } from '../support/until.js';
 

@@ -2,9 +2,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
-import { readConfig } from '../../src/config.js';
-import { createHub, type Hub } from '../../src/hub.js';
-import { adoptTask } from '../../src/pipeline.js';
+import { readConfig } from '../../src/config/config.js';
+import { createHub, type Hub } from '../../src/pipeline/context.js';
+import { adoptTask } from '../../src/pipeline/advance.js';
 import { serveHttp, stopAll } from '../provider/servers.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';

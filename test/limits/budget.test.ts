@@ -1,6 +1,6 @@
 /** Money: what is reserved, charged and given back, and what happens when there is no more of it. */
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { readConfig } from '../../src/config.js';
+import { readConfig } from '../../src/config/config.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 

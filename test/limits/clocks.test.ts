@@ -1,7 +1,7 @@
 /** The clock of Redis jumps back: what was noted in what is now the future stops nobody for as long as that. */
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { pino } from 'pino';
-import { createHub, type Hub } from '../../src/hub.js';
+import { createHub, type Hub } from '../../src/pipeline/context.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 

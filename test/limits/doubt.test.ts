@@ -1,9 +1,9 @@
 /** A cap of one while nobody knows, or nobody wants to know: the slot is free when its task surely is gone, and then at once. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
-import { readConfig } from '../../src/config.js';
-import { createHub, type Hub } from '../../src/hub.js';
-import { adoptTask } from '../../src/pipeline.js';
+import { readConfig } from '../../src/config/config.js';
+import { createHub, type Hub } from '../../src/pipeline/context.js';
+import { adoptTask } from '../../src/pipeline/advance.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 

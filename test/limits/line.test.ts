@@ -1,8 +1,8 @@
 /** Who is next: turns between tenants, priorities within one, and the caps, on a real Redis. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
-import type { EnqueueItem } from '../../src/enqueue.js';
-import { createHub, type Hub } from '../../src/hub.js';
+import type { EnqueueItem } from '../../src/pipeline/enqueue.js';
+import { createHub, type Hub } from '../../src/pipeline/context.js';
 import type { InForce, TenantLimits } from '../../src/limits/line.js';
 import { createTestbed, image, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';

@@ -1,7 +1,7 @@
 /** Nobody waits longer than what stopped them: freed slots, a provider that is back, a key that is well again. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
-import { createHub, type Hub } from '../../src/hub.js';
+import { createHub, type Hub } from '../../src/pipeline/context.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 

@@ -1,9 +1,9 @@
 /** What limits and prices can be set to, and what is refused. */
 import { describe, expect, test } from '@jest/globals';
-import { readConfig } from '../../src/config.js';
+import { readConfig } from '../../src/config/config.js';
 import { ConfigError } from '../../src/errors.js';
 import type { GenerationRequest } from '../../src/generation/request.js';
-import { priceOf } from '../../src/limits/prices.js';
+import { priceOf } from '../../src/generation/price.js';
 
 describe('the price', () => {
   const request = (model: string, seconds?: 5 | 10) =>

@@ -1,10 +1,10 @@
 /** Slots at the provider: each is freed when its task is surely gone, not before, and whoever waits hears of it. */
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { pino } from 'pino';
-import { readConfig } from '../../src/config.js';
+import { readConfig } from '../../src/config/config.js';
 import type { State } from '../../src/generation/states.js';
-import type { Change } from '../../src/generation/store.js';
-import { createHub, type Hub } from '../../src/hub.js';
+import type { Change } from '../../src/generation/change.js';
+import { createHub, type Hub } from '../../src/pipeline/context.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 

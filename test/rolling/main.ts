@@ -12,12 +12,12 @@ import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
-import { readConfig } from '../../src/config.js';
-import { launchRedis } from '../../src/demo/redis-server.js';
+import { readConfig } from '../../src/config/config.js';
+import { launchRedis } from '../../src/cli/demo/redis-server.js';
 import type { Generation } from '../../src/generation/record.js';
 import { isTerminal } from '../../src/generation/states.js';
-import { createReelhaul } from '../../src/producer.js';
-import { billsPerGeneration, startSimulator } from '../../src/provider/simulator/simulator.js';
+import { createReelhaul } from '../../src/reelhaul.js';
+import { billsPerGeneration, startSimulator } from '../../src/simulator/simulator.js';
 import { fileDigest } from '../support/digest.js';
 import { buildOldVersion, findCommit } from './old-version.js';
 
@@ -75,7 +75,7 @@ interface Worker {
   readonly exited: Promise<number | string>;
   output(): string;
 }
-const versions = { old: old.cliFile, new: fileURLToPath(new URL('../../src/cli.js', import.meta.url)) };
+const versions = { old: old.cliFile, new: fileURLToPath(new URL('../../src/cli/main.js', import.meta.url)) };
 type Version = keyof typeof versions;
 const running = new Set<Worker>();
 const stops: { readonly tookMs: number; readonly exit: number | string }[] = [];

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { RECORD_VERSION } from '../../src/generation/record.js';
+import { RECORD_VERSION } from '../../src/store/read-record.js';
 
 const here = fileURLToPath(new URL('.', import.meta.url));
 
@@ -73,5 +73,5 @@ export function buildOldVersion(commit: string): OldVersion {
     remove();
     throw error;
   }
-  return { commit, cliFile: join(folder, 'dist/src/cli.js'), remove };
+  return { commit, cliFile: join(folder, 'dist/src/cli/main.js'), remove };
 }

@@ -7,12 +7,12 @@ import { fileURLToPath } from 'node:url';
 import type { Redis } from 'ioredis';
 import type { Page } from 'playwright-core';
 import { v7 as uuidv7 } from 'uuid';
-import { launchRedis } from '../../src/demo/redis-server.js';
-import { createKeys } from '../../src/generation/keys.js';
-import { createMoves } from '../../src/generation/moves.js';
-import { readRecord } from '../../src/generation/record.js';
+import { launchRedis } from '../../src/cli/demo/redis-server.js';
+import { createKeys } from '../../src/store/keys.js';
+import { createMoves } from '../../src/generation/observers.js';
+import { readRecord } from '../../src/store/read-record.js';
 import type { State } from '../../src/generation/states.js';
-import { startFigures } from '../../src/telemetry/figures.js';
+import { startFigures } from '../../src/telemetry/time-series.js';
 import { launchBrowser } from '../support/browser.js';
 import { openStage, OPERATOR, visit, type Stage } from '../support/dashboard.js';
 

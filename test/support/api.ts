@@ -1,10 +1,10 @@
 /** The HTTP server over a testbed, and a way to ask it. */
 import { pino } from 'pino';
-import { readConfig } from '../../src/config.js';
+import { readConfig } from '../../src/config/config.js';
 import type { Generation } from '../../src/generation/record.js';
 import { startServer } from '../../src/http/server.js';
-import { createHub } from '../../src/hub.js';
-import { connectRedis, type RedisConnection } from '../../src/redis.js';
+import { createHub } from '../../src/pipeline/context.js';
+import { connectRedis, type RedisConnection } from '../../src/redis/connect.js';
 import type { Testbed } from './testbed.js';
 
 export interface Answer {

@@ -1,6 +1,6 @@
 /** A Redis Cluster of one's own: three masters, real processes on free loopback ports, quick to fail over. */
 import type { Redis } from 'ioredis';
-import { freePort, launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
+import { freePort, launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
 import { ask } from './sentinel.js';
 import { until } from './until.js';
 

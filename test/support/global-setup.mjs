@@ -1,5 +1,5 @@
 /** One Redis for the whole run, on a port of its own. Each test file keeps to its own key prefix. */
-import { launchRedis } from '../../dist/src/demo/redis-server.js';
+import { launchRedis } from '../../dist/src/cli/demo/redis-server.js';
 
 export default async function setup() {
   const redis = await launchRedis();

@@ -5,7 +5,7 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
-import { findOnPath, freePort, launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
+import { findOnPath, freePort, launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
 import { until } from './until.js';
 
 const SENTINELS = 3;

@@ -11,19 +11,15 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Redis } from 'ioredis';
 import { pino } from 'pino';
-import { readConfig, type Config } from '../../src/config.js';
+import { readConfig, type Config } from '../../src/config/config.js';
 import type { Generation } from '../../src/generation/record.js';
-import { createReelhaul } from '../../src/producer.js';
+import { createReelhaul } from '../../src/reelhaul.js';
 import type { Reelhaul } from '../../src/reelhaul.js';
-import {
-  startSimulator,
-  type Simulator,
-  type SimulatorOptions,
-} from '../../src/provider/simulator/simulator.js';
+import { startSimulator, type Simulator, type SimulatorOptions } from '../../src/simulator/simulator.js';
 import { startWorkers, type RunningWorkers, type WorkerOptions } from '../../workers/main.js';
 import { until } from './until.js';
 
-export const cliFile = fileURLToPath(new URL('../../dist/src/cli.js', import.meta.url));
+export const cliFile = fileURLToPath(new URL('../../dist/src/cli/main.js', import.meta.url));
 export const image = 'https://example.com/still.png';
 
 /** Where the suite's Redis listens. */

@@ -1,9 +1,9 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { freePort, launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
-import { createFleet } from '../../src/telemetry/fleet.js';
+import { freePort, launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
+import { createFleet } from '../../src/telemetry/snapshot.js';
 import { createHealth, type HealthDeps } from '../../src/telemetry/health.js';
-import { createHub, type Hub } from '../../src/hub.js';
-import type { Vitals } from '../../src/work.js';
+import { createHub, type Hub } from '../../src/pipeline/context.js';
+import type { Vitals } from '../../src/generation/work.js';
 import { REFUSALS } from '../support/refusals.js';
 import { cliFile, createTestbed, realRedis, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';

@@ -2,7 +2,7 @@
 import { expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { create } from 'axios';
-import { readConfig, secretsIn } from '../../src/config.js';
+import { readConfig, secretsIn } from '../../src/config/config.js';
 import { createLogger } from '../../src/telemetry/logger.js';
 import { SECRET } from '../support/receiver.js';
 import { redisUrl } from '../support/testbed.js';

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { isDeepStrictEqual } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { freePort } from '../../src/demo/redis-server.js';
+import { freePort } from '../../src/cli/demo/redis-server.js';
 import { ALARMS } from '../../src/telemetry/metrics.js';
 import { startApi } from '../support/api.js';
 import { SECRET, startReceiver, type Receiver } from '../support/receiver.js';

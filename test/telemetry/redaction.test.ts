@@ -6,7 +6,7 @@
 import { createHash } from 'node:crypto';
 import { afterEach, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
-import { freePort, launchRedis, type LaunchedRedis } from '../../src/demo/redis-server.js';
+import { freePort, launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
 import { createCallbackToken } from '../../src/provider/callback.js';
 import { SECRET, startReceiver, type Receiver } from '../support/receiver.js';
 import { cliFile, createTestbed, realRedis, type Testbed, type WorkerProcess } from '../support/testbed.js';

@@ -239,7 +239,7 @@ test('a job lost between the end and its telling is written again by the sweep, 
 
 test('two workers that deliver at the same time use one id and settle once', async () => {
   await setUp();
-  const { createHub } = await import('../../src/hub.js');
+  const { createHub } = await import('../../src/pipeline/context.js');
   const { notify } = await import('../../workers/notify.js');
   const { pino } = await import('pino');
   const hub = createHub({ config: bed.config, log: pino({ level: 'silent' }), redis: bed.redis });

@@ -3,7 +3,7 @@
  * decisions themselves are the library's; a form is good for the round it was made for and for no later one.
  */
 import { z } from 'zod';
-import { redriveOf, type Decision } from '../../decisions.js';
+import { redriveOf, type Decision } from '../../pipeline/operations.js';
 import { StateConflictError } from '../../errors.js';
 import type { GenerationRecord } from '../../generation/record.js';
 import { isTerminal } from '../../generation/states.js';

@@ -3,7 +3,7 @@
  * they were one, with the same columns. To look at only: what changes a generation are the buttons of its own page.
  */
 import { BaseAdapter } from '@bull-board/api/dist/queueAdapters/base.js';
-import type { Planned, Timetable } from '../../timetable.js';
+import type { Planned, Timetable } from '../../queue/timetable.js';
 
 type Job = Awaited<ReturnType<BaseAdapter['getJobs']>>[number];
 type JobStatus = ReturnType<BaseAdapter['getJobStatuses']>[number];

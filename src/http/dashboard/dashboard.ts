@@ -3,15 +3,15 @@ import { Hono, type Context } from 'hono';
 import { html } from 'hono/html';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { NotFoundError } from '../../errors.js';
-import type { Hub } from '../../hub.js';
+import type { Hub } from '../../pipeline/context.js';
 import type { Reelhaul } from '../../reelhaul.js';
 import type { Storage } from '../../storage/storage.js';
-import type { Fleet } from '../../telemetry/fleet.js';
+import type { Fleet } from '../../telemetry/snapshot.js';
 import type { Health } from '../../telemetry/health.js';
 import { READING } from '../access.js';
 import { describeError, HttpError, problemOf } from '../problems.js';
 import { createClientFileRoutes } from './client-files.js';
-import { createFeed } from './feed.js';
+import { createFeed } from './live-updates.js';
 import { createGenerationRoutes } from './generation.js';
 import { createListRoutes } from './generations.js';
 import { createInbox } from './inbox-count.js';
@@ -20,11 +20,11 @@ import { bare, layout } from './layout.js';
 import { createResumeRoutes } from './limits.js';
 import { createLoginRoutes } from './login.js';
 import { createOverviewRoutes } from './overview.js';
-import { patience } from './patience.js';
+import { patience } from './read-deadline.js';
 import { createQueueRoutes } from './queues.js';
 import { createSessions } from './sessions.js';
-import { unchanged } from './unchanged.js';
-import { HOME, LOGIN, requireVisitor, type DashboardEnv } from './visitor.js';
+import { unchanged } from './etag.js';
+import { HOME, LOGIN, requireVisitor, type DashboardEnv } from './identity.js';
 
 const POLICY = [
   "default-src 'none'",

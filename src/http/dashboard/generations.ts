@@ -4,13 +4,13 @@ import { html } from 'hono/html';
 import type { GenerationRecord } from '../../generation/record.js';
 import { KNOWN_MODELS } from '../../generation/request.js';
 import { isTerminal, STATES, type State } from '../../generation/states.js';
-import type { Hub } from '../../hub.js';
-import { findOne, findPage, LOOKED_AT_MOST, readFilter, type Filter, type Found } from './find.js';
+import type { Hub } from '../../pipeline/context.js';
+import { findOne, findPage, LOOKED_AT_MOST, readFilter, type Filter, type Found } from './search.js';
 import { layout, type Html } from './layout.js';
-import { chargeMark, excerpt, instant, notice, progressBar, shortId, stateMark } from './pieces.js';
+import { chargeMark, excerpt, instant, notice, progressBar, shortId, stateMark } from './components.js';
 import type { Inbox } from './inbox-count.js';
-import { HOME, type DashboardEnv } from './visitor.js';
-import { countText, durationText, STATE_WORDS } from './wording.js';
+import { HOME, type DashboardEnv } from './identity.js';
+import { countText, durationText, STATE_WORDS } from './format.js';
 
 const LIST = `${HOME}/generations`;
 

@@ -1,5 +1,5 @@
 /** How much wants a decision of somebody: for the number beside the inbox on every page. */
-import type { Fleet, FleetFigures } from '../../telemetry/fleet.js';
+import type { Fleet, FleetFigures } from '../../telemetry/snapshot.js';
 
 export interface Inbox {
   /** Both null when Redis does not answer. */

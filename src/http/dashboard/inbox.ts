@@ -5,21 +5,21 @@
 import { Hono } from 'hono';
 import { html } from 'hono/html';
 import { z } from 'zod';
-import { redriveOf } from '../../decisions.js';
+import { redriveOf } from '../../pipeline/operations.js';
 import { ReelhaulError } from '../../errors.js';
-import type { Notification } from '../../generation/outbox.js';
+import type { Notification } from '../../store/outbox.js';
 import type { GenerationRecord } from '../../generation/record.js';
-import type { Store } from '../../generation/store.js';
-import type { Hub } from '../../hub.js';
+import type { Store } from '../../store/store.js';
+import type { Hub } from '../../pipeline/context.js';
 import type { Reelhaul } from '../../reelhaul.js';
 import { atMost, check } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
 import { row } from './generations.js';
 import type { Inbox } from './inbox-count.js';
 import { layout, type Html } from './layout.js';
-import { excerpt, instant, notice, shortId } from './pieces.js';
-import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './visitor.js';
-import { countText } from './wording.js';
+import { excerpt, instant, notice, shortId } from './components.js';
+import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './identity.js';
+import { countText } from './format.js';
 
 const PAGE = `${HOME}/inbox`;
 /** So many of each kind are shown at first, to be quick, and at most: so many can be decided at once. */

@@ -1,7 +1,7 @@
 /** What every page has around it: the head, the way to the other pages, who is looking, and whether it is live. */
 import { html } from 'hono/html';
 import { addressOfFile, BUILD } from './client-files.js';
-import { HOME, type Visitor } from './visitor.js';
+import { HOME, type Visitor } from './identity.js';
 
 /** HTML in which every value was escaped. */
 export type Html = ReturnType<typeof html>;

@@ -1,16 +1,16 @@
 /** What limits us and what it costs, for the overview; and the operator’s word that key and provider are well again. */
 import { Hono } from 'hono';
 import { html } from 'hono/html';
-import type { Hub } from '../../hub.js';
+import type { Hub } from '../../pipeline/context.js';
 import type { LimitsOverview, Reelhaul, Spend } from '../../reelhaul.js';
-import type { FleetFigures } from '../../telemetry/fleet.js';
+import type { FleetFigures } from '../../telemetry/snapshot.js';
 import { atMost } from '../bodies.js';
 import type { Html } from './layout.js';
-import type { View } from './overview-view.js';
-import { excerpt, instant } from './pieces.js';
-import { gauge } from './plots.js';
-import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './visitor.js';
-import { countText, durationText, moneyText } from './wording.js';
+import type { View } from './overview-data.js';
+import { excerpt, instant } from './components.js';
+import { gauge } from './charts.js';
+import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './identity.js';
+import { countText, durationText, moneyText } from './format.js';
 
 const MAX_FORM_BYTES = 16_384;
 /** Tenants shown by name, those that spent most. */

@@ -2,7 +2,7 @@
 import { Hono, type Context } from 'hono';
 import { deleteCookie, getCookie, setCookie } from 'hono/cookie';
 import { html } from 'hono/html';
-import type { Config } from '../../config.js';
+import type { Config } from '../../config/config.js';
 import { addressOf } from '../access.js';
 import { atMost } from '../bodies.js';
 import { HttpError } from '../problems.js';
@@ -17,7 +17,7 @@ import {
   requireVisitor,
   throttle,
   type DashboardEnv,
-} from './visitor.js';
+} from './identity.js';
 
 const MAX_FORM_BYTES = 16_384;
 

@@ -1,15 +1,15 @@
 /** The cards of the overview. */
 import { html } from 'hono/html';
 import { STATES, type State } from '../../generation/states.js';
-import { CLOCKS, quantile, sumOf, type Clock, type Slot, type Span } from '../../telemetry/figures.js';
-import type { FleetFigures } from '../../telemetry/fleet.js';
-import type { RunName } from '../../work.js';
+import { CLOCKS, quantile, sumOf, type Clock, type Slot, type Span } from '../../telemetry/time-series.js';
+import type { FleetFigures } from '../../telemetry/snapshot.js';
+import type { RunName } from '../../generation/work.js';
 import type { Html } from './layout.js';
-import type { View } from './overview-view.js';
-import { excerpt, instant, shortId, stateMark } from './pieces.js';
-import { bars, gauge, ranges, SCALE_LABELS, type Range } from './plots.js';
-import { HOME } from './visitor.js';
-import { countText, durationText, sizeText, STATE_WORDS } from './wording.js';
+import type { View } from './overview-data.js';
+import { excerpt, instant, shortId, stateMark } from './components.js';
+import { bars, gauge, ranges, SCALE_LABELS, type Range } from './charts.js';
+import { HOME } from './identity.js';
+import { countText, durationText, sizeText, STATE_WORDS } from './format.js';
 
 const SPAN_WORDS: Readonly<Record<Span, string>> = { minute: 'last hour', hour: 'last day' };
 

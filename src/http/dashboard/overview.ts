@@ -1,17 +1,17 @@
 /** `/dashboard`: the fleet at a glance: how much goes through, where the time goes, what waits and what is wrong. */
 import { Hono } from 'hono';
 import { html } from 'hono/html';
-import type { Hub } from '../../hub.js';
+import type { Hub } from '../../pipeline/context.js';
 import type { Reelhaul } from '../../reelhaul.js';
-import type { Span } from '../../telemetry/figures.js';
+import type { Span } from '../../telemetry/time-series.js';
 import type { Health } from '../../telemetry/health.js';
 import type { Inbox } from './inbox-count.js';
 import { layout } from './layout.js';
 import { alarms, providerCard, RESUMED, spendCard } from './limits.js';
 import { clocks, everywhere, failures, newest, stages, throughput, tiles } from './overview-cards.js';
-import { look, type View } from './overview-view.js';
-import { notice } from './pieces.js';
-import { HOME, type DashboardEnv } from './visitor.js';
+import { look, type View } from './overview-data.js';
+import { notice } from './components.js';
+import { HOME, type DashboardEnv } from './identity.js';
 
 const GOOD_FOR_MS = 1000;
 

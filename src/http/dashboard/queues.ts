@@ -11,12 +11,12 @@ import type { BaseAdapter } from '@bull-board/api/dist/queueAdapters/base.js';
 import { HonoAdapter } from '@bull-board/hono';
 import { serveStatic } from '@hono/node-server/serve-static';
 import { Hono } from 'hono';
-import type { Hub } from '../../hub.js';
-import { mastersOf } from '../../redis.js';
-import { createTimetable } from '../../timetable.js';
+import type { Hub } from '../../pipeline/context.js';
+import { mastersOf } from '../../redis/connect.js';
+import { createTimetable } from '../../queue/timetable.js';
 import { BoardOfPolls } from './board-of-polls.js';
 import { addressOfFile } from './client-files.js';
-import { HOME, requireActor, type DashboardEnv } from './visitor.js';
+import { HOME, requireActor, type DashboardEnv } from './identity.js';
 import { READING } from '../access.js';
 
 const BASE = `${HOME}/queues`;

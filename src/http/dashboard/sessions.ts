@@ -4,10 +4,10 @@
  * is bound to the password it was opened with: a new password ends it.
  */
 import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
-import type { Config } from '../../config.js';
-import type { Hub } from '../../hub.js';
-import { refusalOf } from '../../redis.js';
-import { afterRefusal } from '../../refused-writes.js';
+import type { Config } from '../../config/config.js';
+import type { Hub } from '../../pipeline/context.js';
+import { refusalOf } from '../../redis/connect.js';
+import { afterRefusal } from '../../redis/write-errors.js';
 import { createCounting } from '../counting.js';
 
 /** Without a request for so long a session ends. */

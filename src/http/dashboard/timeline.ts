@@ -1,12 +1,11 @@
 /** The way of one generation, told from its record and the provider's kept answers: no event stream is asked. */
 import { html } from 'hono/html';
-import type { GenerationRecord } from '../../generation/record.js';
+import type { GenerationRecord, RawAnswer } from '../../generation/record.js';
 import type { State } from '../../generation/states.js';
-import { readTrail, type Step } from '../../generation/trail.js';
-import type { RawAnswer } from '../../provider/outcomes.js';
+import { readTrail, type Step } from '../../generation/history.js';
 import type { Html } from './layout.js';
-import { instant, stateMark } from './pieces.js';
-import { durationText, STATE_WORDS } from './wording.js';
+import { instant, stateMark } from './components.js';
+import { durationText, STATE_WORDS } from './format.js';
 
 /** A stay in one state. `untilAt` is null while it lasts. */
 export interface Stay {

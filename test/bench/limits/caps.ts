@@ -1,6 +1,6 @@
 /** Many submits with workers killed all the time: cap and budget against the provider's books. */
 import { setTimeout as wait } from 'node:timers/promises';
-import { billsPerGeneration } from '../../../src/provider/simulator/simulator.js';
+import { billsPerGeneration } from '../../../src/simulator/simulator.js';
 import { image, openGround, sayStates, type Row } from './ground.js';
 
 const CAP = 60;

@@ -3,16 +3,12 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
-import { readConfig } from '../../../src/config.js';
-import { launchRedis } from '../../../src/demo/redis-server.js';
-import type { EnqueueItem } from '../../../src/enqueue.js';
+import { readConfig } from '../../../src/config/config.js';
+import { launchRedis } from '../../../src/cli/demo/redis-server.js';
+import type { EnqueueItem } from '../../../src/pipeline/enqueue.js';
 import { STATES } from '../../../src/generation/states.js';
-import { createReelhaul } from '../../../src/producer.js';
-import {
-  startSimulator,
-  type Simulator,
-  type SimulatorOptions,
-} from '../../../src/provider/simulator/simulator.js';
+import { createReelhaul } from '../../../src/reelhaul.js';
+import { startSimulator, type Simulator, type SimulatorOptions } from '../../../src/simulator/simulator.js';
 import type { Reelhaul } from '../../../src/reelhaul.js';
 import { startFleet, type Fleet, type FleetOptions } from '../../chaos/fleet.js';
 

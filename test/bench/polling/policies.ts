@@ -7,9 +7,9 @@ import {
   type Forecast,
   type ProgressMark,
   type ScheduleSettings,
-} from '../../../src/generation/schedule.js';
-import { forgottenBetween, lessonOfEnd, type Lesson } from '../../../src/generation/lesson.js';
-import type { Histogram } from '../../../src/generation/sketch.js';
+} from '../../../src/polling/schedule.js';
+import { forgottenBetween, lessonOfEnd, type Lesson } from '../../../src/polling/observation.js';
+import type { Histogram } from '../../../src/polling/histogram.js';
 import type { SimulatedTask } from './distributions.js';
 
 export const SETTINGS: ScheduleSettings = { firstDelayMs: 5000, minIntervalMs: 5000, maxIntervalMs: 60_000 };

@@ -1,5 +1,5 @@
 /** Lets a policy follow tasks, in the order of time, so that what it learns from one it knows for the next. */
-import { bucketOf } from '../../../src/generation/sketch.js';
+import { bucketOf } from '../../../src/polling/histogram.js';
 import type { SimulatedTask } from './distributions.js';
 import type { Policy, Watch } from './policies.js';
 

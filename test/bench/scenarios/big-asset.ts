@@ -1,7 +1,7 @@
 /** One big synthetic video, hauled and verified by a worker process: its memory must not follow the size. */
 import { cpuSeconds, residentMegabytes } from '../processes.js';
-import { readConfig } from '../../../src/config.js';
-import { createReelhaul } from '../../../src/producer.js';
+import { readConfig } from '../../../src/config/config.js';
+import { createReelhaul } from '../../../src/reelhaul.js';
 import { IMAGE, createRig } from '../rig.js';
 import type { Figures, Scenario } from '../scenario.js';
 

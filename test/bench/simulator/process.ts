@@ -1,7 +1,7 @@
 /** Starts the simulator's process and asks it. */
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import type { SimulatorOptions } from '../../../src/provider/simulator/simulator.js';
+import type { SimulatorOptions } from '../../../src/simulator/simulator.js';
 import { startProgram, type Program } from '../processes.js';
 import type { Question, Reply } from './wire.js';
 

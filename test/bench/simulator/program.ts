@@ -1,5 +1,5 @@
 /** The simulator in a process of its own, so that its CPU is told apart. It answers its parent's questions. */
-import { startSimulator, type SimulatorOptions } from '../../../src/provider/simulator/simulator.js';
+import { startSimulator, type SimulatorOptions } from '../../../src/simulator/simulator.js';
 import { isOver, type Question, type Reply } from './wire.js';
 
 const options = JSON.parse(process.argv[2] ?? '{}') as SimulatorOptions;

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import { findOnPath, freePort } from '../../../src/demo/redis-server.js';
+import { findOnPath, freePort } from '../../../src/cli/demo/redis-server.js';
 import { cpuSeconds } from '../processes.js';
 
 const run = promisify(execFile);

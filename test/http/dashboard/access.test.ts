@@ -1,8 +1,8 @@
 /** Who may come into the dashboard, what each may do there, and what no other page can make them do. */
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
-import { createKeys } from '../../../src/generation/keys.js';
-import { createTimetable } from '../../../src/timetable.js';
+import { createKeys } from '../../../src/store/keys.js';
+import { createTimetable } from '../../../src/queue/timetable.js';
 import { startApi, type TestApi } from '../../support/api.js';
 import {
   ACCOUNTS,

@@ -1,0 +1,160 @@
+/** The doctor's look at Redis: what it is, whether it keeps what it is given, and whether workers are at work on it. */
+import type { Logger } from 'pino';
+import type { Config } from '../../config/config.js';
+import { checkLedger } from '../../store/submit-ledger.js';
+import { createKeys } from '../../store/keys.js';
+import { prefixesOf, shardPrefix } from '../../generation/shard.js';
+import {
+  checkRedis,
+  connectRedis,
+  describeRedis,
+  mastersOf,
+  type RedisConnection,
+} from '../../redis/connect.js';
+import { shardsProblem } from '../../pipeline/shards.js';
+import { failed, inTime, ok, reasonOf, warning, type Finding } from './finding.js';
+import {
+  examineEviction,
+  examineMemory,
+  examinePersistence,
+  examineReplicas,
+  ofAll,
+  type Server,
+} from './redis-server.js';
+
+/** Longer than a connection may take, of which more is known. */
+const TIMEOUT_MS = 15_000;
+const MAX_CLOCK_SKEW_MS = 1000;
+/** A sweep comes every interval; several missed ones mean that no worker runs. */
+const SWEEP_LATE_FACTOR = 10;
+
+export async function examineRedis(config: Config, log: Logger): Promise<Finding[]> {
+  const connecting = connectRedis(config, 'producer', log);
+  const examining = connecting.then(
+    (redis) => examineConnected(redis, config).finally(() => redis.disconnect()),
+    (error: unknown) => [failed('Redis', reasonOf(error))],
+  );
+  return inTime(TIMEOUT_MS, examining, () => {
+    void connecting.then(
+      (redis) => redis.disconnect(),
+      () => {},
+    );
+    const begun = `${describeRedis(config)} began to answer, and did not end within ${TIMEOUT_MS / 1000} s`;
+    return [failed('Redis', `${begun}: it hangs, or is very busy. Look at its process and its SLOWLOG.`)];
+  });
+}
+
+async function examineConnected(redis: RedisConnection, config: Config): Promise<Finding[]> {
+  try {
+    const clock = await examineClock(redis);
+    const servers = await readServers(redis);
+    return [
+      await examineServer(redis, config, servers),
+      ofAll(servers, examineEviction),
+      ofAll(servers, examinePersistence),
+      ...(config.LEDGER_WAIT_REPLICAS === 0
+        ? []
+        : [ofAll(servers, (server) => examineReplicas(config, server))]),
+      ...(await examineLedger(redis, config)),
+      clock,
+      ofAll(servers, examineMemory),
+      ...(await examineShards(redis, config)),
+      await examineSweep(redis, config),
+    ];
+  } catch (error) {
+    return [failed('Redis', `${describeRedis(config)}: ${reasonOf(error)}. ${adviceFor(error)}`)];
+  }
+}
+
+const adviceFor = (error: unknown) =>
+  reasonOf(error).startsWith('NOPERM')
+    ? 'Give its user the rights that docs/redis.md lists.'
+    : 'Look at its log, and that it stays reachable.';
+
+async function readServers(redis: RedisConnection): Promise<Server[]> {
+  return Promise.all(
+    mastersOf(redis).map(async (server) => {
+      const info = await server.info();
+      // Managed servers may refuse the question, and so may the rights of our user.
+      const answer = await server.call('CONFIG', 'GET', 'appendfsync').catch(() => []);
+      const [, appendfsync = ''] = answer as string[];
+      const { host, port } = server.options;
+      return {
+        name: `${host}:${port}`,
+        field: (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(info)?.[1] ?? '',
+        appendfsync,
+      };
+    }),
+  );
+}
+
+async function examineServer(
+  redis: RedisConnection,
+  config: Config,
+  servers: readonly Server[],
+): Promise<Finding> {
+  try {
+    await checkRedis(redis, prefixesOf(config.REDIS_PREFIX, config.REDIS_SHARDS));
+    const versions = [...new Set(servers.map(({ field }) => field('redis_version')))].join(', ');
+    return ok('Redis', `${describeRedis(config)}: version ${versions}, took a write`);
+  } catch (error) {
+    return failed('Redis', reasonOf(error));
+  }
+}
+
+/** What is awaited before money is spent, and cannot be had, lets no worker start. */
+async function examineLedger(redis: RedisConnection, config: Config): Promise<Finding[]> {
+  if (!config.LEDGER_WAIT_AOF) return [];
+  try {
+    await checkLedger(redis, config);
+    return [ok('ledger', 'what is about to be paid for is on the disk of Redis first (LEDGER_WAIT_AOF)')];
+  } catch (error) {
+    return [failed('ledger', `${reasonOf(error)} Set LEDGER_WAIT_AOF=false, or change Redis.`)];
+  }
+}
+
+async function examineClock(redis: RedisConnection): Promise<Finding> {
+  const askedAt = Date.now();
+  let time: readonly (number | string)[];
+  try {
+    time = await redis.time();
+  } catch (error) {
+    return warning('clock', `cannot be compared with that of Redis: ${reasonOf(error)}. Allow TIME.`);
+  }
+  const answeredAt = Date.now();
+  const [seconds, microseconds] = time;
+  const skewMs = Math.round(
+    Number(seconds) * 1000 + Number(microseconds) / 1000 - (askedAt + answeredAt) / 2,
+  );
+  if (Math.abs(skewMs) <= MAX_CLOCK_SKEW_MS) {
+    return ok('clock', `${skewMs} ms beside that of Redis, which answered in ${answeredAt - askedAt} ms`);
+  }
+  return warning('clock', `${skewMs} ms beside that of Redis: delays and deadlines shift by that. Use NTP.`);
+}
+
+/** One shard, where nothing says otherwise, is not worth a line. */
+async function examineShards(redis: RedisConnection, config: Config): Promise<Finding[]> {
+  const problem = await shardsProblem(redis, config);
+  if (problem !== null) return [failed('shards', problem)];
+  return config.REDIS_SHARDS === 1
+    ? []
+    : [ok('shards', `generations are spread over ${config.REDIS_SHARDS}`)];
+}
+
+/** Whether workers are at work shows by the sweep, which any of them does. */
+async function examineSweep(redis: RedisConnection, config: Config): Promise<Finding> {
+  const { REDIS_PREFIX, REDIS_SHARDS } = config;
+  const times = await Promise.all(
+    Array.from({ length: REDIS_SHARDS }, (_, shard) =>
+      redis.get(createKeys(shardPrefix(REDIS_PREFIX, shard, REDIS_SHARDS)).swept),
+    ),
+  );
+  // Of several shards, where it is longest ago.
+  const sweptAt = times.includes(null) ? null : Math.min(...times.map(Number));
+  if (sweptAt === null) return ok('workers', `none has finished a sweep under ${config.REDIS_PREFIX} yet`);
+  const agoMs = Date.now() - sweptAt;
+  const message = `the last sweep ended ${Math.round(agoMs / 1000)} s ago`;
+  return agoMs <= SWEEP_LATE_FACTOR * config.SWEEP_INTERVAL_MS
+    ? ok('workers', message)
+    : warning('workers', `${message}: no worker seems to run. Start one: reelhaul worker.`);
+}

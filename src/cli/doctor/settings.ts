@@ -1,0 +1,67 @@
+/** The doctor's look at the settings: which are set, with secrets hidden, and what they come to together. */
+import { VARIABLES, type Config } from '../../config/config.js';
+import { type ConfigError, withoutSecrets } from '../../errors.js';
+import { failed, warning, type Finding } from './finding.js';
+
+const SECRETS = /KEY$|SECRET|PASSWORD|TOKEN/;
+
+/** The settings that are not the defaults, with secrets hidden. */
+export function describeConfig(config: Config, defaults: Config): string[] {
+  const shown = (name: string, value: unknown) => {
+    if (SECRETS.test(name)) return String(value) === '' ? '(not set)' : '(set)';
+    if (name === 'REDIS_URL') return new URL(String(value)).host;
+    return withoutSecrets(typeof value === 'string' ? value : JSON.stringify(value));
+  };
+  return VARIABLES.flatMap((name) => {
+    const key = name as keyof Config;
+    const value = shown(name, config[key]);
+    return value === shown(name, defaults[key]) ? [] : [`${name}=${value}`];
+  });
+}
+
+/** Every setting that cannot be read. Nothing else is looked at: with these, no process starts. */
+export function examineUnreadable({ problems }: ConfigError): Finding[] {
+  return [
+    ...problems.map(({ path, message }) => failed(path, `${message}. Set it so.`)),
+    warning('settings', 'nothing else was looked at. Mend these first, and ask again.'),
+  ];
+}
+
+export function examineConfig(config: Config): Finding[] {
+  const findings: Finding[] = [];
+  if (config.COMETAPI_KEY === '')
+    findings.push(failed('COMETAPI_KEY', 'is not set: workers will not start. Set it.'));
+  if (config.SHUTDOWN_TIMEOUT_MS < config.SUBMIT_TIMEOUT_MS) {
+    findings.push(
+      warning(
+        'SHUTDOWN_TIMEOUT_MS',
+        'is shorter than SUBMIT_TIMEOUT_MS: a deploy can cut a paid call, which is then unconfirmed. Raise it.',
+      ),
+    );
+  }
+  if (config.SUBMIT_TIMEOUT_MS < 60_000) {
+    findings.push(
+      warning(
+        'SUBMIT_TIMEOUT_MS',
+        'is below 60 s: the provider was seen to take 21 s, and what is cut off is unconfirmed. Raise it.',
+      ),
+    );
+  }
+  if (config.SUBMIT_5XX_POLICY === 'retry') {
+    findings.push(
+      warning(
+        'SUBMIT_5XX_POLICY',
+        'is retry: a 500 that hides an accepted task is billed twice. Set unconfirmed, unless you know that none does.',
+      ),
+    );
+  }
+  if (config.UNCONFIRMED_POLICY === 'resubmit') {
+    findings.push(
+      warning(
+        'UNCONFIRMED_POLICY',
+        'is resubmit: what is unclear is submitted once more, and may be billed twice. Set hold, to be asked.',
+      ),
+    );
+  }
+  return findings;
+}

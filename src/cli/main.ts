@@ -1,0 +1,53 @@
+#!/usr/bin/env node
+/**
+ * The command line: the same words as the library, and the processes that run for long. People get tables and plain
+ * messages, programs `--json`. Exit codes: 0 done, 1 not done (the message says why), 2 the command line was wrong.
+ * Each command loads what it needs when it runs.
+ */
+import { fileURLToPath } from 'node:url';
+import { Command } from 'commander';
+import { addDemo } from './demo/command.js';
+import { addDoctor } from './doctor/command.js';
+import { addEnqueue } from './enqueue.js';
+import { addGenerations } from './generations.js';
+import { addLimits } from './limits.js';
+import { addNotifications } from './notifications.js';
+import { addProcesses } from './processes.js';
+import { addSimulate } from './simulate.js';
+import { complain, explain } from './terminal.js';
+import { packageVersion } from '../version.js';
+
+// The reader of a pipe went away (`| head`): there is nobody to tell anything any more.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
+const program = new Command('reelhaul')
+  .description(
+    'Hauls AI video generations home: submitted once, followed, saved in your own storage, verified.',
+  )
+  .version(packageVersion())
+  .exitOverride()
+  .showHelpAfterError('(--help shows the usage)');
+
+addEnqueue(program);
+addGenerations(program);
+addLimits(program);
+addNotifications(program);
+addDoctor(program);
+addProcesses(program);
+addSimulate(program);
+addDemo(program, fileURLToPath(import.meta.url));
+
+try {
+  await program.parseAsync();
+} catch (error) {
+  const usage =
+    error instanceof Error && 'exitCode' in error && typeof error.exitCode === 'number'
+      ? error.exitCode
+      : null;
+  if (usage === null) complain(explain(error));
+  // Commander has said it already; its 1 means that the command line was wrong.
+  process.exitCode = usage === null ? 1 : usage === 0 ? 0 : 2;
+}

@@ -1,0 +1,532 @@
+/**
+ * The configuration: read once from the environment, checked as a whole, frozen. Every problem is named in one
+ * message, with what was expected and what was got; a secret is never repeated in it. `.env.example` lists the same
+ * variables, and a test compares the two.
+ */
+import { createHash } from 'node:crypto';
+import { z } from 'zod';
+import { ConfigError, InvalidInputError, type Problem, withoutSecrets } from '../errors.js';
+import { MOST_SHARDS, shareOfAmount } from '../generation/shard.js';
+import { parseAllowedHosts } from '../outbound/address-rules.js';
+import { DEFAULT_KEY_TEMPLATE, keyTemplateProblems } from '../storage/paths.js';
+
+const MAX_MS = 365 * 24 * 3_600_000;
+/** Guessing is slowed down to some ten thousand tries a day: this many characters outlast that. */
+const MIN_PASSWORD_LENGTH = 12;
+
+function integer(min: number, max: number, unit: string) {
+  const expected = `expected a whole number of ${unit} from ${min} to ${max}`;
+  return z
+    .string()
+    .regex(/^-?\d{1,16}$/, { error: (issue) => `${expected}, got ${JSON.stringify(issue.input)}` })
+    .transform(Number)
+    .refine((n) => n >= min && n <= max, { error: (issue) => `${expected}, got ${String(issue.input)}` })
+    .describe(expected);
+}
+const milliseconds = (min = 0) => integer(min, MAX_MS, 'milliseconds');
+const count = (min = 1, max = 10_000) => integer(min, max, 'things at once or tries');
+
+const flag = z
+  .enum(['true', 'false', '1', '0'], {
+    error: (issue) => `expected true or false, got ${JSON.stringify(issue.input)}`,
+  })
+  .transform((text) => text === 'true' || text === '1')
+  .describe('expected true or false');
+
+const oneOf = <const T extends readonly string[]>(...words: T) =>
+  z
+    .enum(words, {
+      error: (issue) => `expected one of ${words.join(', ')}, got ${JSON.stringify(issue.input)}`,
+    })
+    .describe(`expected one of ${words.join(', ')}`);
+
+function url(protocols: readonly string[], { secret = false } = {}) {
+  const expected = `expected a URL that starts with ${protocols.map((p) => `${p}//`).join(' or ')}`;
+  const read = z.string().superRefine((text, issue) => {
+    const ok = URL.canParse(text) && protocols.includes(new URL(text).protocol);
+    if (!ok)
+      issue.addIssue({
+        code: 'custom',
+        message: secret ? expected : `${expected}, got ${JSON.stringify(withoutSecrets(text))}`,
+      });
+  });
+  return read.describe(expected);
+}
+/** Never repeated in a message, since it may hold a password. */
+const redisUrl = url(['redis:', 'rediss:'], { secret: true })
+  .superRefine((text, issue) => {
+    if (!URL.canParse(text)) return;
+    const { pathname, username, password } = new URL(text);
+    if (!/^\/?\d{0,4}$/.test(pathname)) {
+      issue.addIssue({
+        code: 'custom',
+        message: 'expected nothing but the number of a database after the host, such as /0',
+      });
+    }
+    try {
+      decodeURIComponent(username + password);
+    } catch {
+      issue.addIssue({
+        code: 'custom',
+        message: 'expected user and password percent-encoded (% as %25, / as %2F, @ as %40)',
+      });
+    }
+  })
+  .describe('expected a URL that starts with redis:// or rediss://');
+/** The beginning of addresses: paths are put behind it, which parameters would swallow; a login would be sent and shown. */
+const httpUrl = () => {
+  const read = url(['https:', 'http:']).superRefine((text, issue) => {
+    if (!URL.canParse(text)) return;
+    const { username, password, search, hash } = new URL(text);
+    if (username + password + search + hash !== '')
+      issue.addIssue({
+        code: 'custom',
+        message: `expected no user name, parameters or fragment in it, got ${JSON.stringify(withoutSecrets(text))}`,
+      });
+  });
+  return read
+    .transform((text) => text.replace(/\/+$/, ''))
+    .describe('expected a URL that starts with https:// or http://');
+};
+
+const headerSafe = z
+  .string()
+  .regex(/^[\x21-\x7e]+$/, { error: 'expected printable characters without spaces' })
+  .describe('expected printable characters without spaces');
+
+/** Every entry that is none of the three forms is a problem of its own. */
+function hostProblems(entries: readonly string[]): readonly Problem[] {
+  try {
+    parseAllowedHosts(entries);
+    return [];
+  } catch (error) {
+    if (error instanceof InvalidInputError) return error.problems;
+    throw error;
+  }
+}
+
+const hostList = z
+  .string()
+  .transform((text) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean),
+  )
+  .superRefine((entries, issue) => {
+    for (const { message } of hostProblems(entries)) issue.addIssue({ code: 'custom', message });
+  })
+  .describe('expected host names, IPs or CIDRs separated by commas');
+
+/** `host:port` entries separated by commas; an IPv6 address in brackets. */
+const addressList = z
+  .string()
+  .transform((text, issue) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean)
+      .map((entry) => {
+        const [, host = '', port = ''] = /^\[?([^\s[\]]+?)\]?:(\d{1,5})$/.exec(entry) ?? [];
+        if (host === '' || Number(port) < 1 || Number(port) > 65_535)
+          issue.addIssue({
+            code: 'custom',
+            message: `expected host:port entries separated by commas, got ${JSON.stringify(entry)}`,
+          });
+        return { host, port: Number(port) };
+      }),
+  )
+  .describe('expected host:port entries separated by commas');
+
+/** Standard Webhooks: `whsec_` and 24 to 64 bytes as base64. What was got is not repeated: it is a secret. */
+const webhookSecrets = z
+  .string()
+  .transform((text) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean),
+  )
+  .superRefine((secrets, issue) => {
+    for (const [i, secret] of secrets.entries()) {
+      const [, base64 = ''] = /^whsec_([A-Za-z0-9+/]+={0,2})$/.exec(secret) ?? [];
+      const bytes = Buffer.from(base64, 'base64').length;
+      if (base64.length % 4 !== 0 || bytes < 24 || bytes > 64)
+        issue.addIssue({
+          code: 'custom',
+          message: `expected whsec_ and 24 to 64 bytes as base64 (entry ${i + 1} is not that)`,
+        });
+    }
+  })
+  .describe('expected entries of whsec_ and 24 to 64 bytes as base64, separated by commas');
+
+/**
+ * `token[:tenant][:ro]` entries separated by commas. Only digests are kept, so that nothing that prints the
+ * configuration can give a token away; one may also be given as `sha256-<hex>`, and is then nowhere at all.
+ */
+const tokenList = z
+  .string()
+  .transform((text, issue) =>
+    text
+      .split(',')
+      .map((part) => part.trim())
+      .filter(Boolean)
+      .map((entry, i) => {
+        const complain = (expected: string) =>
+          issue.addIssue({ code: 'custom', message: `expected ${expected} (entry ${i + 1} is not that)` });
+        const [token = '', tenant = '', mode = '', ...rest] = entry.split(':');
+        const [, given] = /^sha256-([0-9a-f]{64})$/.exec(token) ?? [];
+        if (!/^[\x21-\x7e]{16,}$/.test(token)) complain('a token of at least 16 printable characters');
+        if (rest.length > 0 || (mode !== '' && mode !== 'ro'))
+          complain('token, token:tenant or token:tenant:ro');
+        if (tenant === 'ro' && mode === '') complain('token::ro for a read-only token of all tenants');
+        if (tenant.length > 128) complain('a tenant of at most 128 characters');
+        const digest = given ?? createHash('sha256').update(token).digest('hex');
+        return { digest, tenant: tenant === '' ? null : tenant, readOnly: mode === 'ro' };
+      }),
+  )
+  .describe('expected entries of token[:tenant][:ro] separated by commas');
+
+/** An upper bound that may be left out; 0 is no way to say "none". */
+const limit = (unit: string) => integer(1, 1_000_000_000, unit).nullable().default(null);
+
+const MAX_MONEY = 1_000_000_000;
+const money = z.number().min(0).max(MAX_MONEY);
+/** An amount of the currency of PRICES; 0 means that nothing may be spent. */
+const budget = z
+  .string()
+  .superRefine((text, issue) => {
+    if (!(/^\d{1,10}(\.\d{1,6})?$/.test(text) && Number(text) <= MAX_MONEY))
+      issue.addIssue({
+        code: 'custom',
+        message: `expected an amount such as 250 or 0.32, at most ${MAX_MONEY}, got ${JSON.stringify(text)}`,
+      });
+  })
+  .transform(Number)
+  .describe('expected an amount such as 250 or 0.32')
+  .nullable()
+  .default(null);
+
+/** A JSON object; each problem in it is named by its path. */
+function jsonObject<T extends z.ZodType>(schema: T, example: string) {
+  const read = z.string().transform((text, issue): z.output<T> => {
+    let value: unknown;
+    let nameless = false;
+    try {
+      value = JSON.parse(text, (name, inner: unknown) => {
+        nameless ||= name === '__proto__';
+        return inner;
+      });
+    } catch {
+      issue.addIssue({ code: 'custom', message: `expected JSON such as ${example}` });
+      return z.NEVER;
+    }
+    // No object of the language can be relied on to hold it: what is set for it would be left out unseen.
+    if (nameless) {
+      issue.addIssue({ code: 'custom', message: 'expected any name but __proto__' });
+      return z.NEVER;
+    }
+    const parsed = schema.safeParse(value);
+    if (parsed.success) return parsed.data;
+    for (const { path, message } of parsed.error.issues) {
+      const place = path.length > 0 ? `${path.join('.')}: ` : '';
+      issue.addIssue({ code: 'custom', message: `${place}${message} (expected JSON such as ${example})` });
+    }
+    return z.NEVER;
+  });
+  return read.describe(`expected JSON such as ${example}`);
+}
+
+const tenantName = z
+  .string()
+  .min(1)
+  .max(128)
+  .regex(/^[^\p{Cc}]*$/u);
+const tenants = jsonObject(
+  z.record(
+    tenantName,
+    z.strictObject({
+      weight: z.number().min(0.001).max(1000).optional(),
+      maxInFlight: z.int().min(1).max(1_000_000_000).optional(),
+      budgetPerDay: money.optional(),
+    }),
+  ),
+  '{"acme":{"weight":3,"maxInFlight":5,"budgetPerDay":20}}',
+);
+/** Less than is counted (limits/prices.ts) would cost nothing, and no budget would ever hold. */
+const price = money.refine((amount) => amount === 0 || amount >= 1e-6, {
+  error: 'expected 0 or at least 0.000001',
+});
+const prices = jsonObject(
+  // As the seconds of a request are written: what is spelled otherwise would never be found.
+  z.record(
+    z.string().min(1).max(64),
+    z.union([price, z.record(z.string().regex(/^(\*|[1-9]\d{0,3})$/), price)]),
+  ),
+  '{"gen4":{"5":0.32,"10":0.64},"*":0.5}',
+);
+
+const keyTemplate = z
+  .string()
+  .superRefine((text, issue) => {
+    for (const { message } of keyTemplateProblems(text)) issue.addIssue({ code: 'custom', message });
+  })
+  .describe('expected a folder with placeholders, {generationId} among them');
+
+/** Name → reader. Defaults are texts, as they would stand in the environment. */
+const shape = {
+  COMETAPI_KEY: headerSafe.default(''),
+  COMETAPI_BASE_URL: httpUrl().default('https://api.cometapi.com'),
+  COMETAPI_QUOTA_KEY: headerSafe.default(''),
+  COMETAPI_QUOTA_URL: httpUrl().default('https://query.cometapi.com'),
+  RUNWAY_VERSION: headerSafe.default('2024-11-06'),
+  REDIS_URL: redisUrl.default('redis://127.0.0.1:6379'),
+  REDIS_SENTINELS: addressList.default([]),
+  REDIS_SENTINEL_NAME: headerSafe.default('mymaster'),
+  REDIS_SENTINEL_PASSWORD: z.string().default(''),
+  REDIS_CLUSTER_NODES: addressList.default([]),
+  REDIS_TLS_CA_FILE: z.string().default(''),
+  REDIS_TLS_CERT_FILE: z.string().default(''),
+  REDIS_TLS_KEY_FILE: z.string().default(''),
+  REDIS_PREFIX: z
+    .string()
+    .regex(/^[^\s{}]*\{[^\s{}]+\}[^\s{}]*$/, {
+      error: (issue) =>
+        `expected a name with one hash tag such as {reelhaul}, got ${JSON.stringify(issue.input)}`,
+    })
+    .describe('expected a name with one hash tag such as {reelhaul}')
+    .default('{reelhaul}'),
+  REDIS_SHARDS: integer(1, MOST_SHARDS, 'shards').default(1),
+  STORAGE_URL: z.string().default('file:./archive'),
+  PUBLIC_URL: httpUrl().default(''),
+  CALLBACK_SECRET: z.string().default(''),
+  CALLBACK_PLACEHOLDER_URL: url(['https:', 'http:']).default('https://example.com/webhook'),
+  API_TOKENS: tokenList.default([]),
+  DASHBOARD_USER: z.string().default(''),
+  DASHBOARD_PASSWORD: z.string().default(''),
+  DASHBOARD_VIEWER_USER: z.string().default(''),
+  DASHBOARD_VIEWER_PASSWORD: z.string().default(''),
+  API_RATE_LIMIT: integer(0, 1_000_000, 'requests per minute').default(600),
+  PORT: integer(0, 65_535, 'a port').default(3000),
+  WORKER_PORT: integer(0, 65_535, 'a port').default(0),
+  LOG_LEVEL: oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent').default('info'),
+  SHUTDOWN_TIMEOUT_MS: milliseconds(100).default(100_000),
+  SWEEP_INTERVAL_MS: milliseconds(100).default(60_000),
+  IDEMPOTENCY_TTL_MS: milliseconds(1000).default(7 * 24 * 3_600_000),
+  JOB_LOCK_MS: milliseconds(1000).default(30_000),
+  RETENTION_MS: milliseconds(1000).default(30 * 24 * 3_600_000),
+  LEDGER_WAIT_REPLICAS: integer(0, 10, 'replicas').default(0),
+  LEDGER_WAIT_AOF: flag.default(false),
+  LEDGER_WAIT_TIMEOUT_MS: milliseconds(1).default(3000),
+  LEDGER_HOLD_MS: milliseconds().default(5000),
+
+  SUBMIT_CONCURRENCY: count().default(10),
+  SUBMIT_TIMEOUT_MS: milliseconds(100).default(90_000),
+  SUBMIT_ATTEMPTS: count().default(20),
+  SUBMIT_BACKOFF_MS: milliseconds(1).default(1000),
+  SUBMIT_5XX_POLICY: oneOf('unconfirmed', 'retry').default('unconfirmed'),
+  UNCONFIRMED_POLICY: oneOf('hold', 'resubmit', 'fail').default('hold'),
+  UNCONFIRMED_WAIT_MS: milliseconds().default(600_000),
+  REFUSED_PROBE_MS: milliseconds(10).default(60_000),
+
+  MAX_IN_FLIGHT: limit('generations at once'),
+  MAX_IN_FLIGHT_PER_TENANT: limit('generations at once'),
+  PROVIDER_RATE_MAX: limit('calls per window'),
+  PROVIDER_RATE_WINDOW_MS: milliseconds(100).default(60_000),
+  PROVIDER_RATE_FIRST: oneOf('poll', 'submit').default('poll'),
+  BREAKER_FAILURES: count().default(5),
+  BREAKER_PROBE_MS: milliseconds(10).default(15_000),
+  TENANTS: tenants.default({}),
+  PRICES: prices.default({}),
+  BUDGET_PER_DAY: budget,
+  BUDGET_PER_TENANT_PER_DAY: budget,
+  OVER_BUDGET: oneOf('wait', 'fail').default('wait'),
+  UNKNOWN_PRICE: oneOf('refuse', 'allow').default('refuse'),
+
+  POLL_CONCURRENCY: count().default(50),
+  POLL_TIMEOUT_MS: milliseconds(100).default(30_000),
+  POLL_FIRST_DELAY_MS: milliseconds().default(5000),
+  POLL_MIN_INTERVAL_MS: milliseconds(1).default(5000),
+  POLL_MAX_INTERVAL_MS: milliseconds(1).default(60_000),
+  NOT_VISIBLE_GRACE_MS: milliseconds().default(120_000),
+  NO_URL_GRACE_MS: milliseconds().default(120_000),
+  GENERATION_DEADLINE_MS: milliseconds(1).default(1_800_000),
+  LATE_CHECK_INTERVAL_MS: milliseconds(1).default(600_000),
+  LATE_CHECK_FOR_MS: milliseconds().default(24 * 3_600_000),
+
+  ARCHIVE_CONCURRENCY: count().default(5),
+  ARCHIVE_TIMEOUT_MS: milliseconds(100).default(900_000),
+  ARCHIVE_IDLE_TIMEOUT_MS: milliseconds(100).default(30_000),
+  ARCHIVE_ATTEMPTS: count().default(8),
+  ARCHIVE_BACKOFF_MS: milliseconds(1).default(2000),
+  ARCHIVE_OUTAGE_MS: milliseconds().default(6 * 3_600_000),
+  ARCHIVE_KEY_TEMPLATE: keyTemplate.default(DEFAULT_KEY_TEMPLATE),
+  ARCHIVE_MAX_BYTES: integer(1, Number.MAX_SAFE_INTEGER, 'bytes').default(5_000_000_000),
+  ARCHIVE_ALLOW_HOSTS: hostList.default([]),
+  ARCHIVE_ONLY_ALLOWED: flag.default(false),
+
+  NOTIFY_SECRET: webhookSecrets.default([]),
+  NOTIFY_CONCURRENCY: count().default(20),
+  NOTIFY_TIMEOUT_MS: milliseconds(100).default(15_000),
+  NOTIFY_ATTEMPTS: count().default(20),
+  NOTIFY_BACKOFF_MS: milliseconds(1).default(5000),
+  NOTIFY_ALLOW_HOSTS: hostList.default([]),
+};
+
+/** Caps and budgets whose part for one shard holds no generation: it would wait there, however much of the whole is left. */
+function sharingProblems(config: z.output<z.ZodObject<typeof shape>>): Problem[] {
+  const { REDIS_SHARDS: shards, TENANTS, PRICES } = config;
+  if (shards === 1) return [];
+  const ofTenants = <K extends 'maxInFlight' | 'budgetPerDay'>(key: K) =>
+    Object.entries(TENANTS).map(([name, own]) => [`TENANTS.${name}.${key}`, own[key] ?? null] as const);
+  const caps = [
+    ['MAX_IN_FLIGHT', config.MAX_IN_FLIGHT] as const,
+    ['MAX_IN_FLIGHT_PER_TENANT', config.MAX_IN_FLIGHT_PER_TENANT] as const,
+    ...ofTenants('maxInFlight'),
+  ];
+  const budgets = [
+    ['BUDGET_PER_DAY', config.BUDGET_PER_DAY] as const,
+    ['BUDGET_PER_TENANT_PER_DAY', config.BUDGET_PER_TENANT_PER_DAY] as const,
+    ...ofTenants('budgetPerDay'),
+  ];
+  const prices = Object.values(PRICES).flatMap((price) =>
+    typeof price === 'number' ? [price] : Object.values(price),
+  );
+  const expected = `expected at least REDIS_SHARDS (${shards}), which share it`;
+  return [
+    ...caps.flatMap(([path, cap]) =>
+      cap !== null && cap < shards ? [{ path, message: `${expected}, got ${cap}` }] : [],
+    ),
+    ...budgets.flatMap(([path, budget]) => {
+      if (budget === null) return [];
+      const dearest = Math.max(0, ...prices.filter((price) => price <= budget));
+      if (dearest <= shareOfAmount(budget, shards)) return [];
+      return [{ path, message: `${expected}, times ${dearest}, a price in PRICES; got ${budget}` }];
+    }),
+  ];
+}
+
+const schema = z.object(shape).superRefine((config, issue) => {
+  const complain = (path: string, message: string) =>
+    issue.addIssue({ code: 'custom', path: [path], message });
+  if (config.PUBLIC_URL && config.CALLBACK_SECRET.length < 16) {
+    complain(
+      'CALLBACK_SECRET',
+      'expected at least 16 characters, the same for every replica, since PUBLIC_URL is set',
+    );
+  }
+  if (config.REDIS_CLUSTER_NODES.length > 0) {
+    if (config.REDIS_SENTINELS.length > 0)
+      complain(
+        'REDIS_CLUSTER_NODES',
+        'expected this or REDIS_SENTINELS, got both: a Cluster fails over by itself',
+      );
+    if (/\/0*[1-9]\d*$/.test(config.REDIS_URL))
+      complain('REDIS_URL', 'expected no number of a database, since a Cluster has only database 0');
+  }
+  for (const { path, message } of sharingProblems(config)) complain(path, message);
+  if ((config.REDIS_TLS_CERT_FILE === '') !== (config.REDIS_TLS_KEY_FILE === ''))
+    complain('REDIS_TLS_CERT_FILE', 'expected together with REDIS_TLS_KEY_FILE, or neither');
+  if (config.REDIS_TLS_CA_FILE + config.REDIS_TLS_CERT_FILE && !config.REDIS_URL.startsWith('rediss:'))
+    complain('REDIS_URL', 'expected rediss://, since files for TLS are given');
+  for (const role of ['DASHBOARD', 'DASHBOARD_VIEWER'] as const) {
+    const [user, password] = [config[`${role}_USER`], config[`${role}_PASSWORD`]];
+    if (/[:\p{Cc}]/u.test(user)) complain(`${role}_USER`, 'expected a name without a colon');
+    if (user === '' && password !== '') complain(`${role}_USER`, `expected a name beside ${role}_PASSWORD`);
+    if (user !== '' && password.length < MIN_PASSWORD_LENGTH) {
+      complain(`${role}_PASSWORD`, `expected at least ${MIN_PASSWORD_LENGTH} characters beside ${role}_USER`);
+    }
+  }
+  if (config.DASHBOARD_VIEWER_USER !== '' && config.DASHBOARD_USER === '') {
+    complain('DASHBOARD_USER', 'expected one beside DASHBOARD_VIEWER_USER');
+  } else if (config.DASHBOARD_USER !== '' && config.DASHBOARD_USER === config.DASHBOARD_VIEWER_USER) {
+    complain('DASHBOARD_VIEWER_USER', 'expected another name than DASHBOARD_USER');
+  }
+  if (config.POLL_MAX_INTERVAL_MS < config.POLL_MIN_INTERVAL_MS) {
+    complain(
+      'POLL_MAX_INTERVAL_MS',
+      `expected at least POLL_MIN_INTERVAL_MS, got ${config.POLL_MAX_INTERVAL_MS}`,
+    );
+  }
+  const budgets = [
+    config.BUDGET_PER_DAY,
+    config.BUDGET_PER_TENANT_PER_DAY,
+    ...Object.values(config.TENANTS).map(({ budgetPerDay }) => budgetPerDay ?? null),
+  ];
+  if (budgets.some((amount) => amount !== null) && Object.keys(config.PRICES).length === 0) {
+    complain('PRICES', 'expected a price table, since a budget is set');
+  }
+  if (config.RETENTION_MS < config.IDEMPOTENCY_TTL_MS) {
+    complain(
+      'RETENTION_MS',
+      'expected at least IDEMPOTENCY_TTL_MS: a remembered key must not outlive its generation',
+    );
+  }
+});
+
+/** What a variable may be, in the words of its error message; null for any text. */
+export function expectationOf(name: string): string | null {
+  let schema: unknown = shape[name as keyof typeof shape];
+  while (schema instanceof z.ZodType) {
+    if (schema.description) return schema.description.replace(/^expected /, '');
+    if (schema instanceof z.ZodDefault || schema instanceof z.ZodNullable) schema = schema.unwrap();
+    else if (schema instanceof z.ZodUnion) schema = schema.options[0];
+    else return null;
+  }
+  return null;
+}
+
+export type Config = Readonly<z.output<typeof schema>>;
+
+/** Every variable that is read, in the order of `.env.example`. */
+export const VARIABLES: readonly string[] = Object.keys(shape);
+
+/**
+ * Reads the configuration. An empty value counts as not set.
+ * @throws ConfigError naming every problem.
+ */
+export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config {
+  const given = Object.fromEntries(
+    VARIABLES.map((name) => [name, environment[name]]).filter(([, text]) => text),
+  );
+  const result = schema.safeParse(given);
+  if (result.success) return Object.freeze(result.data);
+  const problems: Problem[] = result.error.issues.map((problem) => ({
+    path: problem.path.join('.'),
+    message: problem.message,
+  }));
+  throw new ConfigError(problems);
+}
+
+/**
+ * Every secret in the configuration, as it may turn up in a text. Of API tokens only digests are kept there: they are read
+ * from the environment once more.
+ */
+export function secretsIn(
+  config: Config,
+  environment: Readonly<Record<string, string | undefined>>,
+): readonly string[] {
+  const { username, password } = new URL(config.REDIS_URL);
+  const logins = [
+    [decodeURIComponent(username), decodeURIComponent(password)],
+    [config.DASHBOARD_USER, config.DASHBOARD_PASSWORD],
+    [config.DASHBOARD_VIEWER_USER, config.DASHBOARD_VIEWER_PASSWORD],
+  ];
+  return [
+    config.COMETAPI_KEY,
+    config.COMETAPI_QUOTA_KEY,
+    config.CALLBACK_SECRET,
+    config.REDIS_SENTINEL_PASSWORD,
+    ...config.NOTIFY_SECRET,
+    // What is signed with has no prefix.
+    ...config.NOTIFY_SECRET.map((secret) => secret.replace(/^whsec_/, '')),
+    ...logins.map(([, secret = '']) => secret),
+    // As `authorization: Basic` has them.
+    ...logins.flatMap(([user = '', secret = '']) =>
+      secret === '' ? [] : [Buffer.from(`${user}:${secret}`).toString('base64')],
+    ),
+    ...(environment['API_TOKENS'] ?? '').split(',').map((entry) => entry.trim().split(':')[0] ?? ''),
+    environment['AWS_SECRET_ACCESS_KEY'] ?? '',
+    environment['AWS_SESSION_TOKEN'] ?? '',
+  ].filter((secret) => secret !== '');
+}

@@ -1,0 +1,48 @@
+/** Small pieces of pages: instants, states, ids. */
+import { html } from 'hono/html';
+import type { Charge } from '../../generation/record.js';
+import type { State } from '../../generation/states.js';
+import type { Html } from './layout.js';
+import { CHARGE_WORDS, STATE_WORDS } from './format.js';
+
+/** An instant: in UTC as it comes, in the reader's own zone or as “3 min ago” once the script has seen it. */
+export function instant(at: number, style: 'ago' | 'clock' | 'full' = 'ago'): Html {
+  const iso = new Date(at).toISOString();
+  return html`<time datetime="${iso}" data-style="${style}">${iso.slice(0, 19).replace('T', ' ')} UTC</time>`;
+}
+
+export const stateMark = (state: State): Html =>
+  html`<span class="state" data-state="${state}">${STATE_WORDS[state].label}</span>`;
+
+export const chargeMark = (charge: Charge): Html =>
+  html`<span class="charge" data-charge="${charge}">${CHARGE_WORDS[charge]}</span>`;
+
+export function progressBar(percent: number | null, label: string): Html {
+  if (percent === null) return html``;
+  return html`<span class="progress"
+    ><progress max="100" value="${percent}" aria-label="${label}"></progress> ${Math.round(percent)} %</span
+  >`;
+}
+
+/** The last part of a UUIDv7 tells it apart for people; the first ones are only the time. */
+export const shortId = (id: string): string => id.slice(-12);
+
+/** So much of a prompt is shown where it is a title; a prompt can be twenty thousand characters long. */
+const EXCERPT_LENGTH = 140;
+
+/** The beginning of a text, by whole characters: half an emoji is none. */
+export function excerpt(text: string, length = EXCERPT_LENGTH): string {
+  if (text.length <= length) return text;
+  const characters = Array.from(text.slice(0, 2 * length + 2));
+  return characters.length > length
+    ? `${characters
+        .slice(0, length - 1)
+        .join('')
+        .trimEnd()}…`
+    : characters.join('');
+}
+
+/** What was just done, as the address says; nothing for words it does not know. */
+export function notice(kind: 'good' | 'bad', text: string): Html {
+  return html`<p class="notice ${kind}" role="${kind === 'bad' ? 'alert' : 'status'}" data-once>${text}</p>`;
+}

@@ -1,0 +1,141 @@
+/**
+ * Who may come in, and what they may do. With `DASHBOARD_USER` one logs in by a form; scripts use Basic credentials of
+ * the same accounts, or a bearer token of `API_TOKENS` that is not bound to a tenant. Without accounts this machine
+ * only, as with the API. Nothing is changed for a page of another origin, whatever the browser sends along.
+ */
+import { randomBytes } from 'node:crypto';
+import { getCookie } from 'hono/cookie';
+import type { Context, MiddlewareHandler } from 'hono';
+import type { Config } from '../../config/config.js';
+import { addressOf, findToken, isThisMachine, READING } from '../access.js';
+import { HttpError } from '../problems.js';
+import { csrfOf, type Sessions } from './sessions.js';
+
+export const HOME = '/dashboard';
+export const LOGIN = `${HOME}/login`;
+export const COOKIE = 'reelhaul_session';
+
+export interface Visitor {
+  /** Shown on every page; null for somebody on this machine who did not have to say. */
+  readonly name: string | null;
+  readonly mayAct: boolean;
+  /** What forms carry; null where no browser sends credentials by itself. */
+  readonly csrf: string | null;
+  /** Can the visitor log out? */
+  readonly session: boolean;
+}
+
+export interface DashboardEnv {
+  Variables: { visitor: Visitor };
+}
+
+/** Something else than a GET may come only from our own pages, or from a program. */
+export function refuseForeign(c: Context): void {
+  if (READING.has(c.req.method)) return;
+  const { origin, host, 'sec-fetch-site': site } = c.req.header();
+  const own = origin === undefined || (URL.canParse(origin) && new URL(origin).host === host);
+  if (own && (site === undefined || site === 'same-origin' || site === 'none')) return;
+  throw new HttpError(403, 'foreign_origin', 'This did not come from a page of this dashboard.');
+}
+
+const sameText = (a: unknown, b: string) => typeof a === 'string' && a.length === b.length && a === b;
+
+/** @throws HttpError when the form was not made for this visitor */
+export function checkCsrf({ csrf }: Visitor, presented: unknown): void {
+  if (csrf === null || sameText(presented, csrf)) return;
+  throw new HttpError(403, 'stale_form', 'This form is not of your session any more. Load the page again.');
+}
+
+/** @throws HttpError for somebody who may only look */
+export function requireActor({ mayAct }: Visitor): void {
+  if (!mayAct) throw new HttpError(403, 'read_only', 'You may look at everything, and change nothing.');
+}
+
+function readBasic(header: string): readonly [string, string] | null {
+  const [, encoded] = /^Basic +([A-Za-z0-9+/]+=*) *$/i.exec(header) ?? [];
+  if (encoded === undefined) return null;
+  const text = Buffer.from(encoded, 'base64').toString();
+  const colon = text.indexOf(':');
+  return colon === -1 ? null : [text.slice(0, colon), text.slice(colon + 1)];
+}
+
+/** Counts the try first: many at the same moment must not all slip through. */
+async function fromBasic(sessions: Sessions, c: Context, credentials: readonly [string, string]) {
+  await throttle(sessions, c);
+  const account = sessions.findAccount(...credentials);
+  if (account === null) return null;
+  await sessions.forgiveTry(addressOf(c));
+  return { name: account.user, mayAct: account.mayAct, csrf: null, session: false };
+}
+
+/** @throws HttpError when there were too many tries lately */
+export async function throttle(sessions: Sessions, c: Context): Promise<void> {
+  const waitSeconds = await sessions.countTry(addressOf(c));
+  if (waitSeconds > 0) {
+    throw new HttpError(429, 'too_many_tries', `Too many tries to log in; again in ${waitSeconds} s.`, {
+      'retry-after': String(waitSeconds),
+    });
+  }
+}
+
+async function fromHeader(sessions: Sessions, { API_TOKENS }: Config, c: Context, header: string) {
+  const basic = readBasic(header);
+  if (basic) return fromBasic(sessions, c, basic);
+  const [, presented] = /^Bearer +(\S+) *$/i.exec(header) ?? [];
+  const token = presented === undefined ? null : findToken(API_TOKENS, presented);
+  if (token === null) return null;
+  if (token.tenant !== null)
+    throw new HttpError(
+      403,
+      'all_tenants_only',
+      'The dashboard shows all tenants, and this token is of one.',
+    );
+  return { name: 'token', mayAct: !token.readOnly, csrf: null, session: false };
+}
+
+/** Lets nobody pass who is not known; a browser is sent to the login. */
+export function requireVisitor(sessions: Sessions, config: Config): MiddlewareHandler<DashboardEnv> {
+  const localCsrf = csrfOf(randomBytes(32));
+  const { accounts } = sessions;
+
+  async function recognize(c: Context): Promise<Visitor | null> {
+    const header = c.req.header('authorization');
+    if (header !== undefined) {
+      const visitor = await fromHeader(sessions, config, c, header);
+      if (visitor) return visitor;
+      const challenge = accounts.length > 0 ? 'Basic realm="reelhaul"' : 'Bearer realm="reelhaul"';
+      throw new HttpError(401, 'unauthorized', 'These credentials are not known.', {
+        'www-authenticate': challenge,
+      });
+    }
+    if (accounts.length === 0) {
+      if (isThisMachine(c)) return { name: null, mayAct: true, csrf: localCsrf, session: false };
+      throw new HttpError(
+        403,
+        'local_only',
+        'Without DASHBOARD_USER the dashboard answers only to this machine, asked directly as localhost.',
+      );
+    }
+    const id = getCookie(c, COOKIE);
+    const session = id === undefined ? null : await sessions.find(id);
+    if (session === null) return null;
+    const { user, mayAct } = session.account;
+    return { name: user, mayAct, csrf: session.csrf, session: true };
+  }
+
+  return async (c, next) => {
+    refuseForeign(c);
+    const visitor = await recognize(c);
+    if (visitor === null) {
+      const wantsPage = READING.has(c.req.method) && (c.req.header('accept') ?? '').includes('text/html');
+      if (!wantsPage) throw new HttpError(401, 'unauthorized', `Log in at ${LOGIN} first.`);
+      // A link in a chat: the browser keeps a strict cookie back until a page of our own asks for it.
+      if (c.req.header('sec-fetch-site') === 'cross-site')
+        return c.html('<meta http-equiv="refresh" content="0">');
+      const next = new URL(c.req.url);
+      return c.redirect(`${LOGIN}?next=${encodeURIComponent(next.pathname + next.search)}`, 303);
+    }
+    c.set('visitor', visitor);
+    await next();
+  };
+}

@@ -1,0 +1,65 @@
+/** What the overview shows, read in a few round trips: the figures, what waits longest, what came last, limits and spend. */
+import type { GenerationRecord } from '../../generation/record.js';
+import type { Hub } from '../../pipeline/context.js';
+import type { LimitsOverview, Reelhaul, Spend } from '../../reelhaul.js';
+import type { Health } from '../../telemetry/health.js';
+import { readFigures, SPAN_MS, type Slot, type Span } from '../../telemetry/time-series.js';
+
+const SLOTS: Readonly<Record<Span, number>> = { minute: 60, hour: 24 };
+const LATEST = 6;
+/** So many of the oldest are looked at for one that is not put off by its app. */
+const OLDEST = 20;
+
+export interface View {
+  readonly slots: readonly Slot[];
+  /** Enqueued in each slot. */
+  readonly created: readonly number[];
+  readonly oldest: GenerationRecord | null;
+  readonly latest: readonly GenerationRecord[];
+  readonly limits: LimitsOverview;
+  readonly spend: Spend;
+  /** Why Redis takes no write now, in its own words. */
+  readonly refusals: readonly string[];
+}
+
+/** Does it wait for the next day's budget, so that its age says nothing about us? */
+const isForTomorrow = ({ warnings }: GenerationRecord, { overBudget }: LimitsOverview): boolean =>
+  overBudget > 0 && warnings.some(({ code }) => code === 'waits_for_budget');
+
+export async function look(
+  hub: Hub,
+  reelhaul: Reelhaul,
+  health: Pick<Health, 'refusals'>,
+  span: Span,
+): Promise<View> {
+  const { redis, store, now } = hub;
+  // First: a refusal may make the connection anew, under the reads.
+  const refusals = await health.refusals();
+  const [slots, oldestIds, latestPage, limits, spend] = await Promise.all([
+    readFigures({ redis, keys: store.keys }, span, SLOTS[span], now()),
+    store.oldest('queued', OLDEST),
+    store.list({ state: 'succeeded', limit: 4 * LATEST }),
+    reelhaul.limits(),
+    reelhaul.spend(),
+  ]);
+  const [created, waiting, latest] = await Promise.all([
+    // Counted in the indexes, whoever enqueued them.
+    store.countCreated(slots.map(({ startAt }) => ({ from: startAt, to: startAt + SPAN_MS[span] }))),
+    Promise.all(oldestIds.map((id) => store.get(id))),
+    Promise.all(latestPage.ids.map((id) => store.get(id))),
+  ]);
+  const due = waiting.filter((record) => record !== null && (record.runAt ?? 0) <= now());
+  const today = due.find((record) => record !== null && !isForTomorrow(record, limits));
+  // Somebody stands in line: then one of those that waited for a new day is let in already.
+  const inLine = limits.inLine + limits.ready > 0;
+  const shown = latest.filter((record) => record?.assets?.poster).slice(0, LATEST);
+  return {
+    slots,
+    created,
+    oldest: today ?? (inLine ? (due[0] ?? null) : null),
+    latest: shown.filter((record) => record !== null),
+    limits,
+    spend,
+    refusals,
+  };
+}

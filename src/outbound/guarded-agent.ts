@@ -1,0 +1,148 @@
+/**
+ * An agent for links that come from outside: it connects only to addresses which were checked (`allowed-hosts.ts`), and
+ * the addresses that were checked are the ones connected to, so a name cannot change its answer in between.
+ * `request-filtering-agent` checks them a second time at the socket, so that a mistake in our table alone opens nothing.
+ */
+import { isIP, type LookupFunction } from 'node:net';
+import { RequestFilteringHttpAgent, RequestFilteringHttpsAgent } from 'request-filtering-agent';
+import { isPublicAddress, type AllowedHosts } from './address-rules.js';
+
+/** One address of a host. */
+export interface ResolvedAddress {
+  readonly address: string;
+  readonly family: number;
+}
+
+export interface GuardOptions {
+  readonly allowed: AllowedHosts;
+  /** Public hosts need an entry too. */
+  readonly onlyAllowed: boolean;
+  /** The variable that holds the entries, for the message of a refusal. */
+  readonly setting: string;
+  /** DNS; all addresses of a name. */
+  readonly resolve: (hostname: string) => Promise<readonly ResolvedAddress[]>;
+  /** Ends the waiting for DNS. */
+  readonly signal: AbortSignal;
+  /** Keep connections for later requests by the same agent. Default false. */
+  readonly keepAlive?: boolean;
+}
+
+export type GuardedAgent = RequestFilteringHttpAgent | RequestFilteringHttpsAgent;
+
+/** Agents that are kept for a while, so that the next request to the same host finds a connection. */
+export interface KeptAgents {
+  /** @throws HostRefusedError; what `resolve` throws; the signal's reason. */
+  agentFor(url: URL, signal: AbortSignal): Promise<GuardedAgent>;
+  /** Closes all connections. */
+  close(): void;
+}
+
+/** A name is resolved and checked anew after so long; connections that were made meanwhile are kept no longer. */
+const KEEP_MS = 30_000;
+
+/** This host may not be connected to; the message says which setting would change that. */
+export class HostRefusedError extends Error {}
+
+/**
+ * Resolves and checks the host of `url`; the agent is for requests to it, and for no other.
+ * @throws HostRefusedError; what `resolve` throws; the signal's reason.
+ */
+export async function guardedAgent(
+  url: URL,
+  { allowed, onlyAllowed, setting, resolve, signal, keepAlive = false }: GuardOptions,
+): Promise<GuardedAgent> {
+  const secure = url.protocol === 'https:';
+  const hostname = url.hostname.replace(/^\[|\]$/g, '');
+  const port = Number(url.port) || (secure ? 443 : 80);
+
+  const family = isIP(hostname);
+  const resolved =
+    family === 0 ? await untilAborted(signal, resolve(hostname)) : [{ address: hostname, family }];
+  const namedByUser = allowed.coversName(hostname, port);
+  const covered = resolved.filter(({ address }) => allowed.coversAddress(address, port));
+  // A name with several addresses, of which the user opened some: only those are used.
+  const usable = namedByUser || covered.length === 0 ? resolved : covered;
+  if (!namedByUser && covered.length === 0) {
+    const refused = resolved.find(({ address }) => !isPublicAddress(address));
+    if (refused !== undefined || onlyAllowed) {
+      const what =
+        refused === undefined
+          ? 'is not among the allowed hosts'
+          : `is at the private address ${refused.address}`;
+      throw new HostRefusedError(
+        `${withoutQuery(url)} ${what}. To allow it, add the host or its address to ${setting}.`,
+      );
+    }
+  }
+  if (usable.length === 0) throw new Error('the host name has no address');
+
+  const pinned: LookupFunction = (_hostname, { all }, callback) => {
+    if (all === true) callback(null, [...usable]);
+    else callback(null, usable[0]!.address, usable[0]!.family);
+  };
+  const settings = {
+    keepAlive,
+    lookup: pinned,
+    allowPrivateIPAddress: namedByUser,
+    allowMetaIPAddress: namedByUser,
+    allowIPAddressList: covered.map(({ address }) => address),
+  };
+  return secure ? new RequestFilteringHttpsAgent(settings) : new RequestFilteringHttpAgent(settings);
+}
+
+export function keepGuardedAgents(
+  guard: Omit<GuardOptions, 'signal' | 'keepAlive'>,
+  now: () => number,
+): KeptAgents {
+  const kept = new Map<string, { readonly agent: GuardedAgent; readonly madeAt: number }>();
+
+  /** Requests under way go on; nothing is kept behind them. */
+  function retire(agent: GuardedAgent): void {
+    (agent as unknown as { keepAlive: boolean }).keepAlive = false;
+    for (const sockets of Object.values(agent.freeSockets))
+      for (const socket of sockets ?? []) socket.destroy();
+  }
+
+  function forgetOld(): void {
+    for (const [origin, { agent, madeAt }] of kept) {
+      if (madeAt > now() - KEEP_MS) return;
+      kept.delete(origin);
+      retire(agent);
+    }
+  }
+
+  return {
+    async agentFor(url, signal) {
+      forgetOld();
+      const known = kept.get(url.origin);
+      if (known) return known.agent;
+      const agent = await guardedAgent(url, { ...guard, signal, keepAlive: true });
+      const meanwhile = kept.get(url.origin);
+      if (meanwhile) return meanwhile.agent;
+      kept.set(url.origin, { agent, madeAt: now() });
+      return agent;
+    },
+    close() {
+      for (const { agent } of kept.values()) agent.destroy();
+      kept.clear();
+    },
+  };
+}
+
+/** A link for messages: without its query, in which signatures and tokens stand. */
+function withoutQuery(url: URL): string {
+  return `${url.origin}${url.pathname}`.slice(0, 200);
+}
+
+/** The promise, or a rejection as soon as the signal aborts. */
+function untilAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const onAbort = (): void => {
+      const reason: unknown = signal.reason;
+      reject(reason instanceof Error ? reason : new Error(String(reason)));
+    };
+    if (signal.aborted) onAbort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
+  });
+}

@@ -1,0 +1,205 @@
+/**
+ * What everything that changes generations stands on, put together once per process. No globals: who needs it gets it
+ * as an argument, and a test may hand in its own clock or dice. It loads neither provider nor storage, so that an app
+ * that only enqueues does not pay for them.
+ */
+import type { Logger } from 'pino';
+import type { Config } from '../config/config.js';
+import { createArrivals } from '../polling/callback-trust.js';
+import { createDurations, type Durations } from '../polling/duration-stats.js';
+import { createEventLog, type EventLog } from '../store/event-log.js';
+import { createFollowing, type Following } from '../polling/poll-state.js';
+import { createMoves, type Moves } from '../generation/observers.js';
+import { createKeys, type Keys } from '../store/keys.js';
+import { createOutbox, type Outbox } from '../store/outbox.js';
+import { shardOf } from '../generation/shard.js';
+import { createStore, type Store } from '../store/store.js';
+import { createPacing, type Pacing } from '../polling/poll-interval.js';
+import { createQueues, type Queues } from '../queue/queues.js';
+import { createBreaker, type Breaker } from '../limits/breaker.js';
+import { createDispatch, type Dispatch } from '../limits/dispatch.js';
+import { createLine, type Line } from '../limits/line.js';
+import { createRate, type Rate } from '../limits/rate.js';
+import type { RedisConnection } from '../redis/connect.js';
+import { joinShards, shareOfConfig } from './shards.js';
+import { createStanding, type Standing } from '../limits/standing.js';
+import { createTimetable } from '../queue/timetable.js';
+import { createWorkLog, type WorkLog } from '../generation/work.js';
+
+/**
+ * Named points of the submit path, in their order. Nothing happens there; the chaos run stops a process at them.
+ * `saved` lies between the saved task id and the poll job, `handed-over` behind both.
+ */
+export type Checkpoint = 'before-send' | 'sent' | 'answered' | 'saved' | 'handed-over';
+
+export interface Clock {
+  readonly now: () => number;
+  /** A number in [0, 1). */
+  readonly dice: () => number;
+}
+
+export const systemClock: Clock = { now: () => Date.now(), dice: () => Math.random() };
+
+/** What changes generations: enough for the library, the command line and the callbacks. */
+export interface Hub extends Clock {
+  readonly config: Config;
+  readonly log: Logger;
+  readonly redis: RedisConnection;
+  readonly store: Store;
+  readonly outbox: Outbox;
+  readonly following: Following;
+  readonly durations: Durations;
+  readonly pacing: Pacing;
+  readonly queues: Queues;
+  readonly standing: Standing;
+  readonly line: Line;
+  readonly dispatch: Dispatch;
+  readonly rate: Rate;
+  readonly breaker: Breaker;
+  /** Hears of every transition that this process makes. */
+  readonly moves: Moves;
+  /** Hears of what else this process does. */
+  readonly work: WorkLog;
+  readonly checkpoint: (point: Checkpoint, generationId: string) => void;
+  /** The span that is active now, as W3C Trace Context; null when there is none. */
+  readonly activeTrace: () => string | null;
+  readonly events: EventLog;
+  /** One for each shard; a hub of one shard is its own. */
+  readonly shards: readonly Hub[];
+  /** The shard of this generation. */
+  readonly of: (generationId: string) => Hub;
+}
+
+export interface HubDeps {
+  readonly config: Config;
+  readonly log: Logger;
+  /** Stays the caller's. */
+  readonly redis: RedisConnection;
+  readonly clock?: Clock;
+  readonly checkpoint?: Hub['checkpoint'];
+  readonly activeTrace?: Hub['activeTrace'];
+}
+
+/**
+ * The hub of this process. With `REDIS_SHARDS` above 1 it is put together from one of each shard, and asks whichever it
+ * takes; the stages run on `shards`.
+ */
+export function createHub({
+  config,
+  log,
+  redis,
+  clock = systemClock,
+  checkpoint = () => {},
+  activeTrace = () => null,
+}: HubDeps): Hub {
+  const onListenerError = (error: unknown) => log.error({ err: error }, 'a listener threw');
+  const moves = createMoves(onListenerError);
+  moves.listen(({ record, from, to, change }) => {
+    const taskId = change.set?.['taskId'] ?? record.taskId;
+    log.info({ generationId: record.id, from, to, taskId, tenant: record.tenant }, 'generation moved');
+  });
+  const whole = createKeys(config.REDIS_PREFIX);
+  const rate = createRate({
+    redis,
+    prefix: config.REDIS_PREFIX,
+    now: clock.now,
+    max: config.PROVIDER_RATE_MAX,
+    windowMs: config.PROVIDER_RATE_WINDOW_MS,
+    first: config.PROVIDER_RATE_FIRST,
+  });
+  const shared = {
+    ...clock,
+    log,
+    redis,
+    checkpoint,
+    activeTrace,
+    moves,
+    work: createWorkLog(onListenerError),
+    rate,
+    whole,
+  };
+  if (config.REDIS_SHARDS === 1) return createShard(shared, config);
+  const shards = Array.from({ length: config.REDIS_SHARDS }, (_, i) =>
+    createShard(shared, shareOfConfig(config, i)),
+  );
+  const { whole: _, ...common } = shared;
+  return {
+    ...common,
+    ...joinShards(shards, whole),
+    config,
+    shards,
+    of: (generationId) => shards[shardOf(generationId, shards.length)]!,
+    events: createEventLog({ redis, keys: shards.map(({ store }) => store.keys) }),
+    // What is learnt is the same in all of them.
+    durations: shards[0]!.durations,
+    pacing: shards[0]!.pacing,
+  };
+}
+
+/** What all shards of a process have in common. */
+interface Shared extends Clock {
+  readonly log: Logger;
+  readonly redis: RedisConnection;
+  readonly checkpoint: Hub['checkpoint'];
+  readonly activeTrace: Hub['activeTrace'];
+  readonly moves: Moves;
+  readonly work: WorkLog;
+  readonly rate: Rate;
+  /** Keys under the prefix of the whole. */
+  readonly whole: Keys;
+}
+
+function createShard({ whole, ...shared }: Shared, config: Config): Hub {
+  const { log, redis, now, dice, moves } = shared;
+  const prefix = config.REDIS_PREFIX;
+  const store = createStore({
+    redis,
+    prefix,
+    idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS,
+    now,
+    onMove: (move) => moves.tell(move),
+    slots: config,
+    onFreed: (tenant) => void dispatch.soon({ tenant }),
+  });
+  const timetable = createTimetable(redis, store.keys);
+  const queues = createQueues(redis, prefix, timetable, (error) =>
+    log.warn({ err: error }, 'a queue reported an error'),
+  );
+  const line = createLine({
+    redis,
+    prefix,
+    refusedProbeMs: config.REFUSED_PROBE_MS,
+    breakerProbeMs: config.BREAKER_PROBE_MS,
+  });
+  const dispatch = createDispatch({ line, queues, log });
+  const { keys } = store;
+  const onError = (error: unknown) =>
+    log.warn({ err: error }, 'what the schedule has learnt could not be read');
+  // Learnt together; which tasks are running, each sweep counts in its own shard.
+  const durations = createDurations({ redis, keys: { ...whole, running: keys.running }, now, onError });
+  const arrivals = createArrivals({ redis, keys: whole, now, onError });
+  const shard: Hub = {
+    ...shared,
+    config,
+    store,
+    shards: [],
+    of: () => shard,
+    events: createEventLog({ redis, keys: [keys] }),
+    outbox: createOutbox({ redis, keys, now }),
+    following: createFollowing({ redis, keys, now }),
+    durations,
+    pacing: createPacing({ config, durations, arrivals, dice, log }),
+    queues,
+    standing: createStanding({ redis, prefix, probeMs: config.REFUSED_PROBE_MS, dice }),
+    line,
+    dispatch,
+    breaker: createBreaker({
+      redis,
+      prefix,
+      failures: config.BREAKER_FAILURES,
+      probeMs: config.BREAKER_PROBE_MS,
+      now,
+    }),
+  };
+  return Object.assign(shard, { shards: [shard] });
+}

@@ -1,0 +1,161 @@
+/**
+ * Enqueue: checks an order and writes its record, which stands in line for its submit from then on. It promises that an item is stored whole or not at
+ * all, and that nothing which is stored is told as an error: it would be ordered again, and be billed twice.
+ */
+import { createHash } from 'node:crypto';
+import { v7 as uuidv7 } from 'uuid';
+import {
+  IdempotencyConflictError,
+  RedisUnusableError,
+  ReelhaulError,
+  WritesRefusedError,
+} from '../errors.js';
+import { createdAtOf } from '../store/listing.js';
+import { readOrder, type EnqueueOptionsInput, type Order } from '../generation/options.js';
+import { toGeneration, type FieldPatch, type Generation } from '../generation/record.js';
+import { readRecord } from '../store/read-record.js';
+import { requestWarnings, type GenerationRequestInput } from '../generation/request.js';
+import { idInShard, shardOfKey } from '../generation/shard.js';
+import type { Hub } from './context.js';
+import { mustGet } from './advance.js';
+import { unlessRefused } from '../redis/write-errors.js';
+
+/** So many records are written at once. */
+const ENQUEUE_CHUNK = 500;
+
+/** One of many: a request with its options beside it. */
+export type EnqueueItem = EnqueueOptionsInput & { readonly request: GenerationRequestInput };
+
+/** What became of one item; `replayed` when its idempotency key was known. */
+export type EnqueueResult =
+  | { readonly ok: true; readonly generation: Generation; readonly replayed: boolean }
+  | { readonly ok: false; readonly error: ReelhaulError };
+
+interface Created {
+  readonly generation: Generation;
+  readonly replayed: boolean;
+}
+
+/** Redis failed in the middle of an enqueue: nobody can know whether it was written. */
+function unknownOutcome(error: unknown): RedisUnusableError {
+  const reason = error instanceof Error ? error.message : String(error);
+  return new RedisUnusableError(
+    `Redis failed (${reason}), and it is not known whether the generation was stored. Enqueue it again with an idempotencyKey.`,
+    { cause: error },
+  );
+}
+
+/** Fields as a hash would give them back. */
+function storedForm(fields: FieldPatch): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(fields).flatMap(([name, value]) => (value === null ? [] : [[name, String(value)]])),
+  );
+}
+
+/** The same request gives the same digest whatever the order of its keys. */
+function digestOf(request: unknown): string {
+  const canonical = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(canonical);
+    if (value === null || typeof value !== 'object') return value;
+    return Object.fromEntries(
+      Object.entries(value)
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .map(([key, inner]) => [key, canonical(inner)]),
+    );
+  };
+  return createHash('sha256')
+    .update(JSON.stringify(canonical(request)))
+    .digest('base64url');
+}
+
+/** With an idempotency key it lies in the shard where that key is looked for. */
+function newId({ shards: { length: shards } }: Hub, { tenant, idempotencyKey }: Order['options']): string {
+  const id = uuidv7();
+  if (idempotencyKey === undefined || shards === 1) return id;
+  return idInShard(id, shardOfKey(tenant, idempotencyKey, shards), shards);
+}
+
+/** Writes the record, which then stands in line. A known idempotency key gives the generation of then. */
+async function create(hub: Hub, { request, options }: Order): Promise<Created> {
+  const id = newId(hub, options);
+  // The instant that lists go by: another look at the clock could be a millisecond later.
+  const createdAt = createdAtOf(id);
+  const { idempotencyKey, tenant, delayMs, runAt, deadlineMs, metadata, onUnconfirmed, priority } = options;
+  const { notifyUrl, notifyOn } = options;
+  const startAt = runAt ?? (delayMs === undefined ? null : createdAt + delayMs);
+  const warnings = requestWarnings(request);
+  const digest = idempotencyKey === undefined ? '' : digestOf(request);
+  const fields: FieldPatch = {
+    request: JSON.stringify(request),
+    idempotencyKey: idempotencyKey ?? null,
+    requestDigest: digest === '' ? null : digest,
+    metadata: Object.keys(metadata).length > 0 ? JSON.stringify(metadata) : null,
+    warnings: warnings.length > 0 ? JSON.stringify(warnings) : null,
+    onUnconfirmed: onUnconfirmed ?? null,
+    priority: priority ?? null,
+    runAt: startAt,
+    notifyUrl: notifyUrl ?? null,
+    notifyOn: notifyOn ?? null,
+    traceparent: hub.activeTrace(),
+    deadlineAt: deadlineMs === undefined ? null : createdAt + deadlineMs,
+  };
+  const idempotency = idempotencyKey === undefined ? null : { key: idempotencyKey, digest };
+  const result = await unlessRefused(
+    hub.redis,
+    () => hub.store.create({ id, tenant, createdAt, idempotency, fields }),
+    async () => ((await hub.store.get(id)) ? ({ created: true } as const) : null),
+  ).catch((error: unknown) => {
+    throw error instanceof WritesRefusedError ? error : unknownOutcome(error);
+  });
+  if (result.created) {
+    hub.log.info({ generationId: id, tenant, to: 'queued' }, 'generation enqueued');
+    hub.work.tell({ kind: 'created', generationId: id, at: createdAt });
+    const generation = toGeneration(
+      readRecord(id, storedForm({ ...fields, state: 'queued', tenant, createdAt, updatedAt: createdAt })),
+    );
+    return { generation, replayed: false };
+  }
+  if (result.digest !== digest) throw new IdempotencyConflictError(idempotencyKey ?? '', result.generationId);
+  return { generation: toGeneration(await mustGet(hub, result.generationId)), replayed: true };
+}
+
+async function enqueueChunk(hub: Hub, items: readonly EnqueueItem[]): Promise<EnqueueResult[]> {
+  const created = await Promise.all(
+    items.map(async ({ request, ...options }): Promise<Created | ReelhaulError> => {
+      try {
+        return await create(hub, readOrder(request, options));
+      } catch (error) {
+        return error instanceof ReelhaulError ? error : unknownOutcome(error);
+      }
+    }),
+  );
+  await hub.dispatch.soon();
+  return created.map((one) =>
+    one instanceof ReelhaulError
+      ? { ok: false, error: one }
+      : { ok: true, generation: one.generation, replayed: one.replayed },
+  );
+}
+
+/**
+ * @throws InvalidInputError, IdempotencyConflictError, WritesRefusedError: nothing is stored. RedisUnusableError: nobody
+ * can know.
+ */
+export async function enqueue(
+  hub: Hub,
+  request: GenerationRequestInput,
+  options?: EnqueueOptionsInput,
+): Promise<{ generation: Generation; replayed: boolean }> {
+  const created = await create(hub, readOrder(request, options));
+  await hub.of(created.generation.id).dispatch.soon();
+  return created;
+}
+
+/** Each item has its own result, in order. */
+export async function enqueueMany(hub: Hub, items: readonly EnqueueItem[]): Promise<EnqueueResult[]> {
+  const results: EnqueueResult[] = [];
+  for (let i = 0; i < items.length; i += ENQUEUE_CHUNK) {
+    results.push(...(await enqueueChunk(hub, items.slice(i, i + ENQUEUE_CHUNK))));
+  }
+  return results;
+}

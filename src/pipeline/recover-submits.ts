@@ -1,0 +1,72 @@
+/**
+ * What a process brings back when Redis forgot it: the posts it made lately. Redis may lose its last second in a crash,
+ * or what its replica had not received, and with it that a request was sent; the generation would look as if it never
+ * was, and be paid for again.
+ */
+import { setTimeout as wait } from 'node:timers/promises';
+import type { Post } from '../store/submit-ledger.js';
+import type { Hub } from './context.js';
+import { priceOf } from '../generation/price.js';
+import { adoptTask, settle } from './advance.js';
+
+/** While Redis refuses this write it refuses the next `submitting` too, so that trying again comes in time. */
+const TRIES = 120;
+const TRY_AGAIN_MS = 500;
+
+/** Puts the records right, each by itself. */
+export async function bringBack(hub: Hub, posts: readonly Post[]): Promise<void> {
+  await Promise.all(posts.map((post) => insist(hub, post)));
+}
+
+async function insist(hub: Hub, post: Post): Promise<void> {
+  const { generationId, taskId } = post;
+  for (let tries = 1; ; tries++) {
+    try {
+      await bringBackOne(hub, post);
+      return;
+    } catch (error) {
+      if (tries >= TRIES) {
+        hub.log.error(
+          { generationId, taskId, alarm: 'post_forgotten', err: error },
+          'Redis may have forgotten a submit, and it could not be written again',
+        );
+        return;
+      }
+      await wait(TRY_AGAIN_MS);
+    }
+  }
+}
+
+async function bringBackOne(hub: Hub, { generationId, nonce, attempt, sentAt, taskId }: Post): Promise<void> {
+  const { log, store } = hub;
+  const found = await settle(
+    hub,
+    generationId,
+    async (record) => {
+      if (record.state !== 'queued' || record.attempts.submit >= attempt) return { settled: true };
+      // As it was while the request was under way. Whoever finds it calls it unconfirmed; what this process knows or
+      // learns of the answer still counts, by the nonce.
+      const moved = await store.transition(record, 'submitting', {
+        live: true,
+        set: { submitNonce: nonce, submittedAt: sentAt, charge: 'possible', submitAttempts: attempt },
+        bill: 'possible',
+        price: priceOf(record.request, hub.config.PRICES),
+      });
+      if (!moved) return 'again';
+      log.error(
+        { generationId, taskId, alarm: 'post_forgotten' },
+        'Redis forgot a submit; it was written again',
+      );
+      return { settled: true };
+    },
+    false,
+  );
+  if (!found) {
+    log.error(
+      { generationId, taskId, alarm: 'generation_forgotten' },
+      'Redis forgot a generation whose request was sent: its task may exist and be billed',
+    );
+    return;
+  }
+  if (taskId !== null) await adoptTask(hub, generationId, taskId, { source: 'submit' });
+}

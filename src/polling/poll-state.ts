@@ -1,0 +1,193 @@
+/**
+ * Following a task cheaply: the few fields of a record that a poll needs, read and counted in one round trip, and the
+ * hints that callbacks leave. A poll that finds nothing new costs nothing beyond `begin`. It changes no state and writes
+ * no event; what a poll brings to light goes through the store.
+ *
+ *   polledAt     when the last poll began              waiting     '1' while the provider said "queued" last
+ *   startedAge   when its work began, ms from acceptance          mark        '<percent>@<ms from acceptance>'
+ *   kind         which tasks it is measured by         hints       how many callbacks said that it may be over
+ *   hintedAt     when the last of them came                seenAt      when the last poll began that told something of the
+ *                                                                      task, while those after it did not
+ */
+import type { RedisConnection } from '../redis/connect.js';
+import type { Keys } from '../store/keys.js';
+import type { FieldPatch } from '../generation/record.js';
+import { checkVersion, RECORD_VERSION } from '../store/read-record.js';
+import type { ProgressMark } from './schedule.js';
+import type { State } from '../generation/states.js';
+
+/**
+ * BEGIN. Reads what a poll needs, and counts the poll while the generation is followed.
+ * KEYS 1 record · ARGV 1 now · 2 the newest version that is known · 3… fields, the first four `state`, `pollAttempts`,
+ *      `taskId`, `v`
+ * Returns the values, those from before this poll.
+ */
+const BEGIN = `
+local values = redis.call('HMGET', KEYS[1], unpack(ARGV, 3))
+local known = (tonumber(values[4]) or 0) <= tonumber(ARGV[2])
+if known and values[3] and (values[1] == 'generating' or values[1] == 'expired') then
+  redis.call('HSET', KEYS[1], 'pollAttempts', (tonumber(values[2]) or 0) + 1, 'polledAt', ARGV[1])
+end
+return values
+`;
+
+/**
+ * HINT. Remembers that a callback came.
+ * KEYS 1 record · ARGV 1 now · 2 the task that it names, or ''
+ * Returns state, hints before this one, when the last poll began; false when there is no such record, or it has another task.
+ */
+const HINT = `
+local state, hints, polledAt, task = unpack(redis.call('HMGET', KEYS[1], 'state', 'hints', 'polledAt', 'taskId'))
+if not state then return false end
+if task and ARGV[2] ~= '' and ARGV[2] ~= task then return false end
+redis.call('HSET', KEYS[1], 'hints', (tonumber(hints) or 0) + 1, 'hintedAt', ARGV[1])
+return { state, hints or '0', polledAt or '' }
+`;
+
+const FIELDS = [
+  'state',
+  'pollAttempts',
+  'taskId',
+  'v',
+  'rev',
+  'createdAt',
+  'submittedAt',
+  'acceptedAt',
+  'deadlineAt',
+  'finishedAt',
+  'visibleAt',
+  'withoutUrlSince',
+  'progress',
+  'polledAt',
+  'waiting',
+  'startedAge',
+  'mark',
+  'kind',
+  'hints',
+  'hintedAt',
+  'seenAt',
+] as const;
+
+/** What a poll knows of its generation. Instants are epoch milliseconds. */
+export interface Followed {
+  readonly id: string;
+  readonly state: State;
+  readonly taskId: string | null;
+  /** How many transitions there were: what this poll finds is about this round only. */
+  readonly rev: number;
+  readonly createdAt: number;
+  readonly submittedAt: number | null;
+  readonly acceptedAt: number | null;
+  readonly deadlineAt: number | null;
+  readonly finishedAt: number | null;
+  readonly visibleAt: number | null;
+  readonly withoutUrlSince: number | null;
+  readonly progress: number | null;
+  /** When the poll before this one began. */
+  readonly polledAt: number | null;
+  readonly waiting: boolean;
+  readonly startedAgeMs: number | null;
+  readonly mark: ProgressMark | null;
+  /** Null in records of an older version: they are measured by all kinds together. */
+  readonly kind: string | null;
+  readonly hints: number;
+  readonly hintedAt: number | null;
+  /** When the last poll began that told something of the task (its acceptance, if none did); null: the one before this. */
+  readonly seenAt: number | null;
+}
+
+export interface Hinted {
+  readonly state: State;
+  /** It is the first of this task. */
+  readonly first: boolean;
+  readonly polledAt: number | null;
+}
+
+export interface Following {
+  /** Starts a poll: counts it, and says what it needs to know. Null when there is no such generation. @throws NewerRecordError */
+  begin(id: string): Promise<Followed | null>;
+  /** Remembers a callback's hint, in whatever state. Null when it is about no such generation, or not about its task. */
+  hint(id: string, taskId: string | null): Promise<Hinted | null>;
+  /** How many hints have come for this task. */
+  hints(id: string): Promise<number>;
+}
+
+/** Fields of a task that is followed no more, for the `set` of a change that begins another. */
+export const NOT_FOLLOWED_YET: FieldPatch = {
+  polledAt: null,
+  waiting: null,
+  startedAge: null,
+  mark: null,
+  seenAt: null,
+};
+export const NOT_HINTED_YET: FieldPatch = { hints: null, hintedAt: null };
+
+/** A mark as it stands in the record. */
+export const writeMark = ({ progress, ageMs }: ProgressMark): string => `${progress}@${Math.round(ageMs)}`;
+
+function readMark(text: string | null): ProgressMark | null {
+  const [progress, ageMs] = (text ?? '').split('@').map(Number);
+  return progress && ageMs ? { progress, ageMs } : null;
+}
+
+interface Scripts {
+  reelhaulBeginPoll(...args: (string | number)[]): Promise<(string | null)[]>;
+  reelhaulHint(...args: (string | number)[]): Promise<string[] | null>;
+}
+
+const number = (text: string | null | undefined): number | null => (text ? Number(text) : null);
+
+export function createFollowing({
+  redis,
+  keys,
+  now,
+}: {
+  readonly redis: RedisConnection;
+  readonly keys: Keys;
+  readonly now: () => number;
+}): Following {
+  redis.defineCommand('reelhaulBeginPoll', { lua: BEGIN, numberOfKeys: 1 });
+  redis.defineCommand('reelhaulHint', { lua: HINT, numberOfKeys: 1 });
+  const scripts = redis as unknown as Scripts;
+
+  return {
+    async begin(id) {
+      const values = await scripts.reelhaulBeginPoll(keys.record(id), now(), RECORD_VERSION, ...FIELDS);
+      const of = (field: (typeof FIELDS)[number]) => values[FIELDS.indexOf(field)] ?? null;
+      const state = of('state');
+      if (state === null) return null;
+      checkVersion(id, of('v'));
+      return {
+        id,
+        state: state as State,
+        taskId: of('taskId'),
+        rev: Number(of('rev') ?? 0),
+        createdAt: Number(of('createdAt')),
+        submittedAt: number(of('submittedAt')),
+        acceptedAt: number(of('acceptedAt')),
+        deadlineAt: number(of('deadlineAt')),
+        finishedAt: number(of('finishedAt')),
+        visibleAt: number(of('visibleAt')),
+        withoutUrlSince: number(of('withoutUrlSince')),
+        progress: number(of('progress')),
+        polledAt: number(of('polledAt')),
+        waiting: of('waiting') === '1',
+        startedAgeMs: number(of('startedAge')),
+        mark: readMark(of('mark')),
+        kind: of('kind'),
+        hints: Number(of('hints') ?? 0),
+        hintedAt: number(of('hintedAt')),
+        seenAt: number(of('seenAt')),
+      };
+    },
+
+    async hint(id, taskId) {
+      const said = await scripts.reelhaulHint(keys.record(id), now(), taskId ?? '');
+      if (said === null) return null;
+      const [state, before, polledAt] = said;
+      return { state: state as State, first: Number(before) === 0, polledAt: number(polledAt) };
+    },
+
+    hints: async (id) => Number((await redis.hget(keys.record(id), 'hints')) ?? 0),
+  };
+}

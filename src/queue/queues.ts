@@ -1,0 +1,289 @@
+/**
+ * Reminders: which stage is to look at which generation. Those of polls stand on the timetable (timetable.ts), the others
+ * are jobs of BullMQ in a queue per stage, and so is the sweep. A job is only a reminder: its id is the generation's, its
+ * data is empty, and it is removed when it is done, so that the next one under the same id is never swallowed (BullMQ
+ * ignores an `add` whose id exists, also when that job is finished and kept).
+ */
+import { Queue, type JobsOptions } from 'bullmq';
+import { STAGES, type Stage } from '../generation/states.js';
+import { isEchoOfOutage, type RedisConnection } from '../redis/connect.js';
+import type { Timetable } from './timetable.js';
+import type { RunName } from '../generation/work.js';
+
+const SWEEP = 'sweep';
+/** Older versions had a queue of this name. */
+const POLL = 'poll';
+/** What has a queue of BullMQ. */
+type QueueName = Exclude<RunName, 'poll'>;
+/** Nobody reads BullMQ's own event streams here; a short one keeps Redis light. */
+const STREAM_LENGTH = 100;
+
+const JOB_OPTIONS: JobsOptions = {
+  // Stages count their own tries in the record. These are for what no stage foresaw, such as a Redis error midway.
+  attempts: Number.MAX_SAFE_INTEGER,
+  backoff: { type: 'custom' },
+  removeOnComplete: true,
+  removeOnFail: true,
+};
+
+/** How long BullMQ waits before it runs a job again that threw, in milliseconds: doubling from 1 s to 60 s. */
+export function backoffAfterError(attemptsMade: number): number {
+  return Math.min(1000 * 2 ** Math.min(attemptsMade - 1, 6), 60_000);
+}
+
+export interface Reminder {
+  readonly generationId: string;
+  readonly delayMs?: number;
+  readonly priority?: number;
+}
+
+export interface QueueCounts {
+  readonly waiting: number;
+  readonly active: number;
+  readonly delayed: number;
+}
+
+/** What a stage has to do in the whole fleet, as of now. */
+export interface Backlog {
+  /** Jobs that a worker could take this instant: waiting ones, and delayed ones whose time has come. */
+  readonly due: number;
+  /** Jobs whose time has not come. */
+  readonly delayed: number;
+  readonly active: number;
+  /** For how long no worker may take one (`holdPolls`, or somebody paused the queue), in milliseconds; 0: they may. */
+  readonly pausedForMs: number;
+}
+
+export interface Queues {
+  /** Adds the job; nothing happens when the generation has one in that queue already. */
+  remind(stage: Stage, reminder: Reminder): Promise<void>;
+  remindMany(stage: Stage, reminders: readonly Reminder[]): Promise<void>;
+  /** As `remind` without delay, and brings a delayed one forward. */
+  hasten(stage: Stage, generationId: string, priority?: number): Promise<void>;
+  /** The same, to so long from now. */
+  hastenTo(stage: Stage, generationId: string, delayMs: number): Promise<void>;
+  /** Takes a waiting or delayed job away; one that runs stays. */
+  forget(stage: Stage, generationId: string): Promise<void>;
+  /** Which of these generations have no job in that queue, or one that no list holds. */
+  missing(stage: Stage, generationIds: readonly string[]): Promise<string[]>;
+  /** Writes the job again, whatever is left of the old one. */
+  restore(stage: Stage, reminder: Reminder): Promise<void>;
+  /** Lets no worker of any replica begin a poll for so long. */
+  holdPolls(durationMs: number): Promise<void>;
+  /** Ends that before its time. */
+  releasePolls(): Promise<void>;
+  /** Removes the jobs that an older version kept for polls. Only when their generations stand on the timetable. */
+  retirePollQueue(): Promise<void>;
+  counts(stage: Stage): Promise<QueueCounts>;
+  /** The backlog of every stage and of the sweep at `at` (epoch ms; of polls: now, by Redis' clock), in one round trip. */
+  backlog(at: number): Promise<Record<RunName, Backlog>>;
+  /** Makes sure that a sweep comes every so often, once in the whole fleet. */
+  scheduleSweep(intervalMs: number): Promise<void>;
+  /** The queues of BullMQ themselves, for a board that shows their jobs. */
+  all(): readonly Queue[];
+  close(): Promise<void>;
+}
+
+/** Opens the queues over a connection that stays the caller's. */
+export function createQueues(
+  redis: RedisConnection,
+  prefix: string,
+  timetable: Timetable,
+  onError: (error: Error) => void,
+): Queues {
+  const open = (name: string) => {
+    const queue = new Queue(name, {
+      connection: redis,
+      prefix,
+      defaultJobOptions: JOB_OPTIONS,
+      streams: { events: { maxLen: STREAM_LENGTH } },
+      skipWaitingForReady: true,
+    });
+    queue.on('error', (error) => {
+      if (!isEchoOfOutage(redis, error)) onError(error);
+    });
+    return queue;
+  };
+  const names: readonly QueueName[] = [...STAGES.filter((stage) => stage !== POLL), SWEEP];
+  const queues = new Map(names.map((name) => [name, open(name)]));
+  const of = (name: QueueName) => queues.get(name)!;
+  const optionsOf = ({ generationId, delayMs, priority }: Reminder): JobsOptions => ({
+    jobId: generationId,
+    ...(delayMs ? { delay: delayMs } : {}),
+    ...(priority ? { priority } : {}),
+  });
+
+  async function remind(stage: Stage, reminder: Reminder) {
+    const { generationId, delayMs = 0 } = reminder;
+    if (stage === POLL) await timetable.add([{ generationId, delayMs }]);
+    else await of(stage).add(stage, {}, optionsOf(reminder));
+  }
+
+  async function hasten(stage: Stage, reminder: Reminder) {
+    const { generationId, delayMs = 0 } = reminder;
+    if (stage === POLL) return timetable.hasten({ generationId, delayMs });
+    await remind(stage, reminder);
+    const job = await of(stage).getJob(generationId);
+    if (!job || !(await job.isDelayed())) return;
+    try {
+      await (delayMs > 0 ? job.changeDelay(delayMs) : job.promote());
+    } catch (error) {
+      // It left the delayed set in between: it is about to run, which is all that was wanted.
+      if (await job.isDelayed()) throw error;
+    }
+  }
+
+  async function forget(stage: Stage, generationId: string) {
+    if (stage === POLL) return timetable.remove(generationId);
+    // BullMQ answers 0 for a job that a worker holds; that one ends by itself.
+    await of(stage).remove(generationId);
+  }
+
+  return {
+    remind,
+    forget,
+
+    async remindMany(stage, reminders) {
+      if (stage === POLL)
+        return timetable.add(reminders.map(({ generationId, delayMs = 0 }) => ({ generationId, delayMs })));
+      await of(stage).addBulk(
+        reminders.map((r) => ({ name: stage as string, data: {}, opts: optionsOf(r) })),
+      );
+    },
+
+    hasten: (stage, generationId, priority = 0) => hasten(stage, { generationId, priority }),
+    hastenTo: (stage, generationId, delayMs) => hasten(stage, { generationId, delayMs }),
+
+    async missing(stage, generationIds) {
+      if (stage === POLL) return timetable.missing(generationIds);
+      const queue = of(stage);
+      const lines = redis.pipeline();
+      for (const id of generationIds) {
+        lines.exists(queue.toKey(id));
+        lines.zscore(queue.toKey('delayed'), id);
+        lines.zscore(queue.toKey('prioritized'), id);
+      }
+      const replies = (await lines.exec()) ?? [];
+      const value = (i: number) => {
+        const [error, reply] = replies[i] ?? [];
+        if (error) throw error;
+        return reply;
+      };
+      const gone: string[] = [];
+      const unplaced: string[] = [];
+      for (const [i, id] of generationIds.entries()) {
+        if (value(3 * i) === 0) gone.push(id);
+        else if (value(3 * i + 1) === null && value(3 * i + 2) === null) unplaced.push(id);
+      }
+      if (unplaced.length > 0) {
+        // Read only now: a job that moved from one of these lists to another in between is at worst written again.
+        const lists = await Promise.all(
+          ['wait', 'paused', 'active'].map((list) => redis.lrange(queue.toKey(list), 0, -1)),
+        );
+        const placed = new Set(lists.flat());
+        gone.push(...unplaced.filter((id) => !placed.has(id)));
+      }
+      return gone;
+    },
+
+    async restore(stage, reminder) {
+      await forget(stage, reminder.generationId);
+      await remind(stage, reminder);
+    },
+
+    holdPolls: (durationMs) => timetable.hold(durationMs),
+    releasePolls: () => timetable.release(),
+
+    async retirePollQueue() {
+      const parts = ['wait', 'prioritized', 'delayed', 'active', 'meta'].map(
+        (part) => `${prefix}:${POLL}:${part}`,
+      );
+      if ((await redis.exists(...parts)) === 0) return;
+      const queue = open(POLL);
+      try {
+        // What an older worker polls this instant it may end.
+        if ((await queue.getActiveCount()) > 0) await queue.drain(true);
+        else await queue.obliterate({ force: true });
+      } finally {
+        await queue.close();
+      }
+    },
+
+    async counts(stage) {
+      if (stage === POLL) {
+        const { due, delayed, active, orphaned } = await timetable.counts();
+        return { waiting: due + orphaned, active: active - orphaned, delayed };
+      }
+      const counts = await of(stage).getJobCounts('wait', 'prioritized', 'active', 'delayed');
+      return {
+        waiting: (counts['wait'] ?? 0) + (counts['prioritized'] ?? 0),
+        active: counts['active'] ?? 0,
+        delayed: counts['delayed'] ?? 0,
+      };
+    },
+
+    async backlog(at) {
+      const lines = redis.pipeline();
+      for (const queue of queues.values()) {
+        lines.llen(queue.toKey('wait'));
+        lines.zcard(queue.toKey('prioritized'));
+        // BullMQ's score of a delayed job: its instant, and twelve bits that keep the order of equal ones.
+        lines.zcount(queue.toKey('delayed'), '-inf', at * 0x1000 + 0xfff);
+        lines.zcard(queue.toKey('delayed'));
+        lines.llen(queue.toKey('active'));
+        // Nothing of ours limits a queue; an operator may, on the board.
+        lines.pttl(queue.toKey('limiter'));
+        lines.hexists(queue.toKey('meta'), 'paused');
+      }
+      // Sent together, and both awaited: what one of them fails with is not left to nobody.
+      const [answers, polls] = await Promise.all([lines.exec(), timetable.counts()]);
+      const replies = (answers ?? []).map(([error, reply]) => {
+        if (error) throw error;
+        return Number(reply);
+      });
+      const rows = names.map((name, i): [RunName, Backlog] => {
+        const [wait, prioritized, dueDelayed, delayed, active, limitedMs, paused] = replies.slice(
+          7 * i,
+          7 * i + 7,
+        );
+        return [
+          name,
+          {
+            due: wait! + prioritized! + dueDelayed!,
+            delayed: delayed! - dueDelayed!,
+            active: active!,
+            pausedForMs: paused! > 0 ? Infinity : Math.max(0, limitedMs!),
+          },
+        ];
+      });
+      const { due, delayed, active, orphaned, heldMs } = polls;
+      const ofPolls: Backlog = {
+        due: due + orphaned,
+        delayed,
+        active: active - orphaned,
+        pausedForMs: heldMs,
+      };
+      return Object.fromEntries([...rows, [POLL, ofPolls]]) as Record<RunName, Backlog>;
+    },
+
+    async scheduleSweep(intervalMs) {
+      const queue = of(SWEEP);
+      const counts = await queue.getJobCounts('wait', 'active', 'delayed');
+      const alive = Object.values(counts).some((n) => n > 0);
+      const scheduler = await queue.getJobScheduler(SWEEP);
+      if (alive && scheduler?.every === intervalMs) return;
+      await queue.setGlobalConcurrency(1);
+      await queue.upsertJobScheduler(
+        SWEEP,
+        { every: intervalMs },
+        { name: SWEEP, opts: { removeOnComplete: true, removeOnFail: true } },
+      );
+    },
+
+    all: () => [...queues.values()],
+
+    async close() {
+      await Promise.all([...queues.values()].map((queue) => queue.close()));
+    },
+  };
+}

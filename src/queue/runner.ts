@@ -1,0 +1,185 @@
+/**
+ * Runs one stage on BullMQ: takes its jobs, hands the generation id to the stage, and turns what the stage says into
+ * what BullMQ does. Polls, which come again and again, go by the timetable instead (timetable-runner.ts). It promises:
+ *
+ * - a snooze costs no attempt and holds no slot (`moveToDelayed` + `DelayedError`);
+ * - a lost lock aborts the stage where that is wanted, since another worker may have the job by then;
+ * - interrupted by shutdown is not failed: what does not finish in time is given back.
+ */
+import { DelayedError, WaitingError, Worker, type Job } from 'bullmq';
+import type { Logger } from 'pino';
+import { backoffAfterError } from './queues.js';
+import { isEchoOfOutage, refusalOf, type RedisConnection } from '../redis/connect.js';
+import type { RunName, RunOutcome, Vitals, WorkLog } from '../generation/work.js';
+
+/** What a stage says comes next. It throws only when something failed that it did not foresee. */
+export type Outcome = { readonly kind: 'done' } | { readonly kind: 'snooze'; readonly delayMs: number };
+
+export const done: Outcome = { kind: 'done' };
+/** Run me again in so many milliseconds. Waiting is not failing. */
+export const snooze = (delayMs: number): Outcome => ({
+  kind: 'snooze',
+  delayMs: Math.max(0, Math.round(delayMs)),
+});
+
+/** The work of one stage for one generation. It must be safe to run twice, also at the same time. */
+export type StageFunction = (generationId: string, signal: AbortSignal) => Promise<Outcome>;
+
+export interface RunnerOptions {
+  readonly name: RunName;
+  readonly run: StageFunction;
+  readonly redis: RedisConnection;
+  readonly prefix: string;
+  readonly concurrency: number;
+  /** A worker that does not renew its lock for so long is taken for dead, and its jobs run elsewhere. */
+  readonly lockMs: number;
+  /** False for submit: cutting a paid call because another worker has the job would only make it unconfirmed. */
+  readonly abortOnLostLock: boolean;
+  readonly log: Logger;
+  /** Told when a run begins and ends. */
+  readonly work: WorkLog;
+  /** No run takes longer than this by itself: one that does hangs. */
+  readonly runLimitMs: number;
+}
+
+export interface Runner {
+  vitals(): Vitals;
+  /** Takes no new job, waits for the running ones until `deadlineAt` (epoch ms), then aborts and gives back the rest. */
+  close(deadlineAt: number): Promise<void>;
+}
+
+/** How long an aborted stage gets to give its job back before the connection is closed under it. */
+const GIVE_BACK_MS = 2000;
+/** Two refusals of a kind that are no further apart belong to one outage. */
+const SAME_REFUSAL_MS = 30_000;
+/** BullMQ rests so long (15 s unless told) after a connection error that reaches it; the connection itself waits already. */
+const RETRY_DELAY_MS = 1000;
+
+export function startRunner({
+  name,
+  run,
+  redis,
+  prefix,
+  concurrency,
+  lockMs,
+  abortOnLostLock,
+  log,
+  work,
+  runLimitMs,
+}: RunnerOptions): Runner {
+  const runs = new Set<{ readonly beganAt: number }>();
+  let begun = 0;
+  let closing = false;
+
+  async function process(
+    job: Job,
+    token: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const generationId = job.id ?? '';
+    const beganAt = Date.now();
+    const current = { beganAt };
+    runs.add(current);
+    begun += 1;
+    work.tell({ kind: 'began', name, generationId, at: beganAt });
+    let outcome: RunOutcome = 'failed';
+    try {
+      outcome = await take(job, token, signal);
+    } finally {
+      runs.delete(current);
+      work.tell({ kind: 'ended', name, generationId, outcome, beganAt, at: Date.now() });
+    }
+    if (outcome === 'interrupted') throw new WaitingError();
+    if (outcome === 'snoozed') throw new DelayedError();
+  }
+
+  /** One run, up to where BullMQ is to be told. Throws what the stage threw. */
+  async function take(
+    job: Job,
+    token: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<RunOutcome> {
+    const generationId = job.id ?? '';
+    let outcome: Outcome;
+    try {
+      outcome = await run(generationId, signal ?? new AbortController().signal);
+    } catch (error) {
+      if (signal?.aborted) {
+        await job.moveToWait(token);
+        return 'interrupted';
+      }
+      throw error;
+    }
+    if (outcome.kind === 'done') return 'done';
+    await job.moveToDelayed(Date.now() + outcome.delayMs, token);
+    return 'snoozed';
+  }
+
+  const worker = new Worker(name, process, {
+    connection: redis,
+    prefix,
+    concurrency,
+    lockDuration: lockMs,
+    stalledInterval: lockMs,
+    // A stalled job is run again as often as it takes: every stage is safe to repeat, so none is given up for it.
+    maxStalledCount: Number.MAX_SAFE_INTEGER,
+    runRetryDelay: RETRY_DELAY_MS,
+    settings: { backoffStrategy: backoffAfterError },
+  });
+  const refusedAt = new Map<string, number>();
+  worker.on('error', (error) => {
+    if (isEchoOfOutage(redis, error)) return;
+    const refusal = refusalOf(error);
+    if (refusal !== null) {
+      // BullMQ asks again and again: an outage of this kind is told once, not once per question.
+      const lastAt = refusedAt.get(refusal);
+      refusedAt.set(refusal, Date.now());
+      if (lastAt !== undefined && Date.now() - lastAt < SAME_REFUSAL_MS) return;
+    }
+    log.warn({ stage: name, err: error }, 'the queue reported an error');
+  });
+  worker.on('failed', (job, error) => {
+    log.error({ stage: name, generationId: job?.id, err: error }, 'a stage threw; its job runs again later');
+  });
+  worker.on('lockRenewalFailed', (jobIds) => {
+    log.warn({ stage: name, jobIds }, 'the lock of running jobs was lost; another worker may run them too');
+    if (abortOnLostLock) for (const jobId of jobIds) worker.cancelJob(jobId, 'the lock was lost');
+  });
+
+  return {
+    vitals() {
+      const beganAt = [...runs].map((run) => run.beganAt);
+      return {
+        name,
+        looping: closing || worker.isRunning(),
+        running: runs.size,
+        concurrency,
+        oldestBeganAt: beganAt.length > 0 ? Math.min(...beganAt) : null,
+        begun,
+        runLimitMs,
+      };
+    },
+
+    async close(deadlineAt) {
+      closing = true;
+      const closed = worker.close();
+      const timers: NodeJS.Timeout[] = [];
+      const after = (atMs: number) =>
+        new Promise<'late'>((resolve) => {
+          timers.push(setTimeout(resolve, Math.max(0, atMs - Date.now()), 'late'));
+        });
+      try {
+        if ((await Promise.race([closed, after(deadlineAt - GIVE_BACK_MS)])) !== 'late') return;
+        worker.cancelAllJobs('shutting down');
+        if ((await Promise.race([closed, after(deadlineAt)])) !== 'late') return;
+        log.warn(
+          { stage: name },
+          'a stage did not stop in time; its job runs again once its lock has expired',
+        );
+        await worker.disconnect();
+      } finally {
+        for (const timer of timers) clearTimeout(timer);
+      }
+    },
+  };
+}

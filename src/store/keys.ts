@@ -1,0 +1,117 @@
+/**
+ * Every Redis key of the store, built in one place. All share the prefix's hash tag, so that one script may touch
+ * several of them on a Redis Cluster. BullMQ's own keys live beside them as `<prefix>:<queue>:…`.
+ *
+ *   <prefix>:g:<id>                     hash    the record of a generation
+ *   <prefix>:answers:<id>               list    what the provider said that decided something, newest last, bounded
+ *   <prefix>:state:<state>              zset    ids in that state, score 0: a UUIDv7 sorts by its creation
+ *   <prefix>:tenant:<tenant>:<state>    zset    the same of one tenant
+ *   <prefix>:live                       zset    ids that need a job: all the sweep ever looks at
+ *   <prefix>:tasks                      hash    task id → the generation it belongs to
+ *   <prefix>:idem:<tenant>:<key>        string  <generation id> <digest of its request>
+ *   <prefix>:events                     stream  one entry per transition, bounded
+ *   <prefix>:notifications:<id>         hash    what is owed to the app of that generation
+ *   <prefix>:notifications-dead:<id>    hash    what was given up of it
+ *   <prefix>:notifications-owed         zset    ids with something owed: what the sweep looks at
+ *   <prefix>:notifications-dead         zset    ids with something given up
+ *   <prefix>:polls                      zset    ids by when they are polled next, epoch ms of Redis (timetable.ts)
+ *   <prefix>:polling                    zset    ids that are being polled, by until when their worker holds them
+ *   <prefix>:polls-again                hash    id of these → when it is wanted again, whatever that poll finds
+ *   <prefix>:polls-hold                 string  nobody polls while it is there
+ *   <prefix>:polls-wake                 zset    something, when a worker is to look at the timetable now
+ *   <prefix>:durations:<kind>           hash    how long tasks of that kind took lately (durations.ts)
+ *   <prefix>:durations                  zset    those kinds by their last task, bounded
+ *   <prefix>:running                    hash    kind → ages of the tasks still running, as of the last sweep
+ *   <prefix>:arrivals                   hash    whether callbacks arrive (arrivals.ts)
+ *   <prefix>:swept                      string  when the last sweep ended, epoch ms
+ *   <prefix>:figures:<span>:<number>    hash    what was counted in that minute or hour since 1970 (figures.ts)
+ *   <prefix>:line                       zset    tenants with generations that wait for their submit, by their turn
+ *   <prefix>:line:<tenant>              zset    those generations, by priority and then by age
+ *   <prefix>:aging:<tenant>             zset    those of them that have a priority, by age alone
+ *   <prefix>:line-clock                 string  how far the turns have come
+ *   <prefix>:line-turns                 hash    tenant → how many turns it has had in a row
+ *   <prefix>:rested                     zset    tenants without anybody waiting that are ahead of their turn
+ *   <prefix>:capped                     zset    tenants that have as many at the provider as they may
+ *   <prefix>:capped-look                string  how far the look at them has come, while they are many
+ *   <prefix>:scheduled                  zset    queued generations that wait for their time, by it
+ *   <prefix>:ready                      zset    queued generations that have a submit job, by when they got it
+ *   <prefix>:starting                   zset    those of them whose submit has begun
+ *   <prefix>:taken:<tenant>             set     the tenant's own of these two
+ *   <prefix>:lingering                  zset    generations that are over for us while their task may live, by until when
+ *   <prefix>:lingering:<tenant>         zset    the tenant's own of them
+ *   <prefix>:limits                     hash    the limits in force, as the last worker that started wrote them
+ *   <prefix>:limits:tenants             hash    tenant → '<weight> <most in flight or ->'
+ *   <prefix>:limits:budgets             hash    tenant → most to spend a day, in millionths
+ *   <prefix>:rate-limits                hash    the call budget in force, under the prefix of all shards
+ *   <prefix>:spend:<day>                hash    what was spent on that day (UTC, days since 1970), see limits/spend.ts
+ *   <prefix>:rate                       hash    the call budget of the key (limits/rate.ts)
+ *   <prefix>:breaker:<call>             hash    whether the provider is away (limits/breaker.ts)
+ *   <prefix>:standing:…                         how our key stands with the provider (standing.ts)
+ *
+ * With several shards (shard.ts) each has a prefix, and these keys, of its own. Under the prefix of the whole there are
+ * then only durations, arrivals, figures and rate, and in any case:
+ *
+ *   <prefix>:shards                     string  over how many shards the generations are spread
+ */
+import type { State } from '../generation/states.js';
+
+export interface Keys {
+  readonly prefix: string;
+  record(id: string): string;
+  answers(id: string): string;
+  state(state: State): string;
+  idempotency(tenant: string, key: string): string;
+  tenantState(tenant: string, state: State): string;
+  notifications(id: string): string;
+  deadNotifications(id: string): string;
+  readonly notificationsOwed: string;
+  readonly notificationsDead: string;
+  durations(kind: string): string;
+  readonly durationKinds: string;
+  readonly running: string;
+  readonly arrivals: string;
+  /** The hash of one minute or hour, counted from 1970. */
+  figures(span: 'minute' | 'hour', number: number): string;
+  readonly tasks: string;
+  readonly live: string;
+  readonly events: string;
+  readonly swept: string;
+  readonly shards: string;
+  readonly polls: string;
+  readonly polling: string;
+  readonly pollsAgain: string;
+  readonly pollsHold: string;
+  readonly pollsWake: string;
+}
+
+export function createKeys(prefix: string): Keys {
+  return {
+    prefix,
+    record: (id) => `${prefix}:g:${id}`,
+    answers: (id) => `${prefix}:answers:${id}`,
+    state: (state) => `${prefix}:state:${state}`,
+    // The length makes the pair unambiguous whatever characters tenant and key hold.
+    idempotency: (tenant, key) => `${prefix}:idem:${tenant.length}:${tenant}:${key}`,
+    // The state comes last and holds no colon, so that the pair is unambiguous.
+    tenantState: (tenant, state) => `${prefix}:tenant:${tenant}:${state}`,
+    notifications: (id) => `${prefix}:notifications:${id}`,
+    deadNotifications: (id) => `${prefix}:notifications-dead:${id}`,
+    notificationsOwed: `${prefix}:notifications-owed`,
+    notificationsDead: `${prefix}:notifications-dead`,
+    durations: (kind) => `${prefix}:durations:${kind}`,
+    durationKinds: `${prefix}:durations`,
+    running: `${prefix}:running`,
+    arrivals: `${prefix}:arrivals`,
+    figures: (span, number) => `${prefix}:figures:${span}:${number}`,
+    tasks: `${prefix}:tasks`,
+    live: `${prefix}:live`,
+    events: `${prefix}:events`,
+    swept: `${prefix}:swept`,
+    shards: `${prefix}:shards`,
+    polls: `${prefix}:polls`,
+    polling: `${prefix}:polling`,
+    pollsAgain: `${prefix}:polls-again`,
+    pollsHold: `${prefix}:polls-hold`,
+    pollsWake: `${prefix}:polls-wake`,
+  };
+}

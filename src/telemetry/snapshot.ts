@@ -1,0 +1,123 @@
+/**
+ * What the whole fleet has to do and how Redis is, read when somebody asks: one round trip, and within a second the same
+ * answer. While Redis does not answer it says so within a deadline, and asks no second time on top of the first.
+ */
+import type { Config } from '../config/config.js';
+import type { Outbox } from '../store/outbox.js';
+import { STATES, type State } from '../generation/states.js';
+import type { Store } from '../store/store.js';
+import type { LineCounts } from '../limits/line.js';
+import { readLimits, type LimitsDeps, type LimitsOverview } from '../limits/overview.js';
+import { readSpent } from '../limits/spend.js';
+import type { Backlog, Queues } from '../queue/queues.js';
+import { mastersOf, type RedisConnection } from '../redis/connect.js';
+import type { RunName } from '../generation/work.js';
+
+/** How long Redis may take; Prometheus gives a scrape ten seconds, a probe often fewer. */
+export const ANSWER_WITHIN_MS = 2000;
+const GOOD_FOR_MS = 1000;
+
+export interface FleetFigures {
+  readonly generations: Readonly<Record<State, number>>;
+  /** Of submit, `due` counts who stands in line as well, as far as the cap has room for them. */
+  readonly backlog: Readonly<Record<RunName, Backlog>>;
+  readonly limits: LimitsOverview;
+  /** What was spent today (UTC), in the currency of `PRICES`. */
+  readonly spent: { readonly charged: number; readonly possible: number };
+  /** Generations with notifications that are due, and with such that were given up. */
+  readonly notificationsOwed: number;
+  readonly notificationsDead: number;
+  /** When the last sweep ended, epoch ms; null when there was none. */
+  readonly sweptAt: number | null;
+  readonly pingMs: number;
+  /** Of a Cluster: of the master that uses most. */
+  readonly usedBytes: number;
+  /** 0: no limit. */
+  readonly maxBytes: number;
+}
+
+export interface Fleet {
+  /** Null when Redis did not answer in time or with an error. */
+  read(): Promise<FleetFigures | null>;
+}
+
+export interface FleetDeps extends LimitsDeps {
+  readonly redis: RedisConnection;
+  readonly store: Store;
+  readonly outbox: Outbox;
+  readonly queues: Queues;
+  readonly shards: readonly { readonly config: Pick<Config, 'REDIS_PREFIX'> }[];
+  readonly now: () => number;
+}
+
+/** Resolves with null when `promise` takes longer, or fails. */
+export async function within<T>(timeoutMs: number, promise: Promise<T>): Promise<T | null> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<null>((resolve) => {
+    timer = setTimeout(resolve, timeoutMs, null);
+  });
+  try {
+    return await Promise.race([promise.catch(() => null), late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function withLine(submit: Backlog, { inLine, scheduled, inFlight, maxInFlight }: LineCounts): Backlog {
+  const room = maxInFlight === null ? inLine : Math.max(0, maxInFlight - inFlight);
+  return { ...submit, due: submit.due + Math.min(inLine, room), delayed: submit.delayed + scheduled };
+}
+
+function readMemory(info: string): Pick<FleetFigures, 'usedBytes' | 'maxBytes'> {
+  const bytes = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0);
+  return { usedBytes: bytes('used_memory'), maxBytes: bytes('maxmemory') };
+}
+
+export function createFleet(deps: FleetDeps): Fleet {
+  const { redis, store, outbox, queues, shards, now } = deps;
+  const prefixes = shards.map(({ config }) => config.REDIS_PREFIX);
+  let latest: { readonly figures: FleetFigures; readonly at: number } | null = null;
+  let asking: Promise<FleetFigures> | null = null;
+
+  async function ask(): Promise<FleetFigures> {
+    const askedAt = performance.now();
+    // Sent in one go, and answered in this order.
+    const [pingMs, generations, backlog, limits, spent, owed, dead, sweptAt, memory] = await Promise.all([
+      // Not PING: a Redis that cannot save (MISCONF) answers every read, and refuses that.
+      redis.time().then(() => performance.now() - askedAt),
+      store.countByState(STATES),
+      queues.backlog(now()),
+      readLimits(deps),
+      readSpent(redis, prefixes, now()),
+      outbox.countOwed(),
+      outbox.countDead(),
+      store.sweptAt(),
+      Promise.all(mastersOf(redis).map((server) => server.info('memory'))),
+    ]);
+    const [fullest] = memory.map(readMemory).sort((a, b) => b.usedBytes - a.usedBytes);
+    return {
+      generations: generations as Record<State, number>,
+      backlog: { ...backlog, submit: withLine(backlog.submit, limits) },
+      limits,
+      spent,
+      notificationsOwed: owed,
+      notificationsDead: dead,
+      sweptAt,
+      pingMs,
+      usedBytes: fullest?.usedBytes ?? 0,
+      maxBytes: fullest?.maxBytes ?? 0,
+    };
+  }
+
+  return {
+    async read() {
+      if (latest !== null && now() - latest.at < GOOD_FOR_MS) return latest.figures;
+      asking ??= ask().finally(() => {
+        asking = null;
+      });
+      const figures = await within(ANSWER_WITHIN_MS, asking);
+      if (figures !== null) latest = { figures, at: now() };
+      return figures;
+    },
+  };
+}

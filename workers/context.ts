@@ -1,0 +1,80 @@
+/** What the stages need beside the hub: the provider and the storage. */
+import { openLedger, type Ledger } from '../src/store/submit-ledger.js';
+import type { Hub } from '../src/pipeline/context.js';
+import { bringBack } from '../src/pipeline/recover-submits.js';
+import { parseAllowedHosts } from '../src/outbound/address-rules.js';
+import { createProvider, type Provider } from '../src/provider/client.js';
+import { resolveBySystem } from '../src/outbound/download.js';
+import { keepGuardedAgents, type KeptAgents } from '../src/outbound/guarded-agent.js';
+import { openStorage } from '../src/storage/open.js';
+import type { Storage } from '../src/storage/storage.js';
+
+export interface Context extends Hub {
+  readonly provider: Provider;
+  readonly storage: Storage;
+  readonly ledger: Ledger;
+  /** Connections to where assets lie. */
+  readonly assetHosts: KeptAgents;
+}
+
+/**
+ * Each shard of the hub with provider and storage, which all of them share, and a ledger of its own.
+ * @throws InvalidInputError when `STORAGE_URL` cannot be used.
+ */
+export async function createContexts(hub: Hub): Promise<readonly [Context, ...Context[]]> {
+  const { config, now } = hub;
+  const storage = await openStorage(config.STORAGE_URL);
+  const provider = createProvider({
+    baseUrl: config.COMETAPI_BASE_URL,
+    apiKey: config.COMETAPI_KEY,
+    version: config.RUNWAY_VERSION,
+    submitTimeoutMs: config.SUBMIT_TIMEOUT_MS,
+    pollTimeoutMs: config.POLL_TIMEOUT_MS,
+    submit5xxPolicy: config.SUBMIT_5XX_POLICY,
+    now,
+  });
+  const assetHosts = keepGuardedAgents(
+    {
+      allowed: parseAllowedHosts(config.ARCHIVE_ALLOW_HOSTS),
+      onlyAllowed: config.ARCHIVE_ONLY_ALLOWED,
+      setting: 'ARCHIVE_ALLOW_HOSTS',
+      resolve: resolveBySystem,
+    },
+    now,
+  );
+  const shared = { provider: told(provider, hub), storage, assetHosts };
+  const withLedger = async (shard: Hub): Promise<Context> => {
+    const ledger = await openLedger(
+      { redis: shard.redis, keys: shard.store.keys, settings: shard.config, now },
+      (posts) => bringBack(shard, posts),
+    );
+    return { ...shard, ...shared, ledger };
+  };
+  const [first, ...others] = hub.shards;
+  return [await withLedger(first!), ...(await Promise.all(others.map(withLedger)))];
+}
+
+/** The provider, with every call told. */
+function told(provider: Provider, { work, now }: Hub): Provider {
+  const tell = async <T extends { kind: string; answer: { httpStatus: number | null } }>(
+    call: 'submit' | 'poll',
+    calling: Promise<T>,
+  ): Promise<T> => {
+    const calledAt = now();
+    const outcome = await calling;
+    const { kind, answer } = outcome;
+    work.tell({
+      kind: 'called',
+      call,
+      outcome: kind,
+      httpStatus: answer.httpStatus,
+      durationMs: now() - calledAt,
+    });
+    return outcome;
+  };
+  return {
+    ...provider,
+    submit: (request, options) => tell('submit', provider.submit(request, options)),
+    poll: (taskId, options) => tell('poll', provider.poll(taskId, options)),
+  };
+}
