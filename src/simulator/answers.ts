@@ -44,6 +44,12 @@ export function redirect(location: string, status = 302): Answer {
   return { ...EMPTY, status, headers: { Location: location } };
 }
 
+/** A protocol switch that no client asked for. */
+export const SWITCHING: Answer = {
+  ...EMPTY,
+  status: 101,
+  headers: { Connection: 'Upgrade', Upgrade: 'websocket' },
+};
 /** The connection is reset without an answer. */
 export const RESET: Answer = { ...EMPTY, manner: 'reset' };
 /** The connection stays open and silent. */
@@ -140,7 +146,7 @@ export async function send(response: ServerResponse, answer: Answer, timers: Tim
     case 'whole':
       response.writeHead(answer.status, {
         ...answer.headers,
-        ...(answer.status === 204 ? {} : { 'Content-Length': body.length }),
+        ...(answer.status === 204 || answer.status === 101 ? {} : { 'Content-Length': body.length }),
       });
       response.end(body);
       return closed(response);

@@ -3,7 +3,7 @@
  * fetched what and whether the API key came along where it must not.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { html, json, send, type Answer } from './answers.js';
+import { html, json, send, SWITCHING, type Answer } from './answers.js';
 import { sendFile } from './downloads.js';
 import type { LedgerAssetRequest, LedgerBook } from './ledger.js';
 import { redirectTarget, wantedBy, type Wanted } from './links.js';
@@ -118,7 +118,8 @@ export function createAssetHost(deps: AssetHostDeps): AssetHost {
           });
           break;
         default:
-          if (/^\d{3}$/.test(step.word)) await plain(storeError(Number(step.word)));
+          if (step.word === '101') await plain(SWITCHING);
+          else if (/^\d{3}$/.test(step.word)) await plain(storeError(Number(step.word)));
           else await sendFile({ request, response, entry, task, asset: wanted.asset, step, timers });
       }
     }
@@ -139,6 +140,9 @@ export function createAssetHost(deps: AssetHostDeps): AssetHost {
       }
     }
     if (phaseOf(task, now()) !== 'succeeded') return { answer: storeError(404), why: 'unfinished' };
+    if (now() < task.finishesAt + task.script.youngMs) {
+      return { answer: storeError(task.script.youngStatus), why: 'young' };
+    }
     if (Number(url.searchParams.get('link') ?? task.link) <= task.deadLink) {
       return { answer: storeError(task.deadLinkStatus), why: 'dead-link' };
     }

@@ -91,6 +91,9 @@ function sendHead(
     'Content-Type': asset === 'video' ? (task.script.videoType ?? media.contentType) : media.contentType,
     'Last-Modified': new Date(task.createdAt).toUTCString(),
     ...(etag === null ? {} : { ETag: etag }),
+    ...(asset === 'video' && task.script.contentEncoding !== null
+      ? { 'Content-Encoding': task.script.contentEncoding }
+      : {}),
     ...(task.script.ranges === 'off' ? {} : { 'Accept-Ranges': 'bytes' }),
     ...(lengthBytes === null ? {} : { 'Content-Length': lengthBytes }),
     ...more,
@@ -188,7 +191,7 @@ async function sendRange(download: Download, media: Media): Promise<void> {
     asked !== null && script.ranges === 'wrong'
       ? { start: 0, end: asked.end - asked.start }
       : (asked ?? { start: 0, end: media.sizeBytes });
-  if (asked === null) sendHead(download, 200, media.sizeBytes);
+  if (asked === null && script.ranges !== 'whole-206') sendHead(download, 200, media.sizeBytes);
   else {
     sendHead(download, 206, part.end - part.start, {
       'Content-Range': `bytes ${part.start}-${part.end - 1}/${media.sizeBytes}`,

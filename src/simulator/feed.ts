@@ -7,6 +7,7 @@ import {
   redirect,
   RESET,
   retryAfterHeader,
+  SWITCHING,
   text,
   type Answer,
 } from './answers.js';
@@ -85,6 +86,7 @@ function faultyAnswer(step: Step, task: Task, nowMs: number): Answer {
       return gatewayError(numberArgument(step, 403), 'quota_not_enough', 'quota is not enough');
     default: {
       const status = Number(step.word);
+      if (status === 101) return SWITCHING;
       if (status < 400) return redirect('/login', status);
       const header = retryAfterHeader(task.script.retryAfter, nowMs);
       return gatewayError(status, '', `simulated ${status}`, header);

@@ -129,7 +129,7 @@ export function createIntake(deps: IntakeDeps): Intake {
         entry.outcome = 'bad-request';
         return refusal;
       }
-      const { prompt, callback_url: callbackUrl } = submitSchema.parse(body);
+      const { prompt, model, callback_url: callbackUrl } = submitSchema.parse(body);
       const generation = generations.of(prompt, callbackUrl, deps.rates());
       entry.prompt = prompt;
       entry.callbackUrl = callbackUrl;
@@ -154,7 +154,8 @@ export function createIntake(deps: IntakeDeps): Intake {
         return gatewayError(429, 'rate_limit_exceeded', 'too many requests', retryAfter);
       }
 
-      const step = stepAt(script.submit, generation.submits);
+      const isMeant = script.submitModels?.includes(model) ?? true;
+      const step = stepAt(isMeant ? script.submit : [], generation.submits);
       generation.submits += 1;
       let task: Task | null = null;
       for (let left = tasksCreatedBy(step); left > 0; left -= 1) {

@@ -57,6 +57,7 @@ function alias(hostname: string): string {
 function originFor(task: Task, otherPort: number): string {
   const url = new URL(task.origin);
   const wish = task.script.assetHost;
+  if (wish === 'relative') return '';
   if (wish === 'localhost') url.hostname = alias(url.hostname);
   else if (wish === 'other-port') url.port = String(otherPort);
   else if (wish !== 'same') return `http://${wish}`;

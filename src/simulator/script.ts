@@ -79,6 +79,8 @@ export type CallbackMode = (typeof CALLBACK_MODES)[number];
 /** Everything a script can say. `DEFAULT_SCRIPT` is the well-behaved provider. */
 export interface Script {
   readonly submit: Steps;
+  /** The models that the submit steps are for; null for all. */
+  readonly submitModels: readonly string[] | null;
   readonly submitDelayMs: number;
   readonly submitShape: (typeof SUBMIT_SHAPES)[number];
   readonly id: 'string' | 'number';
@@ -119,10 +121,15 @@ export interface Script {
   readonly sizeBytes: number | null;
   readonly posterFormat: 'jpeg' | 'png';
   readonly videoType: string | null;
-  /** `same`, `localhost`, `other-port` or a host with an optional port. */
+  /** A `Content-Encoding` that was never applied to the bytes of the video. */
+  readonly contentEncoding: string | null;
+  /** How long after the end of the task its links answer `youngStatus`. */
+  readonly youngMs: number;
+  readonly youngStatus: number;
+  /** `same`, `localhost`, `other-port`, `relative` or a host with an optional port. */
   readonly assetHost: string;
   readonly assetAuth: 'none' | 'key';
-  readonly ranges: 'on' | 'off' | 'wrong';
+  readonly ranges: 'on' | 'off' | 'wrong' | 'whole-206';
   readonly etag: 'strong' | 'weak' | 'none' | 'changing';
 
   readonly callback: readonly CallbackMode[];
@@ -131,6 +138,7 @@ export interface Script {
 
 export const DEFAULT_SCRIPT: Script = {
   submit: [],
+  submitModels: null,
   submitDelayMs: 0,
   submitShape: 'task-id',
   id: 'string',
@@ -161,6 +169,9 @@ export const DEFAULT_SCRIPT: Script = {
   sizeBytes: null,
   posterFormat: 'jpeg',
   videoType: null,
+  contentEncoding: null,
+  youngMs: 0,
+  youngStatus: 404,
   assetHost: 'same',
   assetAuth: 'none',
   ranges: 'on',
@@ -213,6 +224,12 @@ function oneOf<const T extends string>(...words: readonly T[]): (text: string) =
 function httpStatus(text: string): number {
   if (!/^[2-5]\d\d$/.test(text)) throw new Expected('an HTTP status from 200 to 599');
   return Number(text);
+}
+
+/** `403` or `403:insufficient_user_quota`: the status of an answer and the code in it. */
+export function statusAndCode(text: string): { readonly status: number; readonly code: string | null } {
+  const [status = '', code = null] = text.split(':');
+  return { status: httpStatus(status), code };
 }
 
 function size(text: string): number {
@@ -277,8 +294,8 @@ export function numberArgument(step: Step, fallback: number): number {
 }
 
 /** What the argument of a step may be. */
-type ArgumentRule = 'none' | 'duration' | 'status' | 'text';
-/** The words of one kind of step; `status` in the list stands for any number from 300 to 599. */
+type ArgumentRule = 'none' | 'duration' | 'status' | 'answer' | 'text';
+/** The words of one kind of step; `status` in the list stands for 101 and any number from 300 to 599. */
 type Vocabulary = Readonly<Record<string, ArgumentRule>>;
 
 export const SUBMIT_STEPS: Vocabulary = {
@@ -303,13 +320,15 @@ export const SUBMIT_STEPS: Vocabulary = {
   'with-id': 'status',
   redirect: 'none',
   quota: 'status',
+  flat: 'answer',
+  error: 'answer',
   rejected: 'text',
   'error-in-200': 'text',
   'rate-in-200': 'text',
   'invalid-request': 'none',
 };
 /** A bare status answers with an error and no task; `<status>-after` does so although a task was created. */
-const SUBMIT_STATUS = /^[345]\d\d(-after)?$/;
+const SUBMIT_STATUS = /^(101|[345]\d\d)(-after)?$/;
 
 export const POLL_STEPS: Vocabulary = {
   ok: 'none',
@@ -326,7 +345,7 @@ export const POLL_STEPS: Vocabulary = {
   quota: 'status',
   'not-visible': 'none',
 };
-const BARE_STATUS = /^[345]\d\d$/;
+const BARE_STATUS = /^(101|[345]\d\d)$/;
 
 export const ASSET_STEPS: Vocabulary = {
   ok: 'none',
@@ -358,6 +377,7 @@ function checkArgument(word: string, argument: string, rule: ArgumentRule): void
   try {
     if (rule === 'duration') duration(argument);
     if (rule === 'status') httpStatus(argument);
+    if (rule === 'answer') statusAndCode(argument);
     if (rule === 'text') anyText(argument);
   } catch (error) {
     throw new Expected(`${word}: followed by ${(error as Error).message}`, { cause: error });
@@ -395,6 +415,7 @@ function directive<K extends keyof Script>(field: K, parse: (text: string) => Sc
 /** Every directive, by the name a script gives it. */
 export const DIRECTIVES = {
   submit: directive('submit', stepsOf(SUBMIT_STEPS, SUBMIT_STATUS)),
+  'submit-models': directive('submitModels', (text) => anyText(text).split('+')),
   'submit-delay': directive('submitDelayMs', duration),
   'submit-shape': directive('submitShape', oneOf(...SUBMIT_SHAPES)),
   id: directive('id', oneOf('string', 'number')),
@@ -425,9 +446,12 @@ export const DIRECTIVES = {
   size: directive('sizeBytes', size),
   'poster-format': directive('posterFormat', oneOf('jpeg', 'png')),
   'video-type': directive('videoType', anyText),
+  'content-encoding': directive('contentEncoding', anyText),
+  young: directive('youngMs', duration),
+  'young-status': directive('youngStatus', httpStatus),
   'asset-host': directive('assetHost', anyText),
   'asset-auth': directive('assetAuth', oneOf('none', 'key')),
-  ranges: directive('ranges', oneOf('on', 'off', 'wrong')),
+  ranges: directive('ranges', oneOf('on', 'off', 'wrong', 'whole-206')),
   etag: directive('etag', oneOf('strong', 'weak', 'none', 'changing')),
   callback: directive('callback', callbackModes),
   'callback-delay': directive('callbackDelayMs', duration),

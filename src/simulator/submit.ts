@@ -11,10 +11,11 @@ import {
   redirect,
   RESET,
   retryAfterHeader,
+  SWITCHING,
   text,
   type Answer,
 } from './answers.js';
-import { durationArgument, numberArgument, type Script, type Step } from './script.js';
+import { durationArgument, numberArgument, statusAndCode, type Script, type Step } from './script.js';
 import { idValue, taskView } from './shapes.js';
 import type { Task } from './task.js';
 
@@ -131,6 +132,9 @@ export function answerSubmit(step: Step, script: Script, task: Task | null, nowM
       return redirect('/login');
     case 'quota':
       return gatewayError(numberArgument(step, 403), 'quota_not_enough', 'quota is not enough');
+    case 'flat':
+    case 'error':
+      return complaint(step.word, step.argument ?? '400');
     case 'rejected':
       return json(200, {
         code: step.argument ?? 'invalid_parameter',
@@ -159,8 +163,17 @@ export function answerSubmit(step: Step, script: Script, task: Task | null, nowM
   }
 }
 
+/** A code, flat or inside `error`. Without a code `flat` has none of the API's envelopes. */
+function complaint(form: 'flat' | 'error', argument: string): Answer {
+  const { status, code } = statusAndCode(argument);
+  if (form === 'error') return gatewayError(status, code ?? '', `simulated ${status}`);
+  const message = `simulated ${status}`;
+  return json(status, code === null ? { message } : { code, message, data: null });
+}
+
 /** A bare status. From a gateway in front (502 and above, except 503) it is a page, else the JSON envelope. */
 function answerStatus(status: number, lost: boolean, retryAfter: string | null): Answer {
+  if (status === 101) return SWITCHING;
   if (status < 400) return redirect('/login', status);
   if (status === 502 || status >= 504) return html(status);
   return gatewayError(

@@ -344,6 +344,7 @@ test.each([
   ['localhost', /^http:\/\/localhost:/],
   ['other-port', /^http:\/\/127\.0\.0\.1:/],
   ['10.0.0.7', /^http:\/\/10\.0\.0\.7\/assets\//],
+  ['relative', /^\/assets\/[^/]+\/video\.mp4\?link=1$/],
   ['cdn.example.org:8080', /^http:\/\/cdn\.example\.org:8080\/assets\//],
 ])('asset-host=%s is in the links', async (host, pattern) => {
   const { video } = await finished(`asset-host=${host}`);
@@ -410,6 +411,43 @@ test('ranges can be off or wrong, tags weak, absent or changing', async () => {
   const changing = await finished('etag=changing');
   const tags = [(await call(changing.video)).headers.etag, (await call(changing.video)).headers.etag];
   expect(tags[0]).not.toBe(tags[1]);
+});
+
+test('a whole file can come as a range that nobody asked for', async () => {
+  const { taskId, video } = await finished('ranges=whole-206');
+  const seen = await call(video);
+  const sizeBytes = seen.body.length;
+  expect(seen).toMatchObject({
+    status: 206,
+    complete: true,
+    headers: { 'content-range': `bytes 0-${sizeBytes - 1}/${sizeBytes}` },
+  });
+  expect(sha256(seen.body)).toBe(await simulator.expectedSha256(taskId, 'video'));
+});
+
+test('plain bytes can be labelled with an encoding that was never applied', async () => {
+  const { taskId, video } = await finished('content-encoding=aws-chunked');
+  const seen = await call(video);
+  expect(seen.headers['content-encoding']).toBe('aws-chunked');
+  expect(sha256(seen.body)).toBe(await simulator.expectedSha256(taskId, 'video'));
+});
+
+test.each([
+  ['', 404],
+  ['young-status=403', 403],
+])('a link can be not valid yet when its task has ended: %s', async (more, status) => {
+  let now = Date.now();
+  const clocked = await startSimulator({ now: () => now });
+  try {
+    const script = ['shape=O', 'young=3s', more].filter(Boolean).join(', ');
+    const taskId = await taskUnder(clocked, script);
+    const { data } = jsonOf(await poll(clocked, taskId)) as { data: { video_url: string } };
+    expect((await call(data.video_url)).status).toBe(status);
+    now += 3000;
+    expect((await call(data.video_url)).status).toBe(200);
+  } finally {
+    await clocked.close();
+  }
 });
 
 test('a look at the headers uses up no step', async () => {

@@ -1,3 +1,4 @@
+import http from 'node:http';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { startSimulator, type Simulator } from '../../src/simulator/simulator.js';
 import { call, CALLBACK_URL, jsonOf, submit, type Seen } from './visitor.js';
@@ -50,6 +51,15 @@ const rows: readonly Row[] = [
   { step: 'with-id:200', tasks: 1, status: 200, body: /"code":"upstream_error".*"task_id":"rw/ },
   { step: 'redirect', tasks: 0, status: 302 },
   { step: '307', tasks: 0, status: 307 },
+  { step: 'html-before:404', tasks: 0, status: 404, body: GATEWAY_PAGE },
+  {
+    step: 'flat:403:insufficient_user_quota',
+    tasks: 0,
+    status: 403,
+    body: /^\{"code":"insufficient_user_quota","message":"[^"]*","data":null\}$/,
+  },
+  { step: 'flat:403', tasks: 0, status: 403, body: /^\{"message":"[^"]*"\}$/ },
+  { step: 'error:503:model_not_found', tasks: 0, status: 503, body: /^\{"error":.*"code":"model_not_found"/ },
   { step: 'quota', tasks: 0, status: 403, body: /"code":"quota_not_enough"/ },
   { step: 'quota:200', tasks: 0, status: 200, body: /"code":"quota_not_enough"/ },
   { step: 'rejected', tasks: 0, status: 200, body: /^\{"code":"invalid_parameter"/ },
@@ -101,6 +111,38 @@ test.each(rows)(
     expect(simulator.ledger().totals).toMatchObject({ submits: 1, tasksCreated: tasks, bills: tasks });
   },
 );
+
+test('a protocol switch has neither body nor length', async () => {
+  const switched = await new Promise<http.IncomingMessage>((resolve, reject) => {
+    const request = http.request(`${simulator.url}/runway/pro/generate`, { method: 'POST', agent: false });
+    request.once('error', reject);
+    request.once('upgrade', (response, socket) => {
+      socket.destroy();
+      resolve(response);
+    });
+    request.end(
+      JSON.stringify({
+        prompt: 'a fox [sim: submit=101]',
+        model: 'gen4',
+        ratio: '16:9',
+        callback_url: CALLBACK_URL,
+      }),
+    );
+  });
+  expect(switched.statusCode).toBe(101);
+  expect(switched.headers['content-length']).toBeUndefined();
+});
+
+test('steps can be for some models only', async () => {
+  simulator.setScript('submit=403*forever, submit-models=gen4_turbo+gen2');
+  const statusFor = async (model: string): Promise<number | null> => {
+    const body = { prompt: `a fox by ${model}`, model, ratio: '16:9', callback_url: CALLBACK_URL };
+    return (await submit(simulator, '', { body })).status;
+  };
+  expect(await statusFor('gen4_turbo')).toBe(403);
+  expect(await statusFor('gen2')).toBe(403);
+  expect(await statusFor('gen4')).toBe(200);
+});
 
 test('a reset before and after the task look the same from outside', async () => {
   const before = await submit(simulator, 'a fox [sim: submit=reset-before]');
