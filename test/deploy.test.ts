@@ -63,6 +63,7 @@ interface Manifest {
     readonly template: {
       readonly spec: {
         readonly terminationGracePeriodSeconds: number;
+        readonly enableServiceLinks: boolean;
         readonly containers: readonly {
           args: string[];
           ports: { name: string; containerPort: number }[];
@@ -121,6 +122,11 @@ describe('as their own tools see them', () => {
     await rm(place, { recursive: true });
     expect(stdout).toBe('');
   });
+
+  test.each(deployments.map((one) => [one.metadata.name, one] as const))(
+    '%s gets no variables from Services that happen to be named like a setting',
+    (_, { spec }) => expect(spec.template.spec.enableServiceLinks).toBe(false),
+  );
 
   test('the kustomization lists every manifest', () => {
     const { resources } = parse(read(join(folder, 'kustomization.yaml'))) as { resources: string[] };

@@ -19,7 +19,7 @@ const blocks = (language: string) =>
 const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as {
   scripts: Record<string, string>;
 };
-const commandsInTable = [...readme.matchAll(/^\| `npx reelhaul (\w+)([^`]*)`/gm)].map(([, name]) => name!);
+const commandsInTable = [...readme.matchAll(/^\| `npx reelhaul ([\w-]+)([^`]*)`/gm)].map(([, name]) => name!);
 
 let bed: Testbed;
 beforeAll(async () => {
@@ -156,7 +156,7 @@ test.each(commandsInTable)('npx reelhaul %s is a command', async (name) => {
 });
 
 test('the flags in the table exist', async () => {
-  for (const [, name, row] of readme.matchAll(/^\| `npx reelhaul (\w+)(.*)$/gm)) {
+  for (const [, name, row] of readme.matchAll(/^\| `npx reelhaul ([\w-]+)(.*)$/gm)) {
     const { out } = await run(process.execPath, [cliFile, name!, '--help']);
     for (const [flag] of row!.matchAll(/--[a-z][a-z-]+/g)) expect(out).toContain(flag);
   }

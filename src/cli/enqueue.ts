@@ -7,7 +7,7 @@ import type { GenerationRequestInput } from '../generation/request.js';
 import type { EnqueueItem, Reelhaul } from '../reelhaul.js';
 import { jsonObject, wholeNumber } from './arguments.js';
 import { withLibrary } from './session.js';
-import { complain, print, show } from './terminal.js';
+import { complain, print, show, waitAloud } from './terminal.js';
 
 interface EnqueueFlags {
   prompt?: string;
@@ -28,6 +28,7 @@ interface EnqueueFlags {
   notifyUrl?: string;
   notifyOn?: string;
   wait?: boolean;
+  timeoutMs?: number;
   json?: boolean;
   file?: string;
 }
@@ -96,8 +97,10 @@ async function enqueueFile(reelhaul: Reelhaul, path: string, json: boolean): Pro
       process.stderr.write(`\r${counts.stored} stored, ${counts.known} known, ${counts.refused} refused`);
   };
   let number = 0;
-  for await (const line of createInterface({ input, crlfDelay: Infinity })) {
+  for await (const read of createInterface({ input, crlfDelay: Infinity })) {
     number += 1;
+    // Editors and spreadsheets on Windows begin a UTF-8 file with a byte-order mark.
+    const line = number === 1 ? read.replace(/^\uFEFF/, '') : read;
     if (line.trim() === '') continue;
     try {
       chunk.push({ number, item: itemFrom(line) });
@@ -138,6 +141,7 @@ export function addEnqueue(program: Command): void {
     .option('--notify-url <url>', 'where a signed POST tells that it is over')
     .addOption(new Option('--notify-on <what>', 'default end').choices(['end', 'progress']))
     .option('--wait', 'wait until it is over; exit code 1 unless it succeeded')
+    .option('--timeout-ms <ms>', 'with --wait; default: no limit', wholeNumber)
     .option('--json', 'print the generation as one line of JSON')
     .addHelpText(
       'after',
@@ -148,7 +152,7 @@ export function addEnqueue(program: Command): void {
         if (flags.file !== undefined) return enqueueFile(reelhaul, flags.file, flags.json === true);
         const { request, options } = orderFrom(flags);
         let generation = await reelhaul.enqueue(request, options);
-        if (flags.wait) generation = await reelhaul.waitFor(generation.id);
+        if (flags.wait) generation = await waitAloud(reelhaul, generation.id, flags.timeoutMs);
         show(generation, flags.json === true);
         if (flags.wait && generation.state !== 'succeeded') process.exitCode = 1;
       }),

@@ -1,11 +1,12 @@
 /** What one asks of generations that are there, and does to them. */
 import { Option, type Command } from 'commander';
-import { isTerminal, STATES, type State } from '../generation/states.js';
+import { isTerminal, STATES } from '../generation/states.js';
+import type { ListQuery } from '../reelhaul.js';
 import { wholeNumber } from './arguments.js';
 import { askedToStop, withLibrary } from './session.js';
-import { complain, print, show, showEvent, showList } from './terminal.js';
+import { complain, print, show, showEvent, showList, waitAloud } from './terminal.js';
 
-/** `get`, `list`, `waitFor`, `watch`, `cancel`, `retry`, `decide`. */
+/** `get`, `list`, `wait-for`, `watch`, `cancel`, `retry`, `decide`. */
 export function addGenerations(program: Command): void {
   program
     .command('get <id>')
@@ -28,10 +29,11 @@ export function addGenerations(program: Command): void {
     .addOption(
       new Option('--state <state>', '"unconfirmed" is the inbox that wants a decision').choices(STATES),
     )
+    .option('--tenant <name>', 'only of this tenant')
     .option('--limit <n>', 'at most 500', wholeNumber, 50)
     .option('--cursor <cursor>', 'where the page before ended')
     .option('--json', 'one generation per line')
-    .action((flags: { state?: State; limit: number; cursor?: string; json?: boolean }) =>
+    .action((flags: ListQuery & { json?: boolean }) =>
       withLibrary(async (reelhaul) => {
         const { json, ...query } = flags;
         const { generations, cursor } = await reelhaul.list(query);
@@ -42,13 +44,13 @@ export function addGenerations(program: Command): void {
     );
 
   program
-    .command('waitFor <id>')
+    .command('wait-for <id>')
     .description('wait until a generation is over; exit code 1 unless it succeeded')
     .option('--timeout-ms <ms>', 'default: no limit', wholeNumber)
     .option('--json', 'one line of JSON')
     .action((id: string, { timeoutMs, json }: { timeoutMs?: number; json?: boolean }) =>
       withLibrary(async (reelhaul) => {
-        const generation = await reelhaul.waitFor(id, timeoutMs === undefined ? {} : { timeoutMs });
+        const generation = await waitAloud(reelhaul, id, timeoutMs);
         show(generation, json === true);
         if (generation.state !== 'succeeded') process.exitCode = 1;
       }),

@@ -40,8 +40,15 @@ addProcesses(program);
 addSimulate(program);
 addDemo(program, fileURLToPath(import.meta.url));
 
+/** Names of earlier versions, which scripts may still use. */
+const FORMER_NAMES: Readonly<Record<string, string>> = {
+  waitFor: 'wait-for',
+  retryNotification: 'retry-notification',
+};
+const [command = '', ...rest] = process.argv.slice(2);
+
 try {
-  await program.parseAsync();
+  await program.parseAsync([FORMER_NAMES[command] ?? command, ...rest].filter(Boolean), { from: 'user' });
 } catch (error) {
   const usage =
     error instanceof Error && 'exitCode' in error && typeof error.exitCode === 'number'

@@ -4,7 +4,7 @@ import { wholeNumber } from './arguments.js';
 import { withLibrary } from './session.js';
 import { complain, print, showNotifications } from './terminal.js';
 
-/** `notifications`, `retryNotification`. */
+/** `notifications`, `retry-notification`. */
 export function addNotifications(program: Command): void {
   program
     .command('notifications [id]')
@@ -26,7 +26,7 @@ export function addNotifications(program: Command): void {
     );
 
   program
-    .command('retryNotification <id>')
+    .command('retry-notification <id>')
     .description('send again what was given up telling about a generation')
     .action((id: string) =>
       withLibrary(async (reelhaul) => {

@@ -9,7 +9,7 @@ import type { Metrics } from '../telemetry/metrics.js';
 import type { Vitals } from '../generation/work.js';
 import type { RunningWorkers } from '../../workers/main.js';
 import { stageList } from './arguments.js';
-import { askedToStop, loggerFor, readSettings } from './session.js';
+import { askedToStop, listenOn, loggerFor, readSettings } from './session.js';
 
 /** `worker`, `serve`. */
 export function addProcesses(program: Command): void {
@@ -38,7 +38,10 @@ export function addProcesses(program: Command): void {
       const watch = async (hub: Hub) => {
         listeners.watch(hub);
         if (!serve && config.WORKER_PORT > 0)
-          server = await startOpsServer(createOps(hub, metrics, vitals), config.WORKER_PORT, log);
+          server = await listenOn(
+            'WORKER_PORT',
+            startOpsServer(createOps(hub, metrics, vitals), config.WORKER_PORT, log),
+          );
       };
       try {
         workers = await startWorkers({ config, log, watch, ...(stages ? { stages } : {}) });
@@ -108,7 +111,7 @@ async function serveHttp(
     await checkShards(redis, config);
     const hub = createHub({ config, log, redis });
     watch(hub);
-    const server = await startServer(hub, createOps(hub, metrics, vitals));
+    const server = await listenOn('PORT', startServer(hub, createOps(hub, metrics, vitals)));
     return {
       async close() {
         await server.close();

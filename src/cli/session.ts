@@ -4,6 +4,7 @@
  */
 import type { Logger } from 'pino';
 import type { Config } from '../config/config.js';
+import { ReelhaulError } from '../errors.js';
 import type { Reelhaul } from '../reelhaul.js';
 
 /** The settings of the environment. Throws `ConfigError`, which names each one that is wrong. */
@@ -32,6 +33,19 @@ export async function withLibrary(work: (reelhaul: Reelhaul) => Promise<void>): 
     await work(reelhaul);
   } finally {
     await reelhaul.close();
+  }
+}
+
+/** Names the setting that a port comes from when the system refuses it. */
+export async function listenOn<T>(setting: string, listening: Promise<T>): Promise<T> {
+  try {
+    return await listening;
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && (error.code === 'EADDRINUSE' || error.code === 'EACCES'))
+      throw new ReelhaulError('port_unusable', `${error.message}. Choose another port with ${setting}.`, {
+        cause: error,
+      });
+    throw error;
   }
 }
 

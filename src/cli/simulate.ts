@@ -1,7 +1,7 @@
 /** `simulate`: the simulator of the provider, as a process. */
 import type { Command } from 'commander';
 import { wholeNumber } from './arguments.js';
-import { askedToStop } from './session.js';
+import { askedToStop, listenOn } from './session.js';
 import { print } from './terminal.js';
 
 interface SimulateFlags {
@@ -32,7 +32,7 @@ export function addSimulate(program: Command): void {
       const stopped = askedToStop();
       const { startSimulator } = await import('../simulator/simulator.js');
       const { parseRates } = await import('../simulator/faults.js');
-      const simulator = await startSimulator({
+      const starting = startSimulator({
         host: flags.host,
         port: flags.port,
         seed: flags.seed,
@@ -41,6 +41,7 @@ export function addSimulate(program: Command): void {
         ...(flags.durationMs === undefined ? {} : { taskDurationMs: flags.durationMs }),
         ...(flags.rates === undefined ? {} : { rates: parseRates(flags.rates) }),
       });
+      const simulator = await listenOn('--port', starting);
       print(`The simulator listens at ${simulator.url}; its ledger is at ${simulator.url}/ledger`);
       await stopped;
       await simulator.close();

@@ -3,6 +3,7 @@ import { ReelhaulError } from '../errors.js';
 import type { GenerationEvent } from '../store/event-stream.js';
 import type { Notification } from '../store/outbox.js';
 import type { Generation } from '../generation/record.js';
+import type { Reelhaul } from '../reelhaul.js';
 
 export const print = (text: string) => void process.stdout.write(`${text}\n`);
 export const complain = (text: string) => void process.stderr.write(`${text}\n`);
@@ -22,6 +23,27 @@ export function show(generation: Generation, json: boolean): void {
     print(`  video  ${assets.video.key}  ${assets.video.sizeBytes} bytes  sha256 ${assets.video.sha256}`);
   for (const warning of warnings) print(`  warning: ${plain(warning.message)} [${warning.code}]`);
 }
+
+/** Waits for the end, and says so when the wait needs a decision: `unconfirmed` can last until an operator acts. */
+export function waitAloud(reelhaul: Reelhaul, id: string, timeoutMs?: number): Promise<Generation> {
+  let told = false;
+  return reelhaul.waitFor(id, {
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    onProgress({ state }) {
+      if (state === 'unconfirmed' && !told) complain(unconfirmed(id));
+      told = state === 'unconfirmed';
+    },
+  });
+}
+
+const unconfirmed = (id: string) =>
+  [
+    `Generation ${id} is unconfirmed: the provider may have accepted and billed it, but its answer was lost.`,
+    'Still waiting for a callback or for one of these:',
+    `  reelhaul decide ${id} --adopt <taskId>   the task is in the provider's list: follow it`,
+    `  reelhaul decide ${id} --resubmit         submit again; it may be billed twice`,
+    `  reelhaul decide ${id} --give-up          fail it; a late callback still revives it`,
+  ].join('\n');
 
 export function showList(generations: readonly Generation[]): void {
   if (generations.length === 0) return print('none');
@@ -50,8 +72,6 @@ export function showNotifications(notifications: readonly Notification[]): void 
 /** What went wrong, for people: a stack only for what nobody foresaw. */
 export function explain(error: unknown): string {
   if (error instanceof ReelhaulError) return error.message;
-  if (error instanceof Error && 'code' in error && error.code === 'EADDRINUSE')
-    return `${error.message}. Choose another port (PORT, or --port).`;
   if (error instanceof Error && 'code' in error && typeof error.code === 'string')
     return `${error.message} [${error.code}]`;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);

@@ -89,6 +89,18 @@ const httpUrl = () => {
     .describe('expected a URL that starts with https:// or http://');
 };
 
+/** Kubernetes gives every pod `WORKER_PORT=tcp://…` when its namespace has a Service named `worker`. */
+const workerPort = z
+  .string()
+  .refine((text) => !/^\w+:\/\//.test(text), {
+    abort: true,
+    error: (issue) =>
+      `expected a port, got ${JSON.stringify(issue.input)}: Kubernetes sets this variable for a Service named "worker". ` +
+      'Set enableServiceLinks: false in the pod spec, or rename the Service',
+  })
+  .pipe(integer(0, 65_535, 'a port'))
+  .describe('expected a whole number of a port from 0 to 65535');
+
 const headerSafe = z
   .string()
   .regex(/^[\x21-\x7e]+$/, { error: 'expected printable characters without spaces' })
@@ -308,7 +320,7 @@ const shape = {
   DASHBOARD_VIEWER_PASSWORD: z.string().default(''),
   API_RATE_LIMIT: integer(0, 1_000_000, 'requests per minute').default(600),
   PORT: integer(0, 65_535, 'a port').default(3000),
-  WORKER_PORT: integer(0, 65_535, 'a port').default(0),
+  WORKER_PORT: workerPort.default(0),
   LOG_LEVEL: oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent').default('info'),
   SHUTDOWN_TIMEOUT_MS: milliseconds(100).default(100_000),
   SWEEP_INTERVAL_MS: milliseconds(100).default(60_000),

@@ -98,8 +98,11 @@ describe('what is wrong is said in one message, without a stack', () => {
     const { port } = taken.address() as AddressInfo;
     const { id } = await bed.enqueue('untouched');
     for (const command of [['serve'], ['worker', '--serve']]) {
-      refused(await run(command, { ...bed.environment, PORT: String(port) }), 'Choose another port');
+      refused(await run(command, { ...bed.environment, PORT: String(port) }), 'another port with PORT');
     }
+    const busy = { ...bed.environment, WORKER_PORT: String(port) };
+    refused(await run(['worker'], busy), 'another port with WORKER_PORT');
+    refused(await reelhaul('simulate', '--port', String(port)), 'another port with --port');
     expect((await bed.reelhaul.get(id)).state).toBe('queued');
     taken.close();
   });
@@ -140,7 +143,10 @@ describe('what is wrong is said in one message, without a stack', () => {
     ['get', 'nobody'],
     ['cancel', 'nobody'],
     ['retry', 'nobody'],
+    ['wait-for', 'nobody'],
     ['waitFor', 'nobody'],
+    ['retry-notification', 'nobody'],
+    ['retryNotification', 'nobody'],
   ])('%s %s', async (...args) => {
     refused(await reelhaul(...args), 'no generation nobody');
   });
@@ -391,7 +397,7 @@ describe('from enqueue to the end', () => {
       ],
       ...['{"prompt":""}', '{"request":{"prompt":"full"},"tenant":"a","idempotencyKey":"k"}'],
     ];
-    await writeFile(file, lines.join('\n'));
+    await writeFile(file, `\uFEFF${lines.join('\n')}`);
     const { code, out, err } = await reelhaul('enqueue', '--file', file);
     await rm(folder, { recursive: true });
     expect(out).toBe('2 stored, 1 known already, 2 refused\n');
@@ -399,6 +405,27 @@ describe('from enqueue to the end', () => {
     expect(err).toMatch(/^line 5: [\s\S]*request.prompt/m);
     expect(code).toBe(1);
     expect((await bed.reelhaul.list()).generations).toHaveLength(2);
+  });
+
+  test('a wait that needs a decision says so, and goes on once it is made', async () => {
+    await bed.work();
+    const prompt = 'lost answer [sim: submit=reset-after]';
+    const waiting = bed.spawnWorker({}, [cliFile, 'enqueue', '--prompt', prompt, '--image', image, '--wait']);
+    const id = await until(
+      () => /reelhaul decide (\S+) --give-up/.exec(waiting.output())?.[1],
+      'the wait to tell how to settle it',
+    );
+    expect(waiting.output()).toContain('may have accepted and billed it');
+    await bed.reelhaul.decide(id, { giveUp: true });
+    expect(await waiting.exited).toBe(1);
+    expect(waiting.output()).toContain('submission_unconfirmed');
+  });
+
+  test('a list of one tenant', async () => {
+    const { id } = await bed.enqueue('of acme', { tenant: 'acme' });
+    await bed.enqueue('of another', { tenant: 'another' });
+    const { out } = await reelhaul('list', '--tenant', 'acme', '--json');
+    expect(JSON.parse(out)).toMatchObject({ id, tenant: 'acme' });
   });
 
   test('watch tells what happens until the end of the one that is watched', async () => {
@@ -533,9 +560,12 @@ describe('notifications', () => {
     expect(JSON.parse((await reelhaul('notifications', id, '--json')).out)).toMatchObject({
       generationId: id,
     });
-    expect(await reelhaul('retryNotification', id)).toMatchObject({ code: 0, out: '1 will be sent again\n' });
+    expect(await reelhaul('retry-notification', id)).toMatchObject({
+      code: 0,
+      out: '1 will be sent again\n',
+    });
     await until(() => receiver.received.length === 2, 'it to be sent again');
-    expect((await reelhaul('retryNotification', id)).code).toBe(1);
+    expect((await reelhaul('retry-notification', id)).code).toBe(1);
     await receiver.close();
   });
 });

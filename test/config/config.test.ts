@@ -66,3 +66,10 @@ test('an empty value counts as not set, and the result cannot be changed', () =>
   expect(config.PORT).toBe(3000);
   expect(Object.isFrozen(config)).toBe(true);
 });
+
+test('a WORKER_PORT that Kubernetes set for a Service is told as such', () => {
+  expect(problemsWith({ WORKER_PORT: 'tcp://10.0.0.7:9100' })['WORKER_PORT']).toMatch(
+    /got "tcp:.*Service named "worker"\. Set enableServiceLinks: false/,
+  );
+  expect(problemsWith({ WORKER_PORT: '70000' })['WORKER_PORT']).toMatch(/^expected .*from 0 to 65535/);
+});
