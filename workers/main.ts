@@ -178,7 +178,8 @@ async function runShard(context: Context, stages: readonly Stage[]): Promise<Run
       const timetable = createTimetable(redis, store.keys);
       return startTimetableRunner({ ...common, timetable, leaseMs: lockMs });
     }
-    return startRunner({ ...common, prefix, lockMs, abortOnLostLock: name !== 'submit' });
+    const holdQueue = (durationMs: number) => context.queues.hold(name, durationMs);
+    return startRunner({ ...common, prefix, lockMs, holdQueue, abortOnLostLock: name !== 'submit' });
   };
   const runners = stages.map((name) =>
     start(name, (generationId, signal) => RUN[name](context, generationId, signal), concurrency[name]),

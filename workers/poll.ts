@@ -68,7 +68,7 @@ async function waitUnasked(context: Context, followed: Followed, waitMs: number)
   const { state, deadlineAt } = followed;
   if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt)
     return awaitTask(context, followed, notAsked(now()));
-  await queues.holdPolls(waitMs);
+  await queues.hold('poll', waitMs);
   const news = readNews(followed, notAsked(now()), now());
   return (await writeDown(context, followed, news)) ? snooze(waitMs) : snooze(0);
 }
@@ -79,7 +79,7 @@ async function noteBreaker({ breaker, queues, log }: Context, { kind, answer }: 
     log.error({ stage: 'poll', alarm: 'provider_away' }, 'the provider seems to be away: polls wait');
   } else if (await breaker.worked('poll')) {
     log.info({ stage: 'poll' }, 'the provider is back: polls go on');
-    await queues.releasePolls();
+    await queues.release('poll');
   }
 }
 
@@ -91,7 +91,7 @@ async function slowDown(
 ): Promise<void> {
   const holdMs = await standing.slowDown('poll', retryAfterMs);
   await rate.slowDown(holdMs, leftAgoMs);
-  await queues.holdPolls(holdMs);
+  await queues.hold('poll', holdMs);
 }
 
 /** What a poll comes to while the provider is away and is not asked. */

@@ -8,8 +8,11 @@ import { createListeners, type Listeners } from './listeners.js';
 /** A stage, or the sweep. */
 export type RunName = Stage | 'sweep';
 
-/** How a run ended: it was done, wants to run later, threw, or was stopped from outside and given back. */
-export type RunOutcome = 'done' | 'snoozed' | 'failed' | 'interrupted';
+/**
+ * How a run ended: it was done, wants to run later, was told to wait with all others of its stage, threw, or was stopped
+ * from outside and given back.
+ */
+export type RunOutcome = 'done' | 'snoozed' | 'held' | 'failed' | 'interrupted';
 
 export type Work =
   | { readonly kind: 'began'; readonly name: RunName; readonly generationId: string; readonly at: number }

@@ -24,7 +24,7 @@ export interface LimitsDeps {
   readonly rate: Rate;
   readonly breaker: Breaker;
   readonly dispatch: Dispatch;
-  readonly queues: Pick<Queues, 'releasePolls'>;
+  readonly queues: Pick<Queues, 'release'>;
 }
 
 export async function readLimits({ line, standing, rate, breaker }: LimitsDeps): Promise<LimitsOverview> {
@@ -55,7 +55,7 @@ export async function readLimits({ line, standing, rate, breaker }: LimitsDeps):
 export async function resume(deps: LimitsDeps): Promise<void> {
   const { line, standing, rate, breaker, dispatch, queues } = deps;
   await Promise.all([standing.reset(), rate.reset(), breaker.close()]);
-  await queues.releasePolls();
+  await queues.release('poll');
   await line.wakeOverBudget();
   await dispatch.wake();
 }

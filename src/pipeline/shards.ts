@@ -314,8 +314,9 @@ function joinQueues(shards: readonly Shard[], of: (id: string) => Shard): Queues
     forget: (stage, id) => of(id).queues.forget(stage, id),
     missing: (stage, ids) => byShard(shards, ids, ({ queues }, own) => queues.missing(stage, own)),
     restore: (stage, reminder) => of(reminder.generationId).queues.restore(stage, reminder),
-    holdPolls: async (durationMs) => void (await all((queues) => queues.holdPolls(durationMs))),
-    releasePolls: async () => void (await all((queues) => queues.releasePolls())),
+    changePriority: (stage, id, priority) => of(id).queues.changePriority(stage, id, priority),
+    hold: async (name, durationMs) => void (await all((queues) => queues.hold(name, durationMs))),
+    release: async (name) => void (await all((queues) => queues.release(name))),
     retirePollQueue: async () => void (await all((queues) => queues.retirePollQueue())),
     async counts(stage) {
       const counts = await all((queues) => queues.counts(stage));

@@ -50,7 +50,7 @@ export interface Backlog {
   /** Jobs whose time has not come. */
   readonly delayed: number;
   readonly active: number;
-  /** For how long no worker may take one (`holdPolls`, or somebody paused the queue), in milliseconds; 0: they may. */
+  /** For how long no worker may take one (`hold`, or the queue was paused on the board), in milliseconds; 0: they may. */
   readonly pausedForMs: number;
 }
 
@@ -68,10 +68,12 @@ export interface Queues {
   missing(stage: Stage, generationIds: readonly string[]): Promise<string[]>;
   /** Writes the job again, whatever is left of the old one. */
   restore(stage: Stage, reminder: Reminder): Promise<void>;
-  /** Lets no worker of any replica begin a poll for so long. */
-  holdPolls(durationMs: number): Promise<void>;
-  /** Ends that before its time. */
-  releasePolls(): Promise<void>;
+  /** Gives a waiting, delayed or running job another priority; nothing when it has none. */
+  changePriority(stage: Exclude<Stage, 'poll'>, generationId: string, priority: number): Promise<void>;
+  /** Lets no worker of any replica begin a job of that queue for so long. */
+  hold(name: RunName, durationMs: number): Promise<void>;
+  /** Ends that before its time, within a second. */
+  release(name: RunName): Promise<void>;
   /** Removes the jobs that an older version kept for polls. Only when their generations stand on the timetable. */
   retirePollQueue(): Promise<void>;
   counts(stage: Stage): Promise<QueueCounts>;
@@ -191,8 +193,19 @@ export function createQueues(
       await remind(stage, reminder);
     },
 
-    holdPolls: (durationMs) => timetable.hold(durationMs),
-    releasePolls: () => timetable.release(),
+    async changePriority(stage, generationId, priority) {
+      await (await of(stage).getJob(generationId))?.changePriority({ priority });
+    },
+
+    async hold(name, durationMs) {
+      if (name === POLL) return timetable.hold(durationMs);
+      await of(name).rateLimit(Math.max(1, Math.round(durationMs)));
+    },
+
+    async release(name) {
+      if (name === POLL) return timetable.release();
+      await of(name).removeRateLimitKey();
+    },
 
     async retirePollQueue() {
       const parts = ['wait', 'prioritized', 'delayed', 'active', 'meta'].map(
@@ -231,7 +244,6 @@ export function createQueues(
         lines.zcount(queue.toKey('delayed'), '-inf', at * 0x1000 + 0xfff);
         lines.zcard(queue.toKey('delayed'));
         lines.llen(queue.toKey('active'));
-        // Nothing of ours limits a queue; an operator may, on the board.
         lines.pttl(queue.toKey('limiter'));
         lines.hexists(queue.toKey('meta'), 'paused');
       }
@@ -241,10 +253,11 @@ export function createQueues(
         if (error) throw error;
         return Number(reply);
       });
+      const perQueue = replies.length / names.length;
       const rows = names.map((name, i): [RunName, Backlog] => {
         const [wait, prioritized, dueDelayed, delayed, active, limitedMs, paused] = replies.slice(
-          7 * i,
-          7 * i + 7,
+          perQueue * i,
+          perQueue * (i + 1),
         );
         return [
           name,

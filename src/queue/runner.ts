@@ -3,6 +3,7 @@
  * what BullMQ does. Polls, which come again and again, go by the timetable instead (timetable-runner.ts). It promises:
  *
  * - a snooze costs no attempt and holds no slot (`moveToDelayed` + `DelayedError`);
+ * - a hold costs no attempt and stops all workers of the queue (`rateLimit` + `RateLimitError`);
  * - a lost lock aborts the stage where that is wanted, since another worker may have the job by then;
  * - interrupted by shutdown is not failed: what does not finish in time is given back.
  */
@@ -13,13 +14,22 @@ import { isEchoOfOutage, refusalOf, type RedisConnection } from '../redis/connec
 import type { RunName, RunOutcome, Vitals, WorkLog } from '../generation/work.js';
 
 /** What a stage says comes next. It throws only when something failed that it did not foresee. */
-export type Outcome = { readonly kind: 'done' } | { readonly kind: 'snooze'; readonly delayMs: number };
+export type Outcome =
+  { readonly kind: 'done' } | { readonly kind: 'snooze' | 'hold'; readonly delayMs: number };
 
 export const done: Outcome = { kind: 'done' };
 /** Run me again in so many milliseconds. Waiting is not failing. */
 export const snooze = (delayMs: number): Outcome => ({
   kind: 'snooze',
   delayMs: Math.max(0, Math.round(delayMs)),
+});
+/**
+ * The gate says that no job of this stage may run for so many milliseconds. The job keeps its priority and is the first
+ * of that priority again.
+ */
+export const hold = (delayMs: number): Outcome => ({
+  kind: 'hold',
+  delayMs: Math.max(1, Math.round(delayMs)),
 });
 
 /** The work of one stage for one generation. It must be safe to run twice, also at the same time. */
@@ -28,6 +38,8 @@ export type StageFunction = (generationId: string, signal: AbortSignal) => Promi
 export interface RunnerOptions {
   readonly name: RunName;
   readonly run: StageFunction;
+  /** Lets no worker of any replica take a job of this queue for so long (`Queues.hold`). */
+  readonly holdQueue: (durationMs: number) => Promise<void>;
   readonly redis: RedisConnection;
   readonly prefix: string;
   readonly concurrency: number;
@@ -54,10 +66,15 @@ const GIVE_BACK_MS = 2000;
 const SAME_REFUSAL_MS = 30_000;
 /** BullMQ rests so long (15 s unless told) after a connection error that reaches it; the connection itself waits already. */
 const RETRY_DELAY_MS = 1000;
+/** BullMQ heeds `queue.rateLimit` only in workers that have a limiter. Its count of jobs is forgotten at once. */
+const NEVER_REACHED = { max: 1_000_000_000, duration: 1 };
+/** How often a worker looks whether a hold was ended before its time. */
+const LOOK_WHILE_HELD_MS = 1000;
 
 export function startRunner({
   name,
   run,
+  holdQueue,
   redis,
   prefix,
   concurrency,
@@ -91,6 +108,7 @@ export function startRunner({
     }
     if (outcome === 'interrupted') throw new WaitingError();
     if (outcome === 'snoozed') throw new DelayedError();
+    if (outcome === 'held') throw Worker.RateLimitError();
   }
 
   /** One run, up to where BullMQ is to be told. Throws what the stage threw. */
@@ -111,6 +129,10 @@ export function startRunner({
       throw error;
     }
     if (outcome.kind === 'done') return 'done';
+    if (outcome.kind === 'hold') {
+      await holdQueue(outcome.delayMs);
+      return 'held';
+    }
     await job.moveToDelayed(Date.now() + outcome.delayMs, token);
     return 'snoozed';
   }
@@ -124,6 +146,8 @@ export function startRunner({
     // A stalled job is run again as often as it takes: every stage is safe to repeat, so none is given up for it.
     maxStalledCount: Number.MAX_SAFE_INTEGER,
     runRetryDelay: RETRY_DELAY_MS,
+    limiter: NEVER_REACHED,
+    maximumRateLimitDelay: LOOK_WHILE_HELD_MS,
     settings: { backoffStrategy: backoffAfterError },
   });
   const refusedAt = new Map<string, number>();

@@ -86,6 +86,10 @@ export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
     try {
       const next = await run(generationId, signal);
       if (next.kind === 'snooze') [outcome, delayMs] = ['snoozed', next.delayMs];
+      if (next.kind === 'hold') {
+        await timetable.hold(next.delayMs);
+        [outcome, delayMs] = ['held', 0];
+      }
       failures.delete(generationId);
     } catch (error) {
       if (signal.aborted) [outcome, delayMs] = ['interrupted', 0];
