@@ -6,7 +6,6 @@ import { pino, type Logger } from 'pino';
 import { readConfig, type Config } from './config/config.js';
 import { createHub, type Hub } from './pipeline/context.js';
 import { checkRedis, connectRedis, duplicatePatiently, type RedisConnection } from './redis/connect.js';
-import { checkShards } from './pipeline/shards.js';
 import { openActiveTrace } from './telemetry/active-trace.js';
 import { startFigures } from './telemetry/time-series.js';
 import { cancel, decide, retry, type CancelResult, type Decision } from './pipeline/operations.js';
@@ -14,7 +13,7 @@ import { enqueue, enqueueMany, type EnqueueItem, type EnqueueResult } from './pi
 import { InvalidInputError, StateConflictError, WaitTimeoutError } from './errors.js';
 import type { EventFilter, GenerationEvent } from './store/event-stream.js';
 import { readLimits, resume, type LimitsOverview } from './limits/overview.js';
-import { addSpend, readSpend, type Spend } from './limits/spend.js';
+import { readSpend, type Spend } from './limits/spend.js';
 import type { EnqueueOptionsInput } from './generation/options.js';
 import { withoutContent, type Notification } from './store/outbox.js';
 import { toGeneration, type Generation, type RawAnswer } from './generation/record.js';
@@ -283,10 +282,7 @@ export function createReelhaulOn(
       }
       const inForce = await hub.line.inForce();
       const of = { dayAt, ...(tenant === undefined ? {} : { tenant }) };
-      const parts = await Promise.all(
-        hub.shards.map((shard) => readSpend(hub.redis, shard.config.REDIS_PREFIX, inForce, of)),
-      );
-      return addSpend(parts);
+      return readSpend(hub.redis, hub.config.REDIS_PREFIX, inForce, of);
     },
 
     count: (states) => store.countByState(states),
@@ -333,7 +329,6 @@ export async function createReelhaul(options: CreateReelhaulOptions = {}): Promi
   };
   try {
     await checkRedis(redis);
-    await checkShards(redis, config);
   } catch (error) {
     await release();
     throw error;

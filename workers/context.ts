@@ -18,10 +18,10 @@ export interface Context extends Hub {
 }
 
 /**
- * Each shard of the hub with provider and storage, which all of them share, and a ledger of its own.
+ * The hub with provider, storage and ledger.
  * @throws InvalidInputError when `STORAGE_URL` cannot be used.
  */
-export async function createContexts(hub: Hub): Promise<readonly [Context, ...Context[]]> {
+export async function createContext(hub: Hub): Promise<Context> {
   const { config, now } = hub;
   const storage = await openStorage(config.STORAGE_URL);
   const provider = createProvider({
@@ -42,16 +42,11 @@ export async function createContexts(hub: Hub): Promise<readonly [Context, ...Co
     },
     now,
   );
-  const shared = { provider: told(provider, hub), storage, assetHosts };
-  const withLedger = async (shard: Hub): Promise<Context> => {
-    const ledger = await openLedger(
-      { redis: shard.redis, keys: shard.store.keys, settings: shard.config, now },
-      (posts) => bringBack(shard, posts),
-    );
-    return { ...shard, ...shared, ledger };
-  };
-  const [first, ...others] = hub.shards;
-  return [await withLedger(first!), ...(await Promise.all(others.map(withLedger)))];
+  const ledger = await openLedger(
+    { redis: hub.redis, keys: hub.store.keys, settings: config, now },
+    (posts) => bringBack(hub, posts),
+  );
+  return { ...hub, provider: told(provider, hub), storage, assetHosts, ledger };
 }
 
 /** The provider, with every call told. */

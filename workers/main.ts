@@ -4,15 +4,13 @@
  */
 import type { Logger } from 'pino';
 import type { Config } from '../src/config/config.js';
-import { createContexts, type Context } from './context.js';
+import { createContext, type Context } from './context.js';
 import { ConfigError, StorageError } from '../src/errors.js';
 import { checkLedger } from '../src/store/submit-ledger.js';
 import { STAGES, type Stage } from '../src/generation/states.js';
-import { prefixesOf } from '../src/generation/shard.js';
 import { createHub, type Hub } from '../src/pipeline/context.js';
 import { checkRedis, connectRedis } from '../src/redis/connect.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/queue/runner.js';
-import { checkShards } from '../src/pipeline/shards.js';
 import { createTimetable } from '../src/queue/timetable.js';
 import { startTimetableRunner } from '../src/queue/timetable-runner.js';
 import { startFigures } from '../src/telemetry/time-series.js';
@@ -68,14 +66,13 @@ export async function startWorkers({
   }
   const redis = await connectRedis(config, 'worker', log);
   try {
-    await checkRedis(redis, prefixesOf(config.REDIS_PREFIX, config.REDIS_SHARDS));
-    await checkShards(redis, config);
+    await checkRedis(redis, config.REDIS_PREFIX);
     await checkLedger(redis, config);
     const hub = createHub({ config, log, redis, ...(checkpoint ? { checkpoint } : {}) });
     await watch?.(hub);
-    const contexts = await createContexts(hub);
-    await probeStorage(contexts[0]);
-    return await run(hub, contexts, stages);
+    const context = await createContext(hub);
+    await probeStorage(context);
+    return await run(context, stages);
   } catch (error) {
     redis.disconnect();
     throw error;
@@ -93,18 +90,13 @@ async function probeStorage({ storage }: Context): Promise<void> {
   }
 }
 
-async function run(
-  hub: Hub,
-  contexts: readonly [Context, ...Context[]],
-  stages: readonly Stage[],
-): Promise<RunningWorkers> {
-  const { config, log, redis } = hub;
-  const { storage, provider, assetHosts } = contexts[0];
-  const runs = await Promise.all(contexts.map((context) => runShard(context, stages)));
+async function run(context: Context, stages: readonly Stage[]): Promise<RunningWorkers> {
+  const { config, log, redis, store, moves, queues, storage, provider, assetHosts, ledger } = context;
+  const running = await runStages(context, stages);
   const figures = startFigures({
     redis,
-    keys: hub.store.keys,
-    moves: hub.moves,
+    keys: store.keys,
+    moves,
     onError: (error) => log.warn({ err: error }, 'figures could not be written yet'),
   });
   log.info(
@@ -113,16 +105,15 @@ async function run(
   );
 
   return {
-    vitals: () => joinVitals(runs.flatMap((one) => one.vitals())),
+    vitals: () => running.vitals(),
     async close() {
-      const deadlineAt = Date.now() + config.SHUTDOWN_TIMEOUT_MS;
-      await Promise.all(runs.map((one) => one.close(deadlineAt)));
+      await running.close(Date.now() + config.SHUTDOWN_TIMEOUT_MS);
       await figures.close();
-      for (const { ledger } of contexts) ledger.close();
+      ledger.close();
       provider.close();
       assetHosts.close();
       await storage.close();
-      await hub.queues.close();
+      await queues.close();
       // A stage that did not stop in time had its connection closed under it.
       await redis.quit().catch(() => redis.disconnect());
       log.info('worker stopped');
@@ -130,31 +121,13 @@ async function run(
   };
 }
 
-/** The runners of one stage on all shards, as one: there is room for whatever is due as long as one has room. */
-function joinVitals(all: readonly Vitals[]): Vitals[] {
-  const joined = new Map<RunName, Vitals>();
-  for (const one of all) {
-    const before = joined.get(one.name);
-    const began = [before?.oldestBeganAt ?? null, one.oldestBeganAt].filter((at) => at !== null);
-    joined.set(one.name, {
-      ...one,
-      looping: one.looping && before?.looping !== false,
-      running: one.running + (before?.running ?? 0),
-      concurrency: one.concurrency + (before?.concurrency ?? 0),
-      oldestBeganAt: began.length > 0 ? Math.min(...began) : null,
-      begun: one.begun + (before?.begun ?? 0),
-    });
-  }
-  return [...joined.values()];
-}
-
-interface RunningShard {
+interface RunningStages {
   vitals(): Vitals[];
   close(deadlineAt: number): Promise<void>;
 }
 
-/** The chosen stages and the sweep on one shard. */
-async function runShard(context: Context, stages: readonly Stage[]): Promise<RunningShard> {
+/** The chosen stages and the sweep. */
+async function runStages(context: Context, stages: readonly Stage[]): Promise<RunningStages> {
   const { config, log, redis, work, store } = context;
   const prefix = config.REDIS_PREFIX;
   const concurrency = {

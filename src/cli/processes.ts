@@ -97,18 +97,15 @@ async function serveHttp(
   watch: (hub: Hub) => void,
   vitals: () => readonly Vitals[] | null,
 ): Promise<{ close(): Promise<void> }> {
-  const [{ createHub }, { checkShards }, { connectRedis, checkRedis }, { startServer }, { createOps }] =
-    await Promise.all([
-      import('../pipeline/context.js'),
-      import('../pipeline/shards.js'),
-      import('../redis/connect.js'),
-      import('../http/server.js'),
-      import('../http/health-routes.js'),
-    ]);
+  const [{ createHub }, { connectRedis, checkRedis }, { startServer }, { createOps }] = await Promise.all([
+    import('../pipeline/context.js'),
+    import('../redis/connect.js'),
+    import('../http/server.js'),
+    import('../http/health-routes.js'),
+  ]);
   const redis = await connectRedis(config, 'producer', log);
   try {
     await checkRedis(redis);
-    await checkShards(redis, config);
     const hub = createHub({ config, log, redis });
     watch(hub);
     const server = await listenOn('PORT', startServer(hub, createOps(hub, metrics, vitals)));

@@ -6,7 +6,6 @@
 import { createHash } from 'node:crypto';
 import { z } from 'zod';
 import { ConfigError, InvalidInputError, type Problem, withoutSecrets } from '../errors.js';
-import { MOST_SHARDS, shareOfAmount } from '../generation/shard.js';
 import { parseAllowedHosts } from '../outbound/address-rules.js';
 import { DEFAULT_KEY_TEMPLATE, keyTemplateProblems } from '../storage/paths.js';
 
@@ -308,7 +307,6 @@ const shape = {
     })
     .describe('expected a name with one hash tag such as {reelhaul}')
     .default('{reelhaul}'),
-  REDIS_SHARDS: integer(1, MOST_SHARDS, 'shards').default(1),
   STORAGE_URL: z.string().default('file:./archive'),
   PUBLIC_URL: httpUrl().default(''),
   CALLBACK_SECRET: z.string().default(''),
@@ -385,39 +383,6 @@ const shape = {
   NOTIFY_ALLOW_HOSTS: hostList.default([]),
 };
 
-/** Caps and budgets whose part for one shard holds no generation: it would wait there, however much of the whole is left. */
-function sharingProblems(config: z.output<z.ZodObject<typeof shape>>): Problem[] {
-  const { REDIS_SHARDS: shards, TENANTS, PRICES } = config;
-  if (shards === 1) return [];
-  const ofTenants = <K extends 'maxInFlight' | 'budgetPerDay'>(key: K) =>
-    Object.entries(TENANTS).map(([name, own]) => [`TENANTS.${name}.${key}`, own[key] ?? null] as const);
-  const caps = [
-    ['MAX_IN_FLIGHT', config.MAX_IN_FLIGHT] as const,
-    ['MAX_IN_FLIGHT_PER_TENANT', config.MAX_IN_FLIGHT_PER_TENANT] as const,
-    ...ofTenants('maxInFlight'),
-  ];
-  const budgets = [
-    ['BUDGET_PER_DAY', config.BUDGET_PER_DAY] as const,
-    ['BUDGET_PER_TENANT_PER_DAY', config.BUDGET_PER_TENANT_PER_DAY] as const,
-    ...ofTenants('budgetPerDay'),
-  ];
-  const prices = Object.values(PRICES).flatMap((price) =>
-    typeof price === 'number' ? [price] : Object.values(price),
-  );
-  const expected = `expected at least REDIS_SHARDS (${shards}), which share it`;
-  return [
-    ...caps.flatMap(([path, cap]) =>
-      cap !== null && cap < shards ? [{ path, message: `${expected}, got ${cap}` }] : [],
-    ),
-    ...budgets.flatMap(([path, budget]) => {
-      if (budget === null) return [];
-      const dearest = Math.max(0, ...prices.filter((price) => price <= budget));
-      if (dearest <= shareOfAmount(budget, shards)) return [];
-      return [{ path, message: `${expected}, times ${dearest}, a price in PRICES; got ${budget}` }];
-    }),
-  ];
-}
-
 const schema = z.object(shape).superRefine((config, issue) => {
   const complain = (path: string, message: string) =>
     issue.addIssue({ code: 'custom', path: [path], message });
@@ -436,7 +401,6 @@ const schema = z.object(shape).superRefine((config, issue) => {
     if (/\/0*[1-9]\d*$/.test(config.REDIS_URL))
       complain('REDIS_URL', 'expected no number of a database, since a Cluster has only database 0');
   }
-  for (const { path, message } of sharingProblems(config)) complain(path, message);
   if ((config.REDIS_TLS_CERT_FILE === '') !== (config.REDIS_TLS_KEY_FILE === ''))
     complain('REDIS_TLS_CERT_FILE', 'expected together with REDIS_TLS_KEY_FILE, or neither');
   if (config.REDIS_TLS_CA_FILE + config.REDIS_TLS_CERT_FILE && !config.REDIS_URL.startsWith('rediss:'))
@@ -493,6 +457,12 @@ export type Config = Readonly<z.output<typeof schema>>;
 /** Every variable that is read, in the order of `.env.example`. */
 export const VARIABLES: readonly string[] = Object.keys(shape);
 
+/** Settings of earlier versions that nothing reads any more, and what to do instead. */
+const REMOVED: Readonly<Record<string, string>> = {
+  REDIS_SHARDS:
+    'expected nothing: generations are not spread over shards any more. Run one installation (one REDIS_PREFIX) per group of tenants instead (docs/redis.md)',
+};
+
 /**
  * Reads the configuration. An empty value counts as not set.
  * @throws ConfigError naming every problem.
@@ -501,12 +471,16 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
   const given = Object.fromEntries(
     VARIABLES.map((name) => [name, environment[name]]).filter(([, text]) => text),
   );
+  const removed = Object.entries(REMOVED)
+    .filter(([name]) => environment[name])
+    .map(([path, message]): Problem => ({ path, message }));
   const result = schema.safeParse(given);
-  if (result.success) return Object.freeze(result.data);
-  const problems: Problem[] = result.error.issues.map((problem) => ({
-    path: problem.path.join('.'),
-    message: problem.message,
-  }));
+  if (result.success && removed.length === 0) return Object.freeze(result.data);
+  const issues = result.success ? [] : result.error.issues;
+  const problems: Problem[] = [
+    ...removed,
+    ...issues.map(({ path, message }) => ({ path: path.join('.'), message })),
+  ];
   throw new ConfigError(problems);
 }
 

@@ -10,7 +10,6 @@ import type { AddressInfo } from 'node:net';
 import { Hono, type MiddlewareHandler } from 'hono';
 import type { Logger } from 'pino';
 import type { Config } from '../config/config.js';
-import { prefixesOf } from '../generation/shard.js';
 import type { Hub } from '../pipeline/context.js';
 import { createFleet, type Fleet } from '../telemetry/snapshot.js';
 import { createHealth, type Health } from '../telemetry/health.js';
@@ -35,7 +34,7 @@ export function createOps(hub: Hub, metrics: Metrics, vitals: () => readonly Vit
   const fleet = createFleet(hub);
   const health = createHealth({
     redis,
-    prefixes: prefixesOf(config.REDIS_PREFIX, config.REDIS_SHARDS),
+    prefix: config.REDIS_PREFIX,
     fleet,
     vitals,
     sweepIntervalMs: config.SWEEP_INTERVAL_MS,

@@ -24,17 +24,14 @@ const DAY_MS = 86_400_000;
 const keyOf = (prefix: string, dayAt: number) => `${prefix}:spend:${Math.floor(dayAt / DAY_MS)}`;
 const amount = (text: string | null | undefined) => Number(text ?? 0) / MILLIONTHS;
 
-/** The sums of a day over all shards alone, however many tenants there are: for whoever asks again and again. */
+/** The sums of a day alone, however many tenants there are: for a caller that asks again and again. */
 export async function readSpent(
   redis: RedisConnection,
-  prefixes: readonly string[],
+  prefix: string,
   dayAt: number,
 ): Promise<Pick<Spent, 'charged' | 'possible'>> {
-  const parts = await Promise.all(
-    prefixes.map((prefix) => redis.hmget(keyOf(prefix, dayAt), 'charged', 'possible')),
-  );
-  const sum = (of: 0 | 1) => parts.reduce((total, part) => total + Number(part[of] ?? 0), 0) / MILLIONTHS;
-  return { charged: sum(0), possible: sum(1) };
+  const [charged, possible] = await redis.hmget(keyOf(prefix, dayAt), 'charged', 'possible');
+  return { charged: amount(charged), possible: amount(possible) };
 }
 
 /** Of one day; `tenant` leaves out all others, and then `charged` and `possible` are that tenant's. */
@@ -70,25 +67,4 @@ export async function readSpend(
     budget: inForce?.budgetPerDay ?? null,
     tenants: tenants.sort((a, b) => b.charged + b.possible - (a.charged + a.possible)),
   };
-}
-
-/** The same day in several shards, as one. */
-export function addSpend(parts: readonly Spend[]): Spend {
-  const [first] = parts;
-  if (!first || parts.length === 1)
-    return first ?? { day: '', charged: 0, possible: 0, budget: null, tenants: [] };
-  const exact = (amount: number) => Math.round(amount * MILLIONTHS) / MILLIONTHS;
-  const add = <T extends Spent>(a: T, b: Spent): T => ({
-    ...a,
-    charged: exact(a.charged + b.charged),
-    possible: exact(a.possible + b.possible),
-  });
-  const tenants = new Map<string, Spend['tenants'][number]>();
-  for (const one of parts.flatMap((part) => part.tenants)) {
-    const before = tenants.get(one.tenant);
-    tenants.set(one.tenant, before ? add(before, one) : one);
-  }
-  const whole = parts.slice(1).reduce((sum, part) => add(sum, part), first);
-  const most = [...tenants.values()].sort((a, b) => b.charged + b.possible - (a.charged + a.possible));
-  return { ...whole, tenants: most };
 }

@@ -41,7 +41,7 @@ export async function advance(
   if (to === 'generating') hub.checkpoint('saved', generationId);
   if (to === 'queued') {
     // It stands in line again, and gets its job in its turn.
-    if (change.place !== 'ready') await hub.of(generationId).dispatch.soon();
+    if (change.place !== 'ready') await hub.dispatch.soon();
   } else if (stage && stage !== stageOf(from)) {
     await hub.queues.remind(stage, {
       generationId,

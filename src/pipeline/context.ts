@@ -10,9 +10,7 @@ import { createDurations, type Durations } from '../polling/duration-stats.js';
 import { createEventLog, type EventLog } from '../store/event-log.js';
 import { createFollowing, type Following } from '../polling/poll-state.js';
 import { createMoves, type Moves } from '../generation/observers.js';
-import { createKeys, type Keys } from '../store/keys.js';
 import { createOutbox, type Outbox } from '../store/outbox.js';
-import { shardOf } from '../generation/shard.js';
 import { createStore, type Store } from '../store/store.js';
 import { createPacing, type Pacing } from '../polling/poll-interval.js';
 import { createQueues, type Queues } from '../queue/queues.js';
@@ -21,7 +19,6 @@ import { createDispatch, type Dispatch } from '../limits/dispatch.js';
 import { createLine, type Line } from '../limits/line.js';
 import { createRate, type Rate } from '../limits/rate.js';
 import type { RedisConnection } from '../redis/connect.js';
-import { joinShards, shareOfConfig } from './shards.js';
 import { createStanding, type Standing } from '../limits/standing.js';
 import { createTimetable } from '../queue/timetable.js';
 import { createWorkLog, type WorkLog } from '../generation/work.js';
@@ -64,10 +61,6 @@ export interface Hub extends Clock {
   /** The span that is active now, as W3C Trace Context; null when there is none. */
   readonly activeTrace: () => string | null;
   readonly events: EventLog;
-  /** One for each shard; a hub of one shard is its own. */
-  readonly shards: readonly Hub[];
-  /** The shard of this generation. */
-  readonly of: (generationId: string) => Hub;
 }
 
 export interface HubDeps {
@@ -80,10 +73,7 @@ export interface HubDeps {
   readonly activeTrace?: Hub['activeTrace'];
 }
 
-/**
- * The hub of this process. With `REDIS_SHARDS` above 1 it is put together from one of each shard, and asks whichever it
- * takes; the stages run on `shards`.
- */
+/** The hub of this process. */
 export function createHub({
   config,
   log,
@@ -98,7 +88,6 @@ export function createHub({
     const taskId = change.set?.['taskId'] ?? record.taskId;
     log.info({ generationId: record.id, from, to, taskId, tenant: record.tenant }, 'generation moved');
   });
-  const whole = createKeys(config.REDIS_PREFIX);
   const rate = createRate({
     redis,
     prefix: config.REDIS_PREFIX,
@@ -107,56 +96,12 @@ export function createHub({
     windowMs: config.PROVIDER_RATE_WINDOW_MS,
     first: config.PROVIDER_RATE_FIRST,
   });
-  const shared = {
-    ...clock,
-    log,
-    redis,
-    checkpoint,
-    activeTrace,
-    moves,
-    work: createWorkLog(onListenerError),
-    rate,
-    whole,
-  };
-  if (config.REDIS_SHARDS === 1) return createShard(shared, config);
-  const shards = Array.from({ length: config.REDIS_SHARDS }, (_, i) =>
-    createShard(shared, shareOfConfig(config, i)),
-  );
-  const { whole: _, ...common } = shared;
-  return {
-    ...common,
-    ...joinShards(shards, whole),
-    config,
-    shards,
-    of: (generationId) => shards[shardOf(generationId, shards.length)]!,
-    events: createEventLog({ redis, keys: shards.map(({ store }) => store.keys) }),
-    // What is learnt is the same in all of them.
-    durations: shards[0]!.durations,
-    pacing: shards[0]!.pacing,
-  };
-}
-
-/** What all shards of a process have in common. */
-interface Shared extends Clock {
-  readonly log: Logger;
-  readonly redis: RedisConnection;
-  readonly checkpoint: Hub['checkpoint'];
-  readonly activeTrace: Hub['activeTrace'];
-  readonly moves: Moves;
-  readonly work: WorkLog;
-  readonly rate: Rate;
-  /** Keys under the prefix of the whole. */
-  readonly whole: Keys;
-}
-
-function createShard({ whole, ...shared }: Shared, config: Config): Hub {
-  const { log, redis, now, dice, moves } = shared;
   const prefix = config.REDIS_PREFIX;
   const store = createStore({
     redis,
     prefix,
     idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS,
-    now,
+    now: clock.now,
     onMove: (move) => moves.tell(move),
     slots: config,
     onFreed: (tenant) => void dispatch.soon({ tenant }),
@@ -175,16 +120,21 @@ function createShard({ whole, ...shared }: Shared, config: Config): Hub {
   const { keys } = store;
   const onError = (error: unknown) =>
     log.warn({ err: error }, 'what the schedule has learnt could not be read');
-  // Learnt together; which tasks are running, each sweep counts in its own shard.
-  const durations = createDurations({ redis, keys: { ...whole, running: keys.running }, now, onError });
-  const arrivals = createArrivals({ redis, keys: whole, now, onError });
-  const shard: Hub = {
-    ...shared,
+  const { now, dice } = clock;
+  const durations = createDurations({ redis, keys, now, onError });
+  const arrivals = createArrivals({ redis, keys, now, onError });
+  return {
+    ...clock,
     config,
+    log,
+    redis,
+    checkpoint,
+    activeTrace,
+    moves,
+    work: createWorkLog(onListenerError),
+    rate,
     store,
-    shards: [],
-    of: () => shard,
-    events: createEventLog({ redis, keys: [keys] }),
+    events: createEventLog({ redis, keys }),
     outbox: createOutbox({ redis, keys, now }),
     following: createFollowing({ redis, keys, now }),
     durations,
@@ -201,5 +151,4 @@ function createShard({ whole, ...shared }: Shared, config: Config): Hub {
       now,
     }),
   };
-  return Object.assign(shard, { shards: [shard] });
 }

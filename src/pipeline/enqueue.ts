@@ -15,7 +15,6 @@ import { readOrder, type EnqueueOptionsInput, type Order } from '../generation/o
 import { toGeneration, type FieldPatch, type Generation } from '../generation/record.js';
 import { readRecord } from '../store/read-record.js';
 import { requestWarnings, type GenerationRequestInput } from '../generation/request.js';
-import { idInShard, shardOfKey } from '../generation/shard.js';
 import type { Hub } from './context.js';
 import { mustGet } from './advance.js';
 import { unlessRefused } from '../redis/write-errors.js';
@@ -68,16 +67,9 @@ function digestOf(request: unknown): string {
     .digest('base64url');
 }
 
-/** With an idempotency key it lies in the shard where that key is looked for. */
-function newId({ shards: { length: shards } }: Hub, { tenant, idempotencyKey }: Order['options']): string {
-  const id = uuidv7();
-  if (idempotencyKey === undefined || shards === 1) return id;
-  return idInShard(id, shardOfKey(tenant, idempotencyKey, shards), shards);
-}
-
 /** Writes the record, which then stands in line. A known idempotency key gives the generation of then. */
 async function create(hub: Hub, { request, options }: Order): Promise<Created> {
-  const id = newId(hub, options);
+  const id = uuidv7();
   // The instant that lists go by: another look at the clock could be a millisecond later.
   const createdAt = createdAtOf(id);
   const { idempotencyKey, tenant, delayMs, runAt, deadlineMs, metadata, onUnconfirmed, priority } = options;
@@ -147,7 +139,7 @@ export async function enqueue(
   options?: EnqueueOptionsInput,
 ): Promise<{ generation: Generation; replayed: boolean }> {
   const created = await create(hub, readOrder(request, options));
-  await hub.of(created.generation.id).dispatch.soon();
+  await hub.dispatch.soon();
   return created;
 }
 

@@ -342,11 +342,10 @@ export function mastersOf(redis: RedisConnection): readonly Redis[] {
  * prefixes just now.
  * @throws RedisUnusableError naming every problem. What a server does not tell (managed ones may not) is not a problem.
  */
-export async function checkRedis(redis: RedisConnection, prefixes: readonly string[] = []): Promise<void> {
+export async function checkRedis(redis: RedisConnection, prefix: string | null = null): Promise<void> {
   const inCluster = isCluster(redis);
   const found = await Promise.all(mastersOf(redis).map((server) => serverProblems(server, inCluster)));
-  if (found.flat().length === 0)
-    found.push(...(await Promise.all(prefixes.map((prefix) => writeProblems(redis, prefix)))));
+  if (found.flat().length === 0 && prefix !== null) found.push(await writeProblems(redis, prefix));
   const problems = [...new Set(found.flat())];
   if (problems.length > 0) throw new RedisUnusableError(`This Redis cannot be used: ${problems.join('; ')}.`);
 }

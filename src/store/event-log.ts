@@ -1,12 +1,8 @@
-/**
- * What happened, over one stream or over those of several shards as if they were one. A cursor over several shards holds
- * one place in each, separated by commas; between shards there is no order but that of arrival.
- */
+/** The event stream of this installation: its cursors, reading it, and waiting for one generation. */
 import type { RedisConnection } from '../redis/connect.js';
-import { isCursor as isPlace, readEvents, type EventFilter, type GenerationEvent } from './event-stream.js';
+import { isCursor, readEvents, type EventFilter, type GenerationEvent } from './event-stream.js';
 import { createFinishWatch, type FinishWatch } from './waiters.js';
 import type { Keys } from './keys.js';
-import { shardOf } from '../generation/shard.js';
 
 export interface EventLog {
   /** The cursor behind everything that happened so far. */
@@ -17,106 +13,25 @@ export interface EventLog {
     openReader: () => Promise<RedisConnection>,
     filter: EventFilter,
   ): AsyncGenerator<GenerationEvent, void, void>;
-  /** Wakes whoever waits for one generation. */
+  /** Wakes the callers that wait for one generation. */
   watch(openReader: () => Promise<RedisConnection>): FinishWatch;
 }
 
 export interface EventLogDeps {
   readonly redis: RedisConnection;
-  /** Of each shard. */
-  readonly keys: readonly Keys[];
+  readonly keys: Pick<Keys, 'events'>;
 }
 
-/** Before everything, in every shard. */
-const START = '0-0';
-
-export function createEventLog({ redis, keys }: EventLogDeps): EventLog {
-  const streams = keys.map(({ events }) => events);
-
-  async function newest(): Promise<string> {
-    const last = await Promise.all(streams.map((stream) => redis.xrevrange(stream, '+', '-', 'COUNT', 1)));
-    return last.map(([entry]) => entry?.[0] ?? START).join(',');
-  }
-
+export function createEventLog({ redis, keys: { events } }: EventLogDeps): EventLog {
+  const newest = async () => (await redis.xrevrange(events, '+', '-', 'COUNT', 1))[0]?.[0] ?? '0-0';
   return {
     newest,
-
-    isCursor(text) {
-      const places = text.split(',');
-      return text === START || (places.length === streams.length && places.every(isPlace));
-    },
-
+    isCursor,
     async *read(openReader, filter) {
+      // Read before the connection opens, so that nothing which happens meanwhile is missed.
       const cursor = filter.cursor ?? (await newest());
-      const places = cursor === START ? streams.map(() => START) : cursor.split(',');
-      const { signal, generationId } = filter;
-      // Of one generation only its own shard tells.
-      const wanted = streams.flatMap((_, i) =>
-        generationId === undefined || shardOf(generationId, streams.length) === i ? [i] : [],
-      );
-      const stops = wanted.map(() => new AbortController());
-      const halt = () => {
-        for (const stop of stops) stop.abort();
-      };
-      signal?.addEventListener('abort', halt, { once: true });
-      if (signal?.aborted) halt();
-      try {
-        const sources = wanted.map((i, n) => ({
-          i,
-          events: readStream(openReader, streams[i]!, {
-            ...filter,
-            cursor: places[i]!,
-            signal: stops[n]!.signal,
-          }),
-        }));
-        for await (const { i, event } of merge(sources)) {
-          places[i] = event.cursor;
-          yield { ...event, cursor: places.join(',') };
-        }
-      } finally {
-        signal?.removeEventListener('abort', halt);
-        halt();
-      }
+      yield* readEvents(await openReader(), events, { ...filter, cursor });
     },
-
-    watch(openReader) {
-      const watches = streams.map((stream) => createFinishWatch(stream, openReader));
-      return {
-        open: (generationId) => watches[shardOf(generationId, watches.length)]!.open(generationId),
-        async close() {
-          await Promise.all(watches.map((watch) => watch.close()));
-        },
-      };
-    },
+    watch: (openReader) => createFinishWatch(events, openReader),
   };
-}
-
-interface Source {
-  readonly i: number;
-  readonly events: AsyncGenerator<GenerationEvent, void, void>;
-}
-
-/** Opens the connection when it is first needed, so that none stays open behind an error of another. */
-async function* readStream(
-  openReader: () => Promise<RedisConnection>,
-  stream: string,
-  filter: EventFilter,
-): AsyncGenerator<GenerationEvent, void, void> {
-  yield* readEvents(await openReader(), stream, filter);
-}
-
-/** Whatever comes first, until all have ended or one has failed. */
-async function* merge(
-  sources: readonly Source[],
-): AsyncGenerator<{ readonly i: number; readonly event: GenerationEvent }, void, void> {
-  const next = (source: Source) => source.events.next().then((result) => ({ source, result }));
-  const waiting = new Map(sources.map((source) => [source.i, next(source)]));
-  while (waiting.size > 0) {
-    const { source, result } = await Promise.race(waiting.values());
-    if (result.done) waiting.delete(source.i);
-    else {
-      waiting.set(source.i, next(source));
-      yield { i: source.i, event: result.value };
-    }
-  }
 }

@@ -42,16 +42,11 @@
  *   <prefix>:limits                     hash    the limits in force, as the last worker that started wrote them
  *   <prefix>:limits:tenants             hash    tenant → '<weight> <most in flight or ->'
  *   <prefix>:limits:budgets             hash    tenant → most to spend a day, in millionths
- *   <prefix>:rate-limits                hash    the call budget in force, under the prefix of all shards
+ *   <prefix>:rate-limits                hash    the call budget in force
  *   <prefix>:spend:<day>                hash    what was spent on that day (UTC, days since 1970), see limits/spend.ts
  *   <prefix>:rate                       hash    the call budget of the key (limits/rate.ts)
  *   <prefix>:breaker:<call>             hash    whether the provider is away (limits/breaker.ts)
  *   <prefix>:standing:…                         how our key stands with the provider (standing.ts)
- *
- * With several shards (shard.ts) each has a prefix, and these keys, of its own. Under the prefix of the whole there are
- * then only durations, arrivals, figures and rate, and in any case:
- *
- *   <prefix>:shards                     string  over how many shards the generations are spread
  */
 import type { State } from '../generation/states.js';
 
@@ -76,7 +71,6 @@ export interface Keys {
   readonly live: string;
   readonly events: string;
   readonly swept: string;
-  readonly shards: string;
   readonly polls: string;
   readonly polling: string;
   readonly pollsAgain: string;
@@ -107,7 +101,6 @@ export function createKeys(prefix: string): Keys {
     live: `${prefix}:live`,
     events: `${prefix}:events`,
     swept: `${prefix}:swept`,
-    shards: `${prefix}:shards`,
     polls: `${prefix}:polls`,
     polling: `${prefix}:polling`,
     pollsAgain: `${prefix}:polls-again`,

@@ -29,8 +29,8 @@ export interface Health {
 
 export interface HealthDeps {
   readonly redis: RedisConnection;
-  /** Redis is to take a write under each: with shards they may lie on different servers. */
-  readonly prefixes: readonly string[];
+  /** Redis is to take a write under it. */
+  readonly prefix: string;
   readonly fleet: Fleet;
   /** How the runners of this process are: empty when it only serves, null while they are being started. */
   readonly vitals: () => readonly Vitals[] | null;
@@ -45,19 +45,19 @@ interface Look {
   readonly begun: number;
 }
 
-export function createHealth({ redis, prefixes, fleet, vitals, sweepIntervalMs, now }: HealthDeps): Health {
+export function createHealth({ redis, prefix, fleet, vitals, sweepIntervalMs, now }: HealthDeps): Health {
   const startedAt = now();
   const untaken = new Map<RunName, Look>();
   let writing: { readonly sinceAt: number; readonly answer: Promise<string[]> } | null = null;
 
   async function write(): Promise<string[]> {
-    const writes = await Promise.allSettled(
-      prefixes.map((prefix) => redis.set(`${prefix}:probe`, '1', 'PX', 1)),
-    );
-    const refusals = writes.flatMap((one) => (one.status === 'rejected' ? [one.reason as unknown] : []));
-    if (refusals.length > 0) await afterRefusal(redis);
-    const words = refusals.map((error) => (error instanceof Error ? error.message : String(error)));
-    return [...new Set(words)].map((said) => `Redis refused a write: ${said}`);
+    try {
+      await redis.set(`${prefix}:probe`, '1', 'PX', 1);
+      return [];
+    } catch (error) {
+      await afterRefusal(redis);
+      return [`Redis refused a write: ${error instanceof Error ? error.message : String(error)}`];
+    }
   }
 
   /** At most one write is under way: one that hangs is not joined by another at every probe. */

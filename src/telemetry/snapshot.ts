@@ -46,7 +46,7 @@ export interface FleetDeps extends LimitsDeps {
   readonly store: Store;
   readonly outbox: Outbox;
   readonly queues: Queues;
-  readonly shards: readonly { readonly config: Pick<Config, 'REDIS_PREFIX'> }[];
+  readonly config: Pick<Config, 'REDIS_PREFIX'>;
   readonly now: () => number;
 }
 
@@ -74,8 +74,7 @@ function readMemory(info: string): Pick<FleetFigures, 'usedBytes' | 'maxBytes'> 
 }
 
 export function createFleet(deps: FleetDeps): Fleet {
-  const { redis, store, outbox, queues, shards, now } = deps;
-  const prefixes = shards.map(({ config }) => config.REDIS_PREFIX);
+  const { redis, store, outbox, queues, config, now } = deps;
   let latest: { readonly figures: FleetFigures; readonly at: number } | null = null;
   let asking: Promise<FleetFigures> | null = null;
 
@@ -88,7 +87,7 @@ export function createFleet(deps: FleetDeps): Fleet {
       store.countByState(STATES),
       queues.backlog(now()),
       readLimits(deps),
-      readSpent(redis, prefixes, now()),
+      readSpent(redis, config.REDIS_PREFIX, now()),
       outbox.countOwed(),
       outbox.countDead(),
       store.sweptAt(),

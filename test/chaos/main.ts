@@ -13,7 +13,6 @@ import { readConfig } from '../../src/config/config.js';
 import { NotFoundError } from '../../src/errors.js';
 import { freePort, launchRedis } from '../../src/cli/demo/redis-server.js';
 import type { Generation } from '../../src/generation/record.js';
-import { prefixesOf } from '../../src/generation/shard.js';
 import { isTerminal, STATES } from '../../src/generation/states.js';
 import { createReelhaul } from '../../src/reelhaul.js';
 import { billsPerGeneration, startSimulator } from '../../src/simulator/simulator.js';
@@ -37,8 +36,6 @@ const { values: flags } = parseArgs({
     /** MAX_IN_FLIGHT, and BUDGET_PER_DAY with every generation at a price of 1; over it they fail. Default: none. */
     'max-in-flight': { type: 'string' },
     budget: { type: 'string' },
-    /** REDIS_SHARDS. */
-    shards: { type: 'string', default: '1' },
     'time-limit-s': { type: 'string', default: '540' },
     verbose: { type: 'boolean', default: false },
   },
@@ -48,7 +45,6 @@ const wanted = {
   kills: Number(flags.kills),
   restarts: Number(flags['redis-restarts']),
   seed: Number(flags.seed),
-  shards: Number(flags.shards),
 };
 if (flags.point !== undefined && !POINTS.includes(flags.point)) {
   process.stderr.write(`expected --point to be one of ${POINTS.join(', ')}, got ${flags.point}\n`);
@@ -90,7 +86,6 @@ const environment: Record<string, string> = {
   COMETAPI_BASE_URL: simulator.url,
   REDIS_URL: redis.url,
   REDIS_PREFIX: '{chaos}',
-  REDIS_SHARDS: flags.shards,
   STORAGE_URL: `file:${archive}`,
   ARCHIVE_ALLOW_HOSTS: '127.0.0.1,localhost',
   PUBLIC_URL: `http://127.0.0.1:${port}`,
@@ -220,10 +215,7 @@ async function settledGenerations(): Promise<Generation[]> {
     const { Redis } = await import('ioredis');
     const client = new Redis(redis.port, '127.0.0.1');
     client.on('error', () => {});
-    const lives = await Promise.all(
-      prefixesOf('{chaos}', wanted.shards).map((prefix) => client.zrange(`${prefix}:live`, '0', '-1')),
-    );
-    const live = new Set(lives.flat());
+    const live = new Set(await client.zrange('{chaos}:live', '0', '-1'));
     client.disconnect();
     const settled = await Promise.all(look.map((generation) => isSettled(generation, live)));
     const trouble = fleet.kills.outside + fleet.kills.atPoints < wanted.kills || restarts < wanted.restarts;
@@ -282,7 +274,6 @@ const rows: [string, string | number][] = [
     `${fleet.kills.outside} from outside, ${fleet.kills.atPoints} at ${points.join(', ')}`,
   ],
   ['restarts of Redis', restarts],
-  ...(wanted.shards === 1 ? [] : [['shards', wanted.shards] as [string, number]]),
   ['submits received', ledger.totals.submits],
   ['provider tasks created', ledger.totals.tasksCreated],
   ['tasks per generation (max)', maxTasks],

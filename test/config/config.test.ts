@@ -73,3 +73,8 @@ test('a WORKER_PORT that Kubernetes set for a Service is told as such', () => {
   );
   expect(problemsWith({ WORKER_PORT: '70000' })['WORKER_PORT']).toMatch(/^expected .*from 0 to 65535/);
 });
+
+test('a setting that was removed is refused, and the message says what to do instead', () => {
+  expect(() => readConfig({ REDIS_SHARDS: '4' })).toThrow(/REDIS_SHARDS.*one installation/s);
+  expect(() => readConfig({ REDIS_SHARDS: '' })).not.toThrow();
+});

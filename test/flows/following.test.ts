@@ -2,7 +2,7 @@
 import { afterEach, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { pino } from 'pino';
-import { createContexts } from '../../workers/context.js';
+import { createContext } from '../../workers/context.js';
 import { freePort, launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
 import { curveOf, survivalAt } from '../../src/polling/histogram.js';
 import { createHub } from '../../src/pipeline/context.js';
@@ -57,7 +57,7 @@ async function stage(url = redisUrl(), now: () => number = Date.now) {
   const redis = new Redis(url);
   const clock = { now, dice: () => 0.5 };
   const hub = createHub({ config: bed.config, log: pino({ level: 'silent' }), redis, clock });
-  const [context] = await createContexts(hub);
+  const context = await createContext(hub);
   closing.push(async () => {
     context.provider.close();
     await context.storage.close();

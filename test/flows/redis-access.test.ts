@@ -155,23 +155,6 @@ describe('a user with the rights of docs/redis.md', () => {
     await expect(bed.work({ config: stranger })).rejects.toThrow(/expected it to take writes, got: NOPERM/);
   });
 
-  (realRedis ? test : test.skip)('needs a second pattern for shards, and says so at the start', async () => {
-    expect(guide).toContain('`~{reelhaul:*`');
-    const redis = await launchRedis();
-    cleanUps.push(() => redis.stop());
-    const receiver = await startReceiver();
-    cleanUps.push(() => receiver.close());
-    const bed = await setUp({ redisUrl: redis.url, environment: { REDIS_SHARDS: '2' } });
-    await allow(redis, bed.prefix);
-    const config = readConfig({ ...bed.environment, REDIS_URL: asUser(redis.url) });
-    await expect(bed.work({ config })).rejects.toThrow(/expected it to take writes, got: NOPERM/);
-    await bed.redis.call('ACL', 'SETUSER', 'reelhaul', `~${bed.prefix.slice(0, -1)}:*`);
-    await bed.redis.call('ACL', 'LOG', 'RESET');
-    await runAll(bed, redis.url, receiver.url);
-    await until(() => receiver.received.length > 0, 'the notification');
-    expect(await bed.redis.call('ACL', 'LOG')).toEqual([]);
-  });
-
   (realRedis ? test : test.skip)('logs into the dashboard and sees every page of it', async () => {
     const redis = await launchRedis();
     cleanUps.push(() => redis.stop());

@@ -8,7 +8,6 @@ import { pino } from 'pino';
 import { readConfig } from '../../src/config/config.js';
 import type { LaunchedRedis } from '../../src/cli/demo/redis-server.js';
 import type { GenerationEvent } from '../../src/store/event-stream.js';
-import { shardPrefix } from '../../src/generation/shard.js';
 import { createReelhaul } from '../../src/reelhaul.js';
 import { billsPerGeneration } from '../../src/simulator/simulator.js';
 import { launchCluster, type TestCluster } from '../support/cluster.js';
@@ -166,21 +165,6 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
       expect(worker.output().match(/the connection to Redis failed/g)).toHaveLength(1);
       expect(worker.output().match(/Redis is back/g)).toHaveLength(1);
     }
-  });
-
-  test('dies with one of three shards: what lies there goes on at its replica, one task each in all of them', async () => {
-    const bed = await setUp(cluster, { REDIS_SHARDS: '3' });
-    const shard = shardPrefix(bed.prefix, 1, 3);
-    const owner = await cluster.ownerOf(shard);
-    await cluster.addReplica(owner);
-    const workers = [bed.spawnWorker({ LOG_LEVEL: 'info' }), bed.spawnWorker({ LOG_LEVEL: 'info' })];
-    for (const worker of workers)
-      await until(() => worker.output().includes('worker started'), 'the workers');
-    const ids = await enqueue(bed, 30, 'submit-delay=300ms, duration=600ms');
-    await until(() => submits(bed) >= 8, 'submits under way');
-    await owner.kill();
-    await replaced(cluster, shard, owner);
-    await allSucceedOnce(bed, ids);
   });
 });
 

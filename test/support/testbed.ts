@@ -169,14 +169,7 @@ export async function createTestbed(options: TestbedOptions = {}): Promise<Testb
 async function removeKeys(redis: Redis, prefix: string): Promise<void> {
   let cursor = '0';
   do {
-    const [next, keys] = await redis.scan(
-      cursor,
-      'MATCH',
-      // Of all its shards: they have a hash tag each.
-      `${prefix.slice(0, -1)}*`,
-      'COUNT',
-      1000,
-    );
+    const [next, keys] = await redis.scan(cursor, 'MATCH', `${prefix}*`, 'COUNT', 1000);
     if (keys.length > 0) await redis.unlink(...keys);
     cursor = next;
   } while (cursor !== '0');

@@ -146,7 +146,7 @@ describe('the judgement', () => {
     const fleet = createFleet({ ...hub, now: () => now });
     return createHealth({
       redis: bed.redis,
-      prefixes: [bed.prefix],
+      prefix: bed.prefix,
       fleet,
       vitals,
       sweepIntervalMs: 60_000,

@@ -3,7 +3,6 @@ import type { Logger } from 'pino';
 import type { Config } from '../../config/config.js';
 import { checkLedger } from '../../store/submit-ledger.js';
 import { createKeys } from '../../store/keys.js';
-import { prefixesOf, shardPrefix } from '../../generation/shard.js';
 import {
   checkRedis,
   connectRedis,
@@ -11,7 +10,6 @@ import {
   mastersOf,
   type RedisConnection,
 } from '../../redis/connect.js';
-import { shardsProblem } from '../../pipeline/shards.js';
 import { failed, inTime, ok, reasonOf, warning, type Finding } from './finding.js';
 import {
   examineEviction,
@@ -58,7 +56,6 @@ async function examineConnected(redis: RedisConnection, config: Config): Promise
       ...(await examineLedger(redis, config)),
       clock,
       ofAll(servers, examineMemory),
-      ...(await examineShards(redis, config)),
       await examineSweep(redis, config),
     ];
   } catch (error) {
@@ -94,7 +91,7 @@ async function examineServer(
   servers: readonly Server[],
 ): Promise<Finding> {
   try {
-    await checkRedis(redis, prefixesOf(config.REDIS_PREFIX, config.REDIS_SHARDS));
+    await checkRedis(redis, config.REDIS_PREFIX);
     const versions = [...new Set(servers.map(({ field }) => field('redis_version')))].join(', ');
     return ok('Redis', `${describeRedis(config)}: version ${versions}, took a write`);
   } catch (error) {
@@ -132,27 +129,11 @@ async function examineClock(redis: RedisConnection): Promise<Finding> {
   return warning('clock', `${skewMs} ms beside that of Redis: delays and deadlines shift by that. Use NTP.`);
 }
 
-/** One shard, where nothing says otherwise, is not worth a line. */
-async function examineShards(redis: RedisConnection, config: Config): Promise<Finding[]> {
-  const problem = await shardsProblem(redis, config);
-  if (problem !== null) return [failed('shards', problem)];
-  return config.REDIS_SHARDS === 1
-    ? []
-    : [ok('shards', `generations are spread over ${config.REDIS_SHARDS}`)];
-}
-
 /** Whether workers are at work shows by the sweep, which any of them does. */
 async function examineSweep(redis: RedisConnection, config: Config): Promise<Finding> {
-  const { REDIS_PREFIX, REDIS_SHARDS } = config;
-  const times = await Promise.all(
-    Array.from({ length: REDIS_SHARDS }, (_, shard) =>
-      redis.get(createKeys(shardPrefix(REDIS_PREFIX, shard, REDIS_SHARDS)).swept),
-    ),
-  );
-  // Of several shards, where it is longest ago.
-  const sweptAt = times.includes(null) ? null : Math.min(...times.map(Number));
+  const sweptAt = await redis.get(createKeys(config.REDIS_PREFIX).swept);
   if (sweptAt === null) return ok('workers', `none has finished a sweep under ${config.REDIS_PREFIX} yet`);
-  const agoMs = Date.now() - sweptAt;
+  const agoMs = Date.now() - Number(sweptAt);
   const message = `the last sweep ended ${Math.round(agoMs / 1000)} s ago`;
   return agoMs <= SWEEP_LATE_FACTOR * config.SWEEP_INTERVAL_MS
     ? ok('workers', message)

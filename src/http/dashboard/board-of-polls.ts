@@ -12,8 +12,6 @@ export interface BoardOfPollsOptions {
   readonly timetable: Timetable;
   /** INFO of the server. */
   readonly info: () => Promise<string>;
-  /** Before the name, for one of several shards. */
-  readonly prefix: string;
 }
 
 /** The board reads from `start` to `end`, both inclusive; without an end, everything it shows on one page. */
@@ -23,9 +21,8 @@ export class BoardOfPolls extends BaseAdapter {
   readonly #timetable: Timetable;
   readonly #info: () => Promise<string>;
 
-  constructor({ timetable, info, prefix }: BoardOfPollsOptions) {
+  constructor({ timetable, info }: BoardOfPollsOptions) {
     super('bullmq', {
-      prefix,
       readOnlyMode: true,
       description: 'Which generation is polled when: the timetable',
     });
@@ -34,7 +31,7 @@ export class BoardOfPolls extends BaseAdapter {
   }
 
   getName(): string {
-    return `${this.prefix}poll`;
+    return 'poll';
   }
 
   getStatuses(): ReturnType<BaseAdapter['getStatuses']> {

@@ -28,20 +28,22 @@ export const BOARD_POLICY =
 /** Names for its buttons that are pictures only, and what is too pale in it. */
 const OURS = `<link rel="stylesheet" href="${addressOfFile('board.css')}"><script type="module" src="${addressOfFile('board.js')}"></script>`;
 
-function openBoard({ shards, redis }: Hub, mayAct: boolean): Hono {
+function openBoard({ queues, store, redis }: Hub, mayAct: boolean): Hono {
   const serverAdapter = new HonoAdapter(serveStatic);
   serverAdapter.setBasePath(BASE);
   createBullBoard({
-    queues: shards.flatMap(({ queues, store }, i) => {
-      const prefix = shards.length === 1 ? '' : `shard-${i} `;
-      const boards = queues
-        .all()
-        .map((queue): BaseAdapter => new BullMQAdapter(queue, { readOnlyMode: !mayAct, prefix }));
-      const timetable = createTimetable(redis, store.keys);
-      const info = () => mastersOf(redis)[0]!.info();
+    queues: queues
+      .all()
+      .map((queue): BaseAdapter => new BullMQAdapter(queue, { readOnlyMode: !mayAct }))
       // In the order of the stages.
-      return boards.toSpliced(1, 0, new BoardOfPolls({ timetable, info, prefix }));
-    }),
+      .toSpliced(
+        1,
+        0,
+        new BoardOfPolls({
+          timetable: createTimetable(redis, store.keys),
+          info: () => mastersOf(redis)[0]!.info(),
+        }),
+      ),
     serverAdapter,
     options: {
       uiBasePath: dirname(createRequire(import.meta.url).resolve('@bull-board/ui/package.json')),
