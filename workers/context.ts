@@ -31,6 +31,7 @@ export async function createContext(hub: Hub): Promise<Context> {
     submitTimeoutMs: config.SUBMIT_TIMEOUT_MS,
     pollTimeoutMs: config.POLL_TIMEOUT_MS,
     submit5xxPolicy: config.SUBMIT_5XX_POLICY,
+    submitNotAcceptedCodes: config.SUBMIT_NOT_ACCEPTED_CODES,
     now,
   });
   const assetHosts = keepGuardedAgents(

@@ -293,9 +293,12 @@ async function conclude(
     }
 
     case 'refused':
+    case 'misrouted': {
       await giveBack(context, record, answer);
       await after();
-      return waitForStanding(context, generationId, outcome.message);
+      const reason = kind === 'misrouted' ? `misrouted: ${outcome.message}` : outcome.message;
+      return waitForStanding(context, generationId, reason);
+    }
 
     case 'rejected': {
       if (outcome.forbidden && (await standing.forbidden(generationId))) {
@@ -484,7 +487,7 @@ async function waitForStanding(context: Context, generationId: string, message: 
   await standing.refused();
   log.error(
     { generationId, alarm: 'refused', reason: message },
-    'the provider refuses the key or its quota: submitting waits',
+    'the provider refuses the key or its quota, or its address is wrong: submitting waits',
   );
   return snooze(config.REFUSED_PROBE_MS);
 }

@@ -100,6 +100,17 @@ const workerPort = z
   .pipe(integer(0, 65_535, 'a port'))
   .describe('expected a whole number of a port from 0 to 65535');
 
+/** Of the API: reelhaul puts its own paths behind it, and any before them leads to something else than the API. */
+const apiOrigin = httpUrl()
+  .superRefine((text, issue) => {
+    if (URL.canParse(text) && new URL(text).pathname !== '/')
+      issue.addIssue({
+        code: 'custom',
+        message: `expected scheme, host and port alone, such as https://api.cometapi.com, got ${JSON.stringify(withoutSecrets(text))}`,
+      });
+  })
+  .describe('expected scheme, host and port alone, such as https://api.cometapi.com');
+
 const headerSafe = z
   .string()
   .regex(/^[\x21-\x7e]+$/, { error: 'expected printable characters without spaces' })
@@ -128,6 +139,16 @@ const hostList = z
     for (const { message } of hostProblems(entries)) issue.addIssue({ code: 'custom', message });
   })
   .describe('expected host names, IPs or CIDRs separated by commas');
+
+/** Codes of the provider; `none` stands for the empty list, since an empty value counts as not set. */
+const codeList = z
+  .string()
+  .regex(/^[\w.]+(\s*,\s*[\w.]+)*$/, {
+    error: (issue) => `expected codes separated by commas, or none, got ${JSON.stringify(issue.input)}`,
+  })
+  .transform((text) => text.split(',').map((code) => code.trim().toLowerCase()))
+  .transform((codes) => codes.filter((code) => code !== 'none'))
+  .describe('expected codes separated by commas, or none');
 
 /** `host:port` entries separated by commas; an IPv6 address in brackets. */
 const addressList = z
@@ -287,7 +308,7 @@ const keyTemplate = z
 /** Name → reader. Defaults are texts, as they would stand in the environment. */
 const shape = {
   COMETAPI_KEY: headerSafe.default(''),
-  COMETAPI_BASE_URL: httpUrl().default('https://api.cometapi.com'),
+  COMETAPI_BASE_URL: apiOrigin.default('https://api.cometapi.com'),
   COMETAPI_QUOTA_KEY: headerSafe.default(''),
   COMETAPI_QUOTA_URL: httpUrl().default('https://query.cometapi.com'),
   RUNWAY_VERSION: headerSafe.default('2024-11-06'),
@@ -335,6 +356,7 @@ const shape = {
   SUBMIT_ATTEMPTS: count().default(20),
   SUBMIT_BACKOFF_MS: milliseconds(1).default(1000),
   SUBMIT_5XX_POLICY: oneOf('unconfirmed', 'retry').default('unconfirmed'),
+  SUBMIT_NOT_ACCEPTED_CODES: codeList.default(['model_not_found']),
   UNCONFIRMED_POLICY: oneOf('hold', 'resubmit', 'fail').default('hold'),
   UNCONFIRMED_WAIT_MS: milliseconds().default(600_000),
   REFUSED_PROBE_MS: milliseconds(10).default(60_000),
@@ -463,13 +485,17 @@ const REMOVED: Readonly<Record<string, string>> = {
     'expected nothing: generations are not spread over shards any more. Run one installation (one REDIS_PREFIX) per group of tenants instead (docs/redis.md)',
 };
 
+/** Blanks around a value come from files and copying; only what a person chose freely may have them. */
+const trimmed = (name: string, text: string | undefined) =>
+  /PASSWORD$|^CALLBACK_SECRET$/.test(name) ? text : text?.trim();
+
 /**
  * Reads the configuration. An empty value counts as not set.
  * @throws ConfigError naming every problem.
  */
 export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config {
   const given = Object.fromEntries(
-    VARIABLES.map((name) => [name, environment[name]]).filter(([, text]) => text),
+    VARIABLES.map((name) => [name, trimmed(name, environment[name])]).filter(([, text]) => text),
   );
   const removed = Object.entries(REMOVED)
     .filter(([name]) => environment[name])

@@ -1,6 +1,6 @@
 /**
  * What the answer to a submit means for our money: the table "submit" of `docs/provider.md`. Pure; decided by status
- * and code, never by message text, in this order: a task id in a 2xx or 5xx → 429 → `quota_not_enough` → the HTTP
+ * and code, never by message text, in this order: a task id in a 2xx or 5xx → 429 → a quota code → the HTTP
  * status → the body's code. Whatever could have created a task is never called `notAccepted` or `rejected`.
  */
 import {
@@ -20,13 +20,17 @@ export type Submit5xxPolicy = 'unconfirmed' | 'retry';
 
 export interface SubmitContext extends AnswerContext {
   readonly submit5xxPolicy: Submit5xxPolicy;
+  /** Codes (lower case) of a 503 that says: nothing was accepted. */
+  readonly notAcceptedCodes: readonly string[];
 }
 
-const QUOTA_CODE = 'quota_not_enough';
+const QUOTA_CODES = ['quota_not_enough', 'insufficient_user_quota', 'pre_consume_token_quota_failed'];
 const RATE_CODES = ['429', 'rate_limit_exceeded', 'too_many_requests'];
 const INVALID_CODE = 'invalid_request';
 /** 4xx that speak of time and order, not of the request: a proxy may say them after the gateway took the task. */
 const UNCLEAR_4XX = [408, 409, 425, 499];
+/** 4xx of an address or a proxy: this API answers none of its submits so. */
+const NOT_THE_API_4XX = [404, 405, 407, 421];
 /** 5xx that the owner may declare to be refusals; every other 5xx comes from something in front of the gateway. */
 const POLICY_5XX = [500, 503];
 
@@ -58,6 +62,11 @@ export function classifySubmit(exchange: Exchange, context: SubmitContext): Subm
     message: say(text),
     answer,
   });
+  const misrouted = (text: string): SubmitOutcome => ({
+    kind: 'misrouted',
+    message: say(`${text}: this is not the API. Check COMETAPI_BASE_URL and what stands in front of it.`),
+    answer,
+  });
   const rejected = (fallbackCode: string, text: string): SubmitOutcome => ({
     kind: 'rejected',
     code: say(failureCode(envelope) ?? fallbackCode),
@@ -81,18 +90,21 @@ export function classifySubmit(exchange: Exchange, context: SubmitContext): Subm
     };
   }
   if (httpStatus === 429) return notAccepted('rateLimited', `The provider answered 429${said}`);
-  if (has(QUOTA_CODE)) return refused('quota', `The quota of the key is used up${said}`);
+  if (has(...QUOTA_CODES)) return refused('quota', `The quota of the key is used up${said}`);
 
   switch (family) {
     case 2:
       break;
     case 3:
-      return rejected(`http_${httpStatus}`, `The provider answered with a redirect (${httpStatus}).`);
+      return misrouted(`The address answered with a redirect (${httpStatus})`);
     case 4:
       if (httpStatus === 401) return refused('key', `The provider refuses the key (401)${said}`);
       if (httpStatus === 402) return refused('quota', `The provider wants to be paid (402)${said}`);
       if (UNCLEAR_4XX.includes(httpStatus))
         return unconfirmed('httpStatus', `The provider answered ${httpStatus}${said}`);
+      if (NOT_THE_API_4XX.includes(httpStatus)) return misrouted(`The address answered ${httpStatus}${said}`);
+      if (httpStatus === 403 && !isEnvelope(envelope))
+        return misrouted(`The address answered 403 with ${describeBody(exchange)}`);
       return rejected(`http_${httpStatus}`, `The provider answered ${httpStatus}.`);
     case 5:
       // A cut body could have named a task: as unclear as no answer at all, whatever the policy says.
@@ -100,6 +112,8 @@ export function classifySubmit(exchange: Exchange, context: SubmitContext): Subm
         return unconfirmed(failure.reason, `The answer ${httpStatus} broke off: ${failure.message}`);
       if (httpStatus === 500 && has(INVALID_CODE))
         return rejected(INVALID_CODE, 'The provider answered 500.');
+      if (httpStatus === 503 && has(...context.notAcceptedCodes))
+        return notAccepted('serverError', `The provider has no way to serve this request now (503)${said}`);
       if (POLICY_5XX.includes(httpStatus) && context.submit5xxPolicy === 'retry') {
         return notAccepted('serverError', `The provider answered ${httpStatus}${said}`);
       }
@@ -111,12 +125,7 @@ export function classifySubmit(exchange: Exchange, context: SubmitContext): Subm
   // 2xx without a task id.
   if (failure) return unconfirmed(failure.reason, `The answer ${httpStatus} broke off: ${failure.message}`);
   if (!envelope) {
-    const what = isMarkup(exchange)
-      ? 'HTML'
-      : exchange.body.trim() === ''
-        ? 'nothing'
-        : 'no readable JSON object';
-    return unconfirmed('unreadable', `The provider answered ${httpStatus} with ${what}.`);
+    return unconfirmed('unreadable', `The provider answered ${httpStatus} with ${describeBody(exchange)}.`);
   }
   // "All is well" without an id is unclear, even when an error object stands beside it.
   if (isSuccessCode(envelope.code)) {
@@ -132,6 +141,17 @@ export function classifySubmit(exchange: Exchange, context: SubmitContext): Subm
     'noTaskId',
     `The provider answered ${httpStatus} without a task id and without a code${said}`,
   );
+}
+
+/** The API's own error envelopes: `{error: {…}}`, or a `code` beside a message. Firewalls write JSON of other kinds. */
+function isEnvelope(envelope: Envelope | null): boolean {
+  return envelope !== null && (envelope.hasError || envelope.code !== null);
+}
+
+function describeBody(exchange: Exchange): string {
+  if (isMarkup(exchange)) return 'HTML';
+  if (exchange.body.trim() === '') return 'nothing';
+  return parseJson(exchange.body) === undefined ? 'no readable JSON object' : 'JSON of another kind';
 }
 
 /** The code that says what is wrong: the error's own before the envelope's; null when there is none. */

@@ -29,6 +29,8 @@ export interface ProviderOptions {
   /** The longest that look-up, connection and TLS handshake may take; never more than the whole. Default 10 s. */
   readonly connectTimeoutMs?: number;
   readonly submit5xxPolicy: Submit5xxPolicy;
+  /** Codes of a 503 that says: nothing was accepted. Default: none. */
+  readonly submitNotAcceptedCodes?: readonly string[];
   /** Epoch ms. */
   readonly now: () => number;
   /** PEM of one more certificate authority, for a gateway of one's own. */
@@ -223,7 +225,7 @@ export function createProvider(options: ProviderOptions): Provider {
 
   return {
     async submit(request, { callbackUrl, signal, onSent }) {
-      const { submit5xxPolicy } = options;
+      const { submit5xxPolicy, submitNotAcceptedCodes: notAcceptedCodes = [] } = options;
       const answered = await exchange({
         url: `${origin}/runway/pro/generate`,
         body: () => wireRequest(request, callbackUrl),
@@ -232,7 +234,9 @@ export function createProvider(options: ProviderOptions): Provider {
         signal,
         onSent,
       });
-      return judge(answered, (exchange, at) => classifySubmit(exchange, { at, apiKey, submit5xxPolicy }));
+      return judge(answered, (exchange, at) =>
+        classifySubmit(exchange, { at, apiKey, submit5xxPolicy, notAcceptedCodes }),
+      );
     },
 
     async poll(taskId, { signal } = {}) {

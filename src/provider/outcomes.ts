@@ -50,6 +50,8 @@ export type SubmitOutcome =
       readonly message: string;
       readonly answer: RawAnswer;
     }
+  /** Something in front of the API answered. It says nothing about the request, and no submit of anyone will pass. */
+  | { readonly kind: 'misrouted'; readonly message: string; readonly answer: RawAnswer }
   /** Nobody can know whether a task was created and billed. Never posted again by itself. */
   | {
       readonly kind: 'unconfirmed';

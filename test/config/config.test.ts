@@ -55,6 +55,34 @@ test('a password in a wrong REDIS_URL is not repeated', () => {
   );
 });
 
+test.each(['https://api.cometapi.com/v1', 'https://api.cometapi.com/runway/', 'http://127.0.0.1:3000/x/y'])(
+  'a base address with a path is refused, and the right form is named: %s',
+  (url) => {
+    expect(problemsWith({ COMETAPI_BASE_URL: url })['COMETAPI_BASE_URL']).toMatch(
+      /scheme, host and port alone, such as https:\/\/api\.cometapi\.com, got "http/,
+    );
+  },
+);
+
+test('slashes and blanks around a value are left out, but not of passwords', () => {
+  const config = readConfig({
+    COMETAPI_BASE_URL: ' https://api.example.com// ',
+    COMETAPI_KEY: 'sk-0123456789\n',
+    REDIS_URL: 'redis://127.0.0.1:6379 ',
+    PUBLIC_URL: 'https://reels.example.com/base ',
+    CALLBACK_SECRET: ' a secret with blanks ',
+    SUBMIT_CONCURRENCY: ' 7',
+  });
+  expect(config).toMatchObject({
+    COMETAPI_BASE_URL: 'https://api.example.com',
+    COMETAPI_KEY: 'sk-0123456789',
+    REDIS_URL: 'redis://127.0.0.1:6379',
+    PUBLIC_URL: 'https://reels.example.com/base',
+    CALLBACK_SECRET: ' a secret with blanks ',
+    SUBMIT_CONCURRENCY: 7,
+  });
+});
+
 test('settings that contradict each other are refused', () => {
   expect(problemsWith({ PUBLIC_URL: 'https://reels.example.com' })).toHaveProperty('CALLBACK_SECRET');
   expect(problemsWith({ POLL_MAX_INTERVAL_MS: '1000' })).toHaveProperty('POLL_MAX_INTERVAL_MS');

@@ -112,19 +112,28 @@ describe('an answer that says surely not accepted', () => {
     expect(totals().tasksCreated).toBe(1);
   });
 
-  test.each(['401', '402', 'quota'])(
-    '%s: stops submitting for all, keeps everything, and goes on by itself',
-    async (step) => {
-      await setUp();
-      await bed.work();
-      const first = await bed.enqueue(`refused [sim: submit=${step}*3]`);
-      const second = await bed.enqueue('behind it');
-      for (const { id } of [first, second]) expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
-      expect(totals().tasksCreated).toBe(2);
-    },
-  );
+  test.each([
+    '401',
+    '402',
+    'quota',
+    'flat:403:insufficient_user_quota',
+    'error:400:pre_consume_token_quota_failed',
+    'redirect',
+    '301',
+    '405',
+    'html-before:404',
+    'html-before:403',
+    'flat:403',
+  ])('%s: stops submitting for all, keeps everything, and goes on by itself', async (step) => {
+    await setUp();
+    await bed.work();
+    const first = await bed.enqueue(`refused [sim: submit=${step}*3]`);
+    const second = await bed.enqueue('behind it');
+    for (const { id } of [first, second]) expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+    expect(totals().tasksCreated).toBe(2);
+  });
 
-  test.each(['rejected*forever', 'invalid-request*forever', '400*forever', 'redirect*forever'])(
+  test.each(['rejected*forever', 'invalid-request*forever', '400*forever'])(
     '%s: fails at once and is not billed',
     async (step) => {
       await setUp();
@@ -139,6 +148,21 @@ describe('an answer that says surely not accepted', () => {
       expect(totals()).toMatchObject({ submits: 1, tasksCreated: 0 });
     },
   );
+
+  test('a gateway without a channel for the model is waited for', async () => {
+    await setUp();
+    await bed.work();
+    const { id } = await bed.enqueue('no channel [sim: submit=error:503:model_not_found*2]');
+    expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded', charge: 'charged' });
+    expect(totals()).toMatchObject({ submits: 3, tasksCreated: 1 });
+  });
+
+  test('a gateway without a channel is as unclear as any 503 once no code is listed', async () => {
+    await setUp({ environment: { SUBMIT_NOT_ACCEPTED_CODES: 'none' } });
+    await bed.work();
+    const { id } = await bed.enqueue('no channel [sim: submit=error:503:model_not_found]');
+    expect(await bed.reaches(id, 'unconfirmed')).toMatchObject({ charge: 'possible' });
+  });
 
   test('a provider that cannot be reached ends as submit_attempts_exhausted, and can be retried without rebill', async () => {
     await setUp({ environment: { SUBMIT_ATTEMPTS: '3', COMETAPI_BASE_URL: 'http://127.0.0.1:9' } });

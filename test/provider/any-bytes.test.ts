@@ -9,7 +9,7 @@ import type { PollOutcome, SubmitOutcome } from '../../src/provider/outcomes.js'
 import { answered, API_KEY, broken, pollOf, submitOf } from './exchanges.js';
 import { afterRequest, CALLBACK_URL, provider, REQUEST, serveSocket, stopAll } from './servers.js';
 
-const SUBMIT_KINDS = ['accepted', 'notAccepted', 'rejected', 'refused', 'unconfirmed'];
+const SUBMIT_KINDS = ['accepted', 'notAccepted', 'rejected', 'refused', 'misrouted', 'unconfirmed'];
 const POLL_KINDS = [
   'notVisible',
   'pending',

@@ -9,6 +9,8 @@ const accepted = (taskId: string) => ({ kind: 'accepted', taskId });
 const rejected = (code: string) => ({ kind: 'rejected', code });
 const rateLimited = { kind: 'notAccepted', reason: 'rateLimited' };
 const unconfirmed = { kind: 'unconfirmed' };
+const misrouted = { kind: 'misrouted' };
+const NOT_ACCEPTED = { kind: 'notAccepted', reason: 'serverError' };
 const quota = { kind: 'refused', reason: 'quota' };
 
 /** The rows of the table in docs/provider.md, each by its words. */
@@ -136,6 +138,19 @@ const ROWS: Readonly<Record<string, readonly Case[]>> = {
     ],
     [broken('connectionLost', { httpStatus: 429 }), rateLimited],
   ],
+  'the other quota codes, flat or inside error, at any status but 429: refused': [
+    'insufficient_user_quota',
+    'pre_consume_token_quota_failed',
+    'INSUFFICIENT_USER_QUOTA',
+  ].flatMap((code): Case[] => [
+    ...[200, 302, 400, 401, 403, 404, 408, 413, 500, 503, 504].flatMap((status): Case[] => [
+      [answered(status, { code, message: 'm', data: null }), quota],
+      [answered(status, { error: { code, message: 'm', type: 'comet_api_error' } }), quota],
+    ]),
+    [answered(429, { code }), rateLimited],
+    [answered(200, { code, data: { task_id: 't' } }), accepted('t')],
+    [answered(403, { error: { code: '', message: code } }), { kind: 'rejected' }],
+  ]),
   '401, 402, and quota_not_enough at any status but 429: refused': [
     [answered(401, ''), { kind: 'refused', reason: 'key' }],
     [answered(401, '<html></html>'), { kind: 'refused', reason: 'key' }],
@@ -155,7 +170,8 @@ const ROWS: Readonly<Record<string, readonly Case[]>> = {
       answered(403, { code: 'forbidden', message: 'this model is not yours' }),
       { ...rejected('forbidden'), forbidden: true },
     ],
-    [answered(403, '<html></html>'), { ...rejected('http_403'), forbidden: true }],
+    [answered(403, { error: { message: 'no', type: 'comet_api_error', code: '' } }), rejected('http_403')],
+    [answered(403, { code: 403, message: 'no', data: null }), { ...rejected('403'), forbidden: true }],
   ],
   '408, 409, 425 and 499: unconfirmed': [408, 409, 425, 499].flatMap((status): Case[] => [
     [answered(status, ''), unconfirmed],
@@ -170,15 +186,47 @@ const ROWS: Readonly<Record<string, readonly Case[]>> = {
     [answered(400, { error: { code: 'bad', message: 'm' } }), { ...rejected('bad'), message: 'm' }],
     [answered(400, { code: 'rate_limit_exceeded' }), rejected('rate_limit_exceeded')],
     [answered(400, { code: 200, data: { task_id: 't' } }), rejected('http_400')],
-    [answered(404, '<html></html>'), rejected('http_404')],
-    [answered(405, ''), rejected('http_405')],
-    [answered(413, ''), rejected('http_413')],
+    [answered(400, '<html></html>'), rejected('http_400')],
+    [answered(413, '<html></html>'), rejected('http_413')],
+    [answered(414, ''), rejected('http_414')],
+    [answered(431, ''), rejected('http_431')],
+    [answered(422, { code: 'x' }), rejected('x')],
     [answered(422, {}), rejected('http_422')],
   ],
-  'any redirect: rejected': [300, 301, 302, 303, 304, 307, 308].map((status): Case => [
-    answered(status, { data: { task_id: 't' } }, { location: 'https://elsewhere.example/' }),
-    rejected(`http_${status}`),
+  '404, 405, 407 and 421, whatever the body: misrouted': [404, 405, 407, 421].flatMap((status): Case[] => [
+    [answered(status, '<html></html>'), misrouted],
+    [answered(status, ''), misrouted],
+    [
+      answered(status, { error: { message: 'Invalid URL (POST /v1/runway/pro/generate)', code: '' } }),
+      misrouted,
+    ],
+    [answered(status, { data: { task_id: 't' } }), misrouted],
+    [broken('connectionLost', { httpStatus: status }), misrouted],
   ]),
+  "403 without one of the API's envelopes: misrouted": [
+    [answered(403, '<html>Attention Required!</html>'), misrouted],
+    [answered(403, '', { 'content-type': 'text/html' }), misrouted],
+    [answered(403, { message: 'Forbidden' }), misrouted],
+    [answered(403, { status: 403, error: 'Forbidden' }), misrouted],
+    [answered(403, []), misrouted],
+    [answered(403, 'Forbidden'), misrouted],
+  ],
+  'any redirect: misrouted': [300, 301, 302, 303, 304, 307, 308].map((status): Case => [
+    answered(status, { data: { task_id: 't' } }, { location: 'https://elsewhere.example/' }),
+    misrouted,
+  ]),
+  '503 with a code that says nothing was accepted, flat or inside error: not accepted': [
+    [answered(503, { code: 'model_not_found', message: 'm', data: null }), NOT_ACCEPTED],
+    [
+      answered(503, { error: { code: 'model_not_found' } }, { 'retry-after': '3' }),
+      { ...NOT_ACCEPTED, retryAfterMs: 3000 },
+    ],
+    [answered(503, { error: { message: 'model_not_found' } }), unconfirmed],
+    [answered(500, { code: 'model_not_found' }), unconfirmed],
+    [answered(502, { code: 'model_not_found' }), unconfirmed],
+    [answered(400, { code: 'model_not_found' }), rejected('model_not_found')],
+    [answered(503, { code: 'model_not_found', data: { task_id: 't' } }), accepted('t')],
+  ],
   '500 with the code invalid_request: rejected': [
     [
       answered(500, { code: 'invalid_request', message: 'm' }),
@@ -221,6 +269,20 @@ describe.each(Object.entries(ROWS))('%s', (_row, cases) => {
   );
 });
 
+test('without listed codes a 503 is as unclear as any other', () => {
+  const exchange = answered(503, { code: 'model_not_found' });
+  expect(submitOf(exchange, 'unconfirmed', [])).toMatchObject(unconfirmed);
+  expect(submitOf(answered(503, { code: 'No_Channel' }), 'unconfirmed', ['no_channel'])).toMatchObject(
+    NOT_ACCEPTED,
+  );
+});
+
+test('a misrouted answer names the address that it came to as the thing to check', () => {
+  expect(submitOf(answered(404, '<html></html>'))).toMatchObject({
+    message: expect.stringMatching(/404.*not the API\. Check COMETAPI_BASE_URL/),
+  });
+});
+
 describe("the policy 'retry'", () => {
   const retried = { kind: 'notAccepted', reason: 'serverError' };
   test('makes 500 and 503, JSON or HTML, not accepted, with the wait that is asked for', () => {
@@ -240,6 +302,12 @@ describe("the policy 'retry'", () => {
         expect(submitOf(exchange, 'retry')).toMatchObject(is5xx ? retried : outcome);
       }
     }
+  });
+
+  test('makes a 503 with a listed code no clearer when its body broke off', () => {
+    const exchange = broken('connectionLost', { httpStatus: 503, body: '{"code":"model_not_found"}' });
+    expect(submitOf(exchange)).toMatchObject(unconfirmed);
+    expect(submitOf(exchange, 'retry')).toMatchObject(unconfirmed);
   });
 
   test('does not cover a 500 whose body broke off, since it may have named a task', () => {

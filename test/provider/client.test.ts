@@ -104,7 +104,7 @@ describe('what is sent', () => {
     const target = await recorder({ code: 200, data: { task_id: 't' } });
     const { baseUrl } = await recorder('', 307, { location: `${target.baseUrl}/x` });
     const caller = provider(baseUrl);
-    expect((await caller.submit(REQUEST, { callbackUrl: CALLBACK_URL })).kind).toBe('rejected');
+    expect((await caller.submit(REQUEST, { callbackUrl: CALLBACK_URL })).kind).toBe('misrouted');
     expect((await caller.poll('t')).kind).toBe('misconfigured');
     expect(target.seen).toEqual([]);
   });

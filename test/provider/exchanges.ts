@@ -25,8 +25,12 @@ export function broken(
   return { httpStatus, headers: {}, body, failure: { reason, message: 'it broke' }, sent };
 }
 
-export function submitOf(exchange: Exchange, submit5xxPolicy: Submit5xxPolicy = 'unconfirmed') {
-  return classifySubmit(exchange, { at: AT, apiKey: API_KEY, submit5xxPolicy });
+export function submitOf(
+  exchange: Exchange,
+  submit5xxPolicy: Submit5xxPolicy = 'unconfirmed',
+  notAcceptedCodes: readonly string[] = ['model_not_found'],
+) {
+  return classifySubmit(exchange, { at: AT, apiKey: API_KEY, submit5xxPolicy, notAcceptedCodes });
 }
 
 export function pollOf(exchange: Exchange, taskId = TASK_ID) {

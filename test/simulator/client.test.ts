@@ -16,6 +16,7 @@ beforeEach(async () => {
     submitTimeoutMs: 500,
     pollTimeoutMs: 500,
     submit5xxPolicy: 'unconfirmed',
+    submitNotAcceptedCodes: ['model_not_found'],
     now: Date.now,
   });
 });
@@ -61,7 +62,15 @@ test.each([
   ['submit=invalid-request', 'rejected'],
   ['submit=400', 'rejected'],
   ['submit=403', 'rejected'],
-  ['submit=redirect', 'rejected'],
+  ['submit=redirect', 'misrouted'],
+  ['submit=html-before:404', 'misrouted'],
+  ['submit=html-before:403', 'misrouted'],
+  ['submit=flat:403', 'misrouted'],
+  ['submit=405', 'misrouted'],
+  ['submit=101', 'unconfirmed'],
+  ['submit=error:503:model_not_found', 'notAccepted'],
+  ['submit=flat:403:insufficient_user_quota', 'refused'],
+  ['submit=error:400:pre_consume_token_quota_failed', 'refused'],
   ['submit=401', 'refused'],
   ['submit=402', 'refused'],
   ['submit=quota', 'refused'],
@@ -74,6 +83,21 @@ test.each([
   if (outcome.kind === 'accepted') expect(taskIds).toContain(outcome.taskId);
   else if (kind !== 'unconfirmed') expect(taskIds).toEqual([]);
   expect(simulator.ledger().submits[0]?.runwayVersion).toBe('2024-11-06');
+});
+
+test('a base address with a path in it misroutes submits', async () => {
+  const lost = createProvider({
+    baseUrl: `${simulator.url}/v1`,
+    apiKey: 'sk-right',
+    version: '2024-11-06',
+    submitTimeoutMs: 500,
+    pollTimeoutMs: 500,
+    submit5xxPolicy: 'unconfirmed',
+    now: Date.now,
+  });
+  const request = requestSchema.parse({ prompt: 'a fox' });
+  expect(await lost.submit(request, { callbackUrl: CALLBACK_URL })).toMatchObject({ kind: 'misrouted' });
+  lost.close();
 });
 
 const successes = [
@@ -118,6 +142,7 @@ test.each([
   ['poll=truncated', 'unavailable'],
   ['poll=reset', 'unavailable'],
   ['poll=hang', 'unavailable'],
+  ['poll=101', 'unavailable'],
   ['poll=endless', 'unavailable'],
   ['poll=drip:5s', 'unavailable'],
   ['poll=business', 'unavailable'],

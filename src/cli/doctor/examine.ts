@@ -57,6 +57,9 @@ async function examineStorage(config: Config): Promise<Finding> {
   return finding;
 }
 
+/** Statuses of an address or a proxy: the API itself answers no poll so. */
+const MISROUTED = [404, 405, 407, 421];
+
 /** A poll for a task that cannot exist: a good key is told that there is none, a bad one that it is bad. */
 async function examineProvider(config: Config): Promise<Finding> {
   const { COMETAPI_BASE_URL: url, POLL_TIMEOUT_MS } = config;
@@ -69,14 +72,25 @@ async function examineProvider(config: Config): Promise<Finding> {
     submitTimeoutMs: config.SUBMIT_TIMEOUT_MS,
     pollTimeoutMs: Math.min(POLL_TIMEOUT_MS, PROVIDER_TIMEOUT_MS),
     submit5xxPolicy: config.SUBMIT_5XX_POLICY,
+    submitNotAcceptedCodes: config.SUBMIT_NOT_ACCEPTED_CODES,
     now: Date.now,
   });
   try {
     const outcome = await provider.poll(PROBE_TASK);
     if (outcome.kind === 'notVisible') return ok('provider', `${url} answers and takes the key`);
     const said = (('message' in outcome ? outcome.message : null) ?? outcome.kind).replace(/\.+$/, '');
+    const { httpStatus } = outcome.answer;
+    if (httpStatus !== null && (MISROUTED.includes(httpStatus) || (httpStatus >= 300 && httpStatus < 400))) {
+      return failed(
+        'provider',
+        `${url}: ${said}. Something in front of the API answers (a proxy, a login page, another server): submits would be misrouted. Set COMETAPI_BASE_URL to the address of the API, such as https://api.cometapi.com, and let this machine through to it.`,
+      );
+    }
     if (outcome.kind === 'misconfigured') {
-      return failed('provider', `${url}: ${said}. Check COMETAPI_KEY and COMETAPI_BASE_URL.`);
+      return failed(
+        'provider',
+        `${url}: ${said}. Check COMETAPI_KEY and COMETAPI_BASE_URL, and what stands in front of it.`,
+      );
     }
     return warning(
       'provider',

@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { createServer as createHttpServer } from 'node:http';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo, type Server } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -273,6 +274,32 @@ describe('of the provider', () => {
       expect(code).toBe(0);
     },
   );
+});
+
+describe('of the way to the provider', () => {
+  test.each([
+    [404, 'text/html', '<html>Not Found</html>'],
+    [404, 'application/json', '{"error":{"message":"Invalid URL (POST /v1/runway/feed)","code":""}}'],
+    [405, 'text/html', '<html>Not Allowed</html>'],
+    [407, 'text/plain', 'Proxy Authentication Required'],
+    [301, 'text/html', ''],
+    [403, 'text/html', '<html>Attention Required!</html>'],
+    [200, 'text/html', '<html>Sign in</html>'],
+  ])('something in front of the API that answers %s %s is an error with what to do', async (...answer) => {
+    const [status, type, body] = answer;
+    const front = createHttpServer((_request, response) => {
+      response.writeHead(status, { 'Content-Type': type, Location: 'https://login.example.com/' }).end(body);
+    });
+    await new Promise<void>((resolve) => front.listen(0, '127.0.0.1', resolve));
+    try {
+      const { port } = front.address() as AddressInfo;
+      const { code, said } = await consult({ COMETAPI_BASE_URL: `http://127.0.0.1:${port}` });
+      expect(said('provider')).toMatch(/^error: .*(Set|Check) .*COMETAPI_BASE_URL/);
+      expect(code).toBe(1);
+    } finally {
+      front.close();
+    }
+  });
 });
 
 describe('of PUBLIC_URL', () => {
