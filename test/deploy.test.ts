@@ -20,7 +20,8 @@ import { Secret } from 'kubernetes-models/v1/Secret';
 import { Service } from 'kubernetes-models/v1/Service';
 import { parse, parseAllDocuments } from 'yaml';
 import { readConfig, VARIABLES } from '../src/config/config.js';
-import { findOnPath, freePort } from '../src/cli/demo/redis-server.js';
+import { freePort } from '../src/cli/demo/redis-server.js';
+import { needs } from './support/needs.js';
 import { redisUrl } from './support/testbed.js';
 import { until } from './support/until.js';
 
@@ -134,12 +135,9 @@ describe('as their own tools see them', () => {
     expect([...resources].sort()).toEqual(files.sort());
   });
 
-  test('systemd takes the units', async () => {
-    const program = await findOnPath(['systemd-analyze']);
-    // Where there is no systemd, nobody deploys with it either.
-    if (program === null) return;
+  needs('systemd-analyze').test('systemd takes the units', () => {
     const units = ['worker', 'server'].map((name) => join(root, `docs/deploy/reelhaul-${name}.service`));
-    const { status, stderr } = spawnSync(program, ['verify', ...units], { encoding: 'utf8' });
+    const { status, stderr } = spawnSync('systemd-analyze', ['verify', ...units], { encoding: 'utf8' });
     // Node may live elsewhere on this machine.
     const complaints = stderr
       .split('\n')

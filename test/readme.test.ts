@@ -6,6 +6,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { needs } from './support/needs.js';
 import { SECRET } from './support/receiver.js';
 import { cliFile, createTestbed, type Testbed } from './support/testbed.js';
 import { until } from './support/until.js';
@@ -58,7 +59,7 @@ test('the library’s ten lines end with a stored video', async () => {
   expect(code).toBe(0);
 });
 
-test('the curl of the README enqueues, and its notification is read as shown', async () => {
+needs('curl').test('the curl of the README enqueues, and its notification is read as shown', async () => {
   const TOKEN = 'token-of-the-readme-test';
   const server = bed.spawnWorker({ PORT: '0', LOG_LEVEL: 'info', API_TOKENS: TOKEN }, [cliFile, 'serve']);
   const port = await until(() => /"port":(\d+)/.exec(server.output())?.[1], 'the server’s port');

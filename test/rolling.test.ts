@@ -2,13 +2,14 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { expect, test } from '@jest/globals';
+import { expect } from '@jest/globals';
+import { needs } from './support/needs.js';
 import { findCommit } from './rolling/old-version.js';
 
 const program = fileURLToPath(new URL('../dist/test/rolling/main.js', import.meta.url));
 
 // A clone without history has no older version to roll from.
-(findCommit() === null ? test.skip : test)(
+needs('the history of git', findCommit() !== null).test(
   'old and new workers side by side, replaced one by one under load and back again: nothing lost, nothing twice',
   async () => {
     const child = spawn(process.execPath, [program, '--generations', '60', '--workers', '2', '--rolls', '2']);

@@ -1,5 +1,5 @@
 /** The examples work as they stand: a web app, a curl script, a Python script. */
-import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -8,13 +8,13 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { freePort } from '../../src/cli/demo/redis-server.js';
 import { startApi, type TestApi } from '../support/api.js';
+import { needs } from '../support/needs.js';
 import { SECRET } from '../support/receiver.js';
 import { createTestbed, image, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
 const TOKEN = 'token-of-the-examples';
 const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
-const has = (command: string) => spawnSync(command, ['--version']).status === 0;
 
 let bed: Testbed;
 let api: TestApi;
@@ -70,7 +70,7 @@ test('the web app enqueues, and is told; what is not signed is not believed', as
   expect(await app.closed).toBe(0);
 });
 
-(has('curl') ? test : test.skip)('the curl script orders a film and fetches it', async () => {
+needs('curl').test('the curl script orders a film and fetches it', async () => {
   const film = join(folder, 'film.mp4');
   const { closed, output } = start('sh', [file('film.sh'), 'a boat', image, film], {
     EVERY_SECONDS: '0.1',
@@ -79,7 +79,7 @@ test('the web app enqueues, and is told; what is not signed is not believed', as
   expect((await readFile(film)).subarray(4, 8).toString()).toBe('ftyp');
 });
 
-(has('python3') ? test : test.skip)('the Python script orders a film and is told', async () => {
+needs('python3').test('the Python script orders a film and is told', async () => {
   const { closed, output } = start('python3', [file('film.py'), 'a boat', image]);
   expect([await closed, output()]).toEqual([0, expect.stringMatching(/generation.succeeded [0-9a-f-]{36}/)]);
   const wrong = start('python3', [file('film.py'), '', image]);

@@ -8,6 +8,7 @@ import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { StorageConflictError, StorageError } from '../../src/errors.js';
 import { createLocalStorage } from '../../src/storage/local.js';
+import { needs } from '../support/needs.js';
 import { describeStorage, streamOf } from './contract.js';
 
 /** Children run what `tsc` made, as users do. */
@@ -152,7 +153,7 @@ describe('the local disk', () => {
     await expect(createLocalStorage({ root: join(root, 'a') }).probe()).rejects.toThrow(StorageError);
   });
 
-  const inFileSystem = spawnSync('unshare', ['-rm', 'true']).status === 0 ? test : test.skip;
+  const inFileSystem = needs('unshare', spawnSync('unshare', ['-rm', 'true']).status === 0).test;
 
   inFileSystem.each([
     ['full', 'size=1m', '', { retryable: true, message: expect.stringContaining('the disk is full') }],

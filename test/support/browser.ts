@@ -1,19 +1,14 @@
 /**
- * A real Chromium for tests. `browserPath` is where it is installed (`CHROMIUM`, or where Debian puts it); without one the
- * tests of the browser are skipped, and their name says so.
+ * A real Chromium for tests. `browserPath` is where it is installed: `CHROMIUM`, or the first one on PATH. Without one the
+ * tests of the browser are skipped.
  */
-import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { createRequire } from 'node:module';
 import { chromium, type Browser, type Page } from 'playwright-core';
+import { findOnPath } from '../../src/cli/demo/redis-server.js';
 
-const PLACES = [
-  process.env['CHROMIUM'] ?? '',
-  '/usr/bin/chromium',
-  '/usr/bin/chromium-browser',
-  '/usr/bin/google-chrome',
-];
-export const browserPath: string | null = PLACES.find((place) => place !== '' && existsSync(place)) ?? null;
+export const browserPath: string | null =
+  process.env['CHROMIUM'] || (await findOnPath(['chromium', 'chromium-browser', 'google-chrome']));
 
 /** Nothing leaves this machine, and nothing asks. */
 const FLAGS = [

@@ -1,15 +1,16 @@
-/** One Redis for the whole run, on a port of its own. Each test file keeps to its own key prefix. */
+/**
+ * One Redis for the whole run, on a port of its own. Each test file keeps to its own key prefix.
+ * `TEST_REDIS=embedded` takes the embedded server although a real one is installed.
+ */
 import { launchRedis } from '../../dist/src/cli/demo/redis-server.js';
 
 export default async function setup() {
-  const redis = await launchRedis();
+  const wanted = process.env.TEST_REDIS || 'server';
+  if (wanted !== 'server' && wanted !== 'embedded')
+    throw new Error(`TEST_REDIS: expected server or embedded, got ${JSON.stringify(wanted)}`);
+  const redis = await launchRedis([], { embedded: wanted === 'embedded' });
   process.env.TEST_REDIS_URL = redis.url;
   process.env.TEST_REDIS_KIND = redis.kind;
   globalThis.reelhaulTestRedis = redis;
   process.stderr.write(`Redis for the tests: ${redis.description}\n`);
-  if (redis.kind === 'embedded') {
-    process.stderr.write(
-      'No redis-server on PATH: the tests that kill or restart a real server are skipped.\n',
-    );
-  }
 }

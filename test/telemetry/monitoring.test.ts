@@ -4,9 +4,10 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
 import { startApi } from '../support/api.js';
+import { needs } from '../support/needs.js';
 import { createTestbed } from '../support/testbed.js';
 import { readScrape, type Scrape } from './scrape.js';
 
@@ -90,8 +91,7 @@ test('every alert is tried out', () => {
   expect(rules.map(({ alert }) => alert).filter((alert) => !fired.includes(alert))).toEqual([]);
 });
 
-const promtool = spawnSync('promtool', ['--version']).status === 0;
-(promtool ? describe : describe.skip)('promtool', () => {
+needs('promtool').describe('promtool', () => {
   const folder = mkdtempSync(join(tmpdir(), 'reelhaul-promtool-'));
   afterAll(() => rmSync(folder, { recursive: true }));
   const put = (path: string, text: string) => {

@@ -104,10 +104,14 @@ async function answers(port: number): Promise<boolean> {
 
 /**
  * Starts it and waits until it answers.
+ * @param options `embedded`: that one, also where a real server is installed
  * @throws RedisUnusableError with what to install when neither kind can be started.
  */
-export async function launchRedis(extraArguments: readonly string[] = []): Promise<LaunchedRedis> {
-  const server = await findOnPath(['valkey-server', 'redis-server']);
+export async function launchRedis(
+  extraArguments: readonly string[] = [],
+  { embedded = false } = {},
+): Promise<LaunchedRedis> {
+  const server = embedded ? null : await findOnPath(['valkey-server', 'redis-server']);
   const kind = server ? 'server' : 'embedded';
   const port = await freePort();
   const directory = await mkdtemp(join(tmpdir(), 'reelhaul-redis-'));

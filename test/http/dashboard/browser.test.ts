@@ -1,6 +1,6 @@
 /**
  * The dashboard as people meet it: in a real Chromium, on a real server with real workers. Without a Chromium these tests
- * are skipped, and say so.
+ * are skipped.
  */
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { mkdir, writeFile } from 'node:fs/promises';
@@ -9,6 +9,7 @@ import type { Browser, BrowserContext, Page } from 'playwright-core';
 import { startApi } from '../../support/api.js';
 import { browserPath, examine, launchBrowser, violations, type Examined } from '../../support/browser.js';
 import { ACCOUNTS, openStage, OPERATOR, VIEWER, visit, type Stage } from '../../support/dashboard.js';
+import { needs } from '../../support/needs.js';
 import { until } from '../../support/until.js';
 
 /** What was seen is left here, with what axe said of it, for whoever wants to look as well. */
@@ -25,10 +26,7 @@ interface Piece {
 
 type Account = { readonly user: string; readonly password: string };
 
-const title =
-  browserPath === null ? 'in a real browser (SKIPPED: no Chromium is installed)' : 'in a real browser';
-
-(browserPath === null ? describe.skip : describe)(title, () => {
+needs('chromium', browserPath !== null).describe('in a real browser', () => {
   let stage: Stage;
   let browser: Browser;
   const contexts: BrowserContext[] = [];
