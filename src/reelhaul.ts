@@ -4,7 +4,8 @@
  */
 import { pino, type Logger } from 'pino';
 import { readConfig, type Config } from './config/config.js';
-import { createHub, type Hub } from './pipeline/context.js';
+import { clockOf, createHub, type Hub } from './pipeline/context.js';
+import { openClock, type RedisClock } from './redis/clock.js';
 import { checkRedis, connectRedis, duplicatePatiently, type RedisConnection } from './redis/connect.js';
 import { openActiveTrace } from './telemetry/active-trace.js';
 import { startFigures } from './telemetry/time-series.js';
@@ -324,11 +325,14 @@ export async function createReelhaul(options: CreateReelhaulOptions = {}): Promi
       ...(prefix === undefined ? {} : { REDIS_PREFIX: prefix }),
     });
   const redis = typeof given === 'object' ? given : await connectRedis(config, 'producer', log);
+  let clock: RedisClock | null = null;
   const release = async () => {
+    clock?.close();
     if (redis !== given) redis.disconnect();
   };
   try {
     await checkRedis(redis);
+    clock = await openClock(redis, config.REDIS_PREFIX);
   } catch (error) {
     await release();
     throw error;
@@ -337,7 +341,7 @@ export async function createReelhaul(options: CreateReelhaulOptions = {}): Promi
     typeof given === 'object'
       ? Promise.resolve(duplicatePatiently(given))
       : connectRedis(config, 'worker', log);
-  const hub = createHub({ config, log, redis, activeTrace: await openActiveTrace() });
+  const hub = createHub({ config, log, redis, clock: clockOf(clock), activeTrace: await openActiveTrace() });
   // What an app cancels or decides is an end like those that workers see.
   const figures = startFigures({
     redis,

@@ -8,8 +8,10 @@ import { createContext, type Context } from './context.js';
 import { ConfigError, StorageError } from '../src/errors.js';
 import { checkLedger } from '../src/store/submit-ledger.js';
 import { STAGES, type Stage } from '../src/generation/states.js';
-import { createHub, type Hub } from '../src/pipeline/context.js';
+import { clockOf, createHub, type Hub } from '../src/pipeline/context.js';
+import { openClock, type RedisClock } from '../src/redis/clock.js';
 import { checkRedis, connectRedis } from '../src/redis/connect.js';
+import { createWorkerHold, type WorkerHold } from '../src/redis/worker-hold.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/queue/runner.js';
 import { createTimetable } from '../src/queue/timetable.js';
 import { startTimetableRunner } from '../src/queue/timetable-runner.js';
@@ -65,15 +67,24 @@ export async function startWorkers({
     ]);
   }
   const redis = await connectRedis(config, 'worker', log);
+  let clock: RedisClock | null = null;
   try {
     await checkRedis(redis, config.REDIS_PREFIX);
     await checkLedger(redis, config);
-    const hub = createHub({ config, log, redis, ...(checkpoint ? { checkpoint } : {}) });
+    clock = await openClock(redis, config.REDIS_PREFIX);
+    const hub = createHub({
+      config,
+      log,
+      redis,
+      clock: clockOf(clock),
+      ...(checkpoint ? { checkpoint } : {}),
+    });
     await watch?.(hub);
     const context = await createContext(hub);
     await probeStorage(context);
-    return await run(context, stages);
+    return await run(context, stages, clock);
   } catch (error) {
+    clock?.close();
     redis.disconnect();
     throw error;
   }
@@ -90,9 +101,10 @@ async function probeStorage({ storage }: Context): Promise<void> {
   }
 }
 
-async function run(context: Context, stages: readonly Stage[]): Promise<RunningWorkers> {
+async function run(context: Context, stages: readonly Stage[], clock: RedisClock): Promise<RunningWorkers> {
   const { config, log, redis, store, moves, queues, storage, provider, assetHosts, ledger } = context;
-  const running = await runStages(context, stages);
+  const workerHold = createWorkerHold({ clock, log });
+  const running = await runStages(context, stages, workerHold);
   const figures = startFigures({
     redis,
     keys: store.keys,
@@ -108,6 +120,8 @@ async function run(context: Context, stages: readonly Stage[]): Promise<RunningW
     vitals: () => running.vitals(),
     async close() {
       await running.close(Date.now() + config.SHUTDOWN_TIMEOUT_MS);
+      workerHold.close();
+      clock.close();
       await figures.close();
       ledger.close();
       provider.close();
@@ -127,8 +141,12 @@ interface RunningStages {
 }
 
 /** The chosen stages and the sweep. */
-async function runStages(context: Context, stages: readonly Stage[]): Promise<RunningStages> {
-  const { config, log, redis, work, store } = context;
+async function runStages(
+  context: Context,
+  stages: readonly Stage[],
+  workerHold: WorkerHold,
+): Promise<RunningStages> {
+  const { config, log, redis, work, store, now } = context;
   const prefix = config.REDIS_PREFIX;
   const concurrency = {
     submit: config.SUBMIT_CONCURRENCY,
@@ -145,7 +163,10 @@ async function runStages(context: Context, stages: readonly Stage[]): Promise<Ru
     sweep: SWEEP_LIMIT_MS,
   };
   const start = (name: RunName, run: StageFunction, atOnce: number): Runner => {
-    const common = { name, run, redis, concurrency: atOnce, log, work, runLimitMs: runLimitMs[name] };
+    const common = {
+      ...{ name, run, redis, concurrency: atOnce, log, work, now, workerHold },
+      runLimitMs: runLimitMs[name],
+    };
     const lockMs = config.JOB_LOCK_MS;
     if (name === 'poll') {
       const timetable = createTimetable(redis, store.keys);
@@ -168,7 +189,7 @@ async function runStages(context: Context, stages: readonly Stage[]): Promise<Ru
       1,
     ),
   );
-  const stopScheduling = await keepSweepScheduled(context);
+  const stopScheduling = await keepSweepScheduled(context, workerHold);
   const stopDispatching = stages.includes('submit')
     ? await keepDispatching(context)
     : () => Promise.resolve();
@@ -208,9 +229,14 @@ function keepDispatching({ config, line, rate, dispatch }: Context): Promise<() 
   });
 }
 
-/** The schedule of the sweep may be lost with its queue: every worker looks after it. */
-async function keepSweepScheduled({ config, log, queues }: Context): Promise<() => void> {
-  const schedule = () => queues.scheduleSweep(config.SWEEP_INTERVAL_MS);
+/** The schedule of the sweep may be lost with its queue: every worker whose clock is right looks after it. */
+async function keepSweepScheduled(
+  { config, log, queues }: Context,
+  workerHold: WorkerHold,
+): Promise<() => void> {
+  const schedule = async () => {
+    if (workerHold.check() === null) await queues.scheduleSweep(config.SWEEP_INTERVAL_MS);
+  };
   await schedule();
   const timer = setInterval(() => {
     schedule().catch((error: unknown) =>

@@ -97,8 +97,15 @@ async function serveHttp(
   watch: (hub: Hub) => void,
   vitals: () => readonly Vitals[] | null,
 ): Promise<{ close(): Promise<void> }> {
-  const [{ createHub }, { connectRedis, checkRedis }, { startServer }, { createOps }] = await Promise.all([
+  const [
+    { clockOf, createHub },
+    { openClock },
+    { connectRedis, checkRedis },
+    { startServer },
+    { createOps },
+  ] = await Promise.all([
     import('../pipeline/context.js'),
+    import('../redis/clock.js'),
     import('../redis/connect.js'),
     import('../http/server.js'),
     import('../http/health-routes.js'),
@@ -106,12 +113,14 @@ async function serveHttp(
   const redis = await connectRedis(config, 'producer', log);
   try {
     await checkRedis(redis);
-    const hub = createHub({ config, log, redis });
+    const clock = await openClock(redis, config.REDIS_PREFIX);
+    const hub = createHub({ config, log, redis, clock: clockOf(clock) });
     watch(hub);
     const server = await listenOn('PORT', startServer(hub, createOps(hub, metrics, vitals)));
     return {
       async close() {
         await server.close();
+        clock.close();
         await hub.queues.close();
         redis.disconnect();
       },

@@ -56,6 +56,8 @@ export interface Vitals {
   readonly begun: number;
   /** No run takes longer than this by itself, in milliseconds. */
   readonly runLimitMs: number;
+  /** Why it takes no jobs although it could; null when it does. */
+  readonly heldBecause: string | null;
 }
 
 export type WorkLog = Listeners<Work>;

@@ -9,6 +9,7 @@ import { createArrivals } from '../polling/callback-trust.js';
 import { createDurations, type Durations } from '../polling/duration-stats.js';
 import { createEventLog, type EventLog } from '../store/event-log.js';
 import { createFollowing, type Following } from '../polling/poll-state.js';
+import { createIds } from '../generation/id.js';
 import { createMoves, type Moves } from '../generation/observers.js';
 import { createOutbox, type Outbox } from '../store/outbox.js';
 import { createStore, type Store } from '../store/store.js';
@@ -18,6 +19,7 @@ import { createBreaker, type Breaker } from '../limits/breaker.js';
 import { createDispatch, type Dispatch } from '../limits/dispatch.js';
 import { createLine, type Line } from '../limits/line.js';
 import { createRate, type Rate } from '../limits/rate.js';
+import type { RedisClock } from '../redis/clock.js';
 import type { RedisConnection } from '../redis/connect.js';
 import { createStanding, type Standing } from '../limits/standing.js';
 import { createTimetable } from '../queue/timetable.js';
@@ -35,7 +37,11 @@ export interface Clock {
   readonly dice: () => number;
 }
 
+/** The process' own clock: right where no other process takes part, as in many tests. */
 export const systemClock: Clock = { now: () => Date.now(), dice: () => Math.random() };
+
+/** Redis' time, which all processes share. */
+export const clockOf = ({ now }: Pick<RedisClock, 'now'>): Clock => ({ now, dice: () => Math.random() });
 
 /** What changes generations: enough for the library, the command line and the callbacks. */
 export interface Hub extends Clock {
@@ -60,6 +66,8 @@ export interface Hub extends Clock {
   readonly checkpoint: (point: Checkpoint, generationId: string) => void;
   /** The span that is active now, as W3C Trace Context; null when there is none. */
   readonly activeTrace: () => string | null;
+  /** The id of the next generation; ids sort by their creation. */
+  readonly newGenerationId: () => string;
   readonly events: EventLog;
 }
 
@@ -88,10 +96,11 @@ export function createHub({
     const taskId = change.set?.['taskId'] ?? record.taskId;
     log.info({ generationId: record.id, from, to, taskId, tenant: record.tenant }, 'generation moved');
   });
+  const { now, dice } = clock;
   const rate = createRate({
     redis,
     prefix: config.REDIS_PREFIX,
-    now: clock.now,
+    now,
     max: config.PROVIDER_RATE_MAX,
     windowMs: config.PROVIDER_RATE_WINDOW_MS,
     first: config.PROVIDER_RATE_FIRST,
@@ -101,13 +110,13 @@ export function createHub({
     redis,
     prefix,
     idempotencyTtlMs: config.IDEMPOTENCY_TTL_MS,
-    now: clock.now,
+    now,
     onMove: (move) => moves.tell(move),
     slots: config,
     onFreed: (tenant) => void dispatch.soon({ tenant }),
   });
   const timetable = createTimetable(redis, store.keys);
-  const queues = createQueues(redis, prefix, timetable, (error) =>
+  const queues = createQueues(redis, prefix, timetable, now, (error) =>
     log.warn({ err: error }, 'a queue reported an error'),
   );
   const line = createLine({
@@ -120,7 +129,6 @@ export function createHub({
   const { keys } = store;
   const onError = (error: unknown) =>
     log.warn({ err: error }, 'what the schedule has learnt could not be read');
-  const { now, dice } = clock;
   const durations = createDurations({ redis, keys, now, onError });
   const arrivals = createArrivals({ redis, keys, now, onError });
   return {
@@ -130,6 +138,7 @@ export function createHub({
     redis,
     checkpoint,
     activeTrace,
+    newGenerationId: createIds(now),
     moves,
     work: createWorkLog(onListenerError),
     rate,

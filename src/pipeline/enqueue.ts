@@ -3,7 +3,6 @@
  * all, and that nothing which is stored is told as an error: it would be ordered again, and be billed twice.
  */
 import { createHash } from 'node:crypto';
-import { v7 as uuidv7 } from 'uuid';
 import {
   IdempotencyConflictError,
   RedisUnusableError,
@@ -69,7 +68,7 @@ function digestOf(request: unknown): string {
 
 /** Writes the record, which then stands in line. A known idempotency key gives the generation of then. */
 async function create(hub: Hub, { request, options }: Order): Promise<Created> {
-  const id = uuidv7();
+  const id = hub.newGenerationId();
   // The instant that lists go by: another look at the clock could be a millisecond later.
   const createdAt = createdAtOf(id);
   const { idempotencyKey, tenant, delayMs, runAt, deadlineMs, metadata, onUnconfirmed, priority } = options;

@@ -15,6 +15,8 @@ const SWEEP = 'sweep';
 const POLL = 'poll';
 /** What has a queue of BullMQ. */
 type QueueName = Exclude<RunName, 'poll'>;
+/** The worker that plans the next sweep may have a clock this much ahead of Redis. */
+const SWEEP_EARLY_MS = 10_000;
 /** Nobody reads BullMQ's own event streams here; a short one keeps Redis light. */
 const STREAM_LENGTH = 100;
 
@@ -91,6 +93,7 @@ export function createQueues(
   redis: RedisConnection,
   prefix: string,
   timetable: Timetable,
+  now: () => number,
   onError: (error: Error) => void,
 ): Queues {
   const open = (name: string) => {
@@ -111,6 +114,7 @@ export function createQueues(
   const of = (name: QueueName) => queues.get(name)!;
   const optionsOf = ({ generationId, delayMs, priority }: Reminder): JobsOptions => ({
     jobId: generationId,
+    timestamp: now(),
     ...(delayMs ? { delay: delayMs } : {}),
     ...(priority ? { priority } : {}),
   });
@@ -284,7 +288,10 @@ export function createQueues(
       const counts = await queue.getJobCounts('wait', 'active', 'delayed');
       const alive = Object.values(counts).some((n) => n > 0);
       const scheduler = await queue.getJobScheduler(SWEEP);
-      if (alive && scheduler?.every === intervalMs) return;
+      const isFar = (scheduler?.next ?? 0) > now() + intervalMs + SWEEP_EARLY_MS;
+      if (alive && scheduler?.every === intervalMs && !isFar) return;
+      // A clock that was wrong wrote it: an existing schedule would keep its next run.
+      if (isFar) await queue.removeJobScheduler(SWEEP);
       await queue.setGlobalConcurrency(1);
       await queue.upsertJobScheduler(
         SWEEP,

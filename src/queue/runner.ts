@@ -11,6 +11,7 @@ import { DelayedError, WaitingError, Worker, type Job } from 'bullmq';
 import type { Logger } from 'pino';
 import { backoffAfterError } from './queues.js';
 import { isEchoOfOutage, refusalOf, type RedisConnection } from '../redis/connect.js';
+import type { WorkerHold } from '../redis/worker-hold.js';
 import type { RunName, RunOutcome, Vitals, WorkLog } from '../generation/work.js';
 
 /** What a stage says comes next. It throws only when something failed that it did not foresee. */
@@ -52,6 +53,9 @@ export interface RunnerOptions {
   readonly work: WorkLog;
   /** No run takes longer than this by itself: one that does hangs. */
   readonly runLimitMs: number;
+  readonly now: () => number;
+  /** While it gives a reason, no job is taken. */
+  readonly workerHold: Pick<WorkerHold, 'check' | 'onChange'>;
 }
 
 export interface Runner {
@@ -83,6 +87,8 @@ export function startRunner({
   log,
   work,
   runLimitMs,
+  now,
+  workerHold,
 }: RunnerOptions): Runner {
   const runs = new Set<{ readonly beganAt: number }>();
   let begun = 0;
@@ -94,7 +100,11 @@ export function startRunner({
     signal: AbortSignal | undefined,
   ): Promise<void> {
     const generationId = job.id ?? '';
-    const beganAt = Date.now();
+    if (workerHold.check() !== null) {
+      await job.moveToWait(token);
+      throw new WaitingError();
+    }
+    const beganAt = now();
     const current = { beganAt };
     runs.add(current);
     begun += 1;
@@ -104,7 +114,7 @@ export function startRunner({
       outcome = await take(job, token, signal);
     } finally {
       runs.delete(current);
-      work.tell({ kind: 'ended', name, generationId, outcome, beganAt, at: Date.now() });
+      work.tell({ kind: 'ended', name, generationId, outcome, beganAt, at: now() });
     }
     if (outcome === 'interrupted') throw new WaitingError();
     if (outcome === 'snoozed') throw new DelayedError();
@@ -133,7 +143,7 @@ export function startRunner({
       await holdQueue(outcome.delayMs);
       return 'held';
     }
-    await job.moveToDelayed(Date.now() + outcome.delayMs, token);
+    await job.moveToDelayed(now() + outcome.delayMs, token);
     return 'snoozed';
   }
 
@@ -141,6 +151,7 @@ export function startRunner({
     connection: redis,
     prefix,
     concurrency,
+    autorun: false,
     lockDuration: lockMs,
     stalledInterval: lockMs,
     // A stalled job is run again as often as it takes: every stage is safe to repeat, so none is given up for it.
@@ -170,17 +181,27 @@ export function startRunner({
     if (abortOnLostLock) for (const jobId of jobIds) worker.cancelJob(jobId, 'the lock was lost');
   });
 
+  const pause = () => void worker.pause(true).catch((error: Error) => worker.emit('error', error));
+  workerHold.onChange((reason) => {
+    if (closing) return;
+    if (reason === null) void worker.resume();
+    else pause();
+  });
+  if (workerHold.check() !== null) pause();
+  else worker.run().catch((error: Error) => worker.emit('error', error));
+
   return {
     vitals() {
       const beganAt = [...runs].map((run) => run.beganAt);
       return {
         name,
-        looping: closing || worker.isRunning(),
+        looping: closing || worker.isPaused() || worker.isRunning(),
         running: runs.size,
         concurrency,
         oldestBeganAt: beganAt.length > 0 ? Math.min(...beganAt) : null,
         begun,
         runLimitMs,
+        heldBecause: workerHold.check(),
       };
     },
 

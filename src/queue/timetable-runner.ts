@@ -7,6 +7,7 @@ import type { Logger } from 'pino';
 import { delay, listen } from './bell.js';
 import { backoffAfterError } from './queues.js';
 import { isEchoOfOutage, refusalOf, type RedisConnection } from '../redis/connect.js';
+import type { WorkerHold } from '../redis/worker-hold.js';
 import type { Runner, StageFunction } from './runner.js';
 import type { Lease, Timetable } from './timetable.js';
 import type { RunName, RunOutcome, WorkLog } from '../generation/work.js';
@@ -22,6 +23,9 @@ export interface TimetableRunnerOptions {
   readonly log: Logger;
   readonly work: WorkLog;
   readonly runLimitMs: number;
+  readonly now: () => number;
+  /** While it gives a reason, no poll begins. */
+  readonly workerHold: Pick<WorkerHold, 'check'>;
 }
 
 /** Runs that end within so long are settled together, and so long a worker waits between two looks while it is busy. */
@@ -49,7 +53,7 @@ interface Ended {
 }
 
 export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
-  const { name, run, timetable, concurrency, leaseMs, log, work, runLimitMs } = options;
+  const { name, run, timetable, concurrency, leaseMs, log, work, runLimitMs, now, workerHold } = options;
   const runs = new Map<string, Run>();
   const failures = new Map<string, number>();
   const toldAt = new Map<string, number>();
@@ -103,7 +107,7 @@ export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
     }
     runs.delete(generationId);
     settler.add({ run: current, delayMs });
-    work.tell({ kind: 'ended', name, generationId, outcome, beganAt: current.beganAt, at: Date.now() });
+    work.tell({ kind: 'ended', name, generationId, outcome, beganAt: current.beganAt, at: now() });
     roomMade();
   }
 
@@ -120,7 +124,7 @@ export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
     const { leases, idleMs } = await timetable.take(concurrency - runs.size, leaseMs);
     for (const lease of leases) {
       const known = runs.get(lease.generationId);
-      const current: Run = known ?? { lease, beganAt: Date.now(), stop: new AbortController() };
+      const current: Run = known ?? { lease, beganAt: now(), stop: new AbortController() };
       current.lease = lease;
       // Its lease ran out while Redis was away, and nobody else took it: it goes on under the new one.
       if (known) continue;
@@ -150,6 +154,10 @@ export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
     while (!closing) {
       await awaitRoom();
       if (closing) return;
+      if (workerHold.check() !== null) {
+        await bell.wait(AFTER_ERROR_MS);
+        continue;
+      }
       try {
         const idleMs = await takeWhatIsDue();
         // Only with room does it listen: who has none leaves the bell to others.
@@ -207,6 +215,7 @@ export function startTimetableRunner(options: TimetableRunnerOptions): Runner {
       oldestBeganAt: runs.size === 0 ? null : Math.min(...[...runs.values()].map(({ beganAt }) => beganAt)),
       begun,
       runLimitMs,
+      heldBecause: workerHold.check(),
     }),
 
     async close(deadlineAt) {

@@ -106,10 +106,13 @@ export function createHealth({ redis, prefix, fleet, vitals, sweepIntervalMs, no
       const problems = [...refusals, ...alive()];
       if (runners === null) return [...problems, 'the stages are still being started'];
       if (runners.length === 0) return problems;
+      for (const reason of new Set(runners.map((one) => one.heldBecause)))
+        if (reason !== null) problems.push(`no jobs are taken: ${reason}`);
       for (const one of runners) {
         problems.push(...hangingRuns(one));
         const backlog = figures?.backlog[one.name];
-        if (backlog && backlog.pausedForMs === 0) problems.push(...leftWork(one, backlog.due));
+        if (backlog && backlog.pausedForMs === 0 && one.heldBecause === null)
+          problems.push(...leftWork(one, backlog.due));
         else untaken.delete(one.name);
       }
       const lateMs = Math.max(SWEEP_LATE_FACTOR * sweepIntervalMs, SWEEP_LATE_AT_LEAST_MS);

@@ -17,6 +17,7 @@ import type { Health } from './health.js';
 /** Every `alarm` that a log line may carry; a test compares this list with the code. */
 export const ALARMS = [
   'budget',
+  'clock',
   'generation_forgotten',
   'misconfigured',
   'notification_dead',

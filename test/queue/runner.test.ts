@@ -20,7 +20,7 @@ let runners: { runner: Runner; connection: Redis }[];
 beforeEach(() => {
   prefix = `{test-${randomUUID()}}`;
   redis = new Redis(redisUrl());
-  queues = createQueues(redis, prefix, createTimetable(redis, createKeys(prefix)), () => {});
+  queues = createQueues(redis, prefix, createTimetable(redis, createKeys(prefix)), Date.now, () => {});
   runners = [];
 });
 
@@ -50,6 +50,8 @@ function start(run: StageFunction, concurrency = 1): Runner {
     log,
     work,
     runLimitMs: 60_000,
+    now: Date.now,
+    workerHold: { check: () => null, onChange: () => {} },
   });
   runners.push({ runner, connection });
   return runner;

@@ -185,6 +185,8 @@ describe('a runner', () => {
       log: pino({ level: 'info' }, { write: (line) => void said.push(JSON.parse(line) as { msg: string }) }),
       work,
       runLimitMs: HOUR_MS,
+      now: Date.now,
+      workerHold: { check: () => null },
     });
     runners.push(runner);
     return { runner, outcomes, said };
@@ -378,6 +380,8 @@ describe('a runner', () => {
     const work = createWorkLog(() => {});
     const runner = startTimetableRunner({
       ...{ name: 'poll', run, ...its, concurrency, leaseMs, log, work, runLimitMs: HOUR_MS },
+      now: Date.now,
+      workerHold: { check: () => null },
     });
     runners.push(runner);
     return { runner, said };
@@ -489,7 +493,7 @@ describe('a runner', () => {
     const once = new Redis(server.url, { maxRetriesPerRequest: 0, retryStrategy: () => null });
     once.on('error', () => {});
     await once.ping();
-    const queues = createQueues(once, prefix, createTimetable(once, createKeys(prefix)), () => {});
+    const queues = createQueues(once, prefix, createTimetable(once, createKeys(prefix)), Date.now, () => {});
     await server.kill();
     await until(() => once.status === 'end', 'the connection to end');
     await expect(queues.backlog(Date.now())).rejects.toThrow(/closed/i);

@@ -132,6 +132,7 @@ describe('the judgement', () => {
     oldestBeganAt: null,
     begun: 3,
     runLimitMs: 60_000,
+    heldBecause: null,
   };
 
   async function healthOf(vitals: () => readonly Vitals[] | null, deps: Partial<HealthDeps> = {}) {

@@ -2,6 +2,7 @@
 import type { Logger } from 'pino';
 import type { Config } from '../../config/config.js';
 import { checkLedger } from '../../store/submit-ledger.js';
+import { clockProblem } from '../../redis/worker-hold.js';
 import { createKeys } from '../../store/keys.js';
 import {
   checkRedis,
@@ -22,7 +23,7 @@ import {
 
 /** Longer than a connection may take, of which more is known. */
 const TIMEOUT_MS = 15_000;
-const MAX_CLOCK_SKEW_MS = 1000;
+const CLOCK_SKEW_WORTH_TELLING_MS = 1000;
 /** A sweep comes every interval; several missed ones mean that no worker runs. */
 const SWEEP_LATE_FACTOR = 10;
 
@@ -123,10 +124,16 @@ async function examineClock(redis: RedisConnection): Promise<Finding> {
   const skewMs = Math.round(
     Number(seconds) * 1000 + Number(microseconds) / 1000 - (askedAt + answeredAt) / 2,
   );
-  if (Math.abs(skewMs) <= MAX_CLOCK_SKEW_MS) {
+  if (Math.abs(skewMs) <= CLOCK_SKEW_WORTH_TELLING_MS) {
     return ok('clock', `${skewMs} ms beside that of Redis, which answered in ${answeredAt - askedAt} ms`);
   }
-  return warning('clock', `${skewMs} ms beside that of Redis: delays and deadlines shift by that. Use NTP.`);
+  const problem = clockProblem(-skewMs);
+  return problem === null
+    ? warning(
+        'clock',
+        `${skewMs} ms beside that of Redis. Use NTP: a worker with a wrong clock takes no jobs.`,
+      )
+    : failed('clock', `${problem}: a worker here takes no jobs. Set it, or that of Redis, with NTP.`);
 }
 
 /** Whether workers are at work shows by the sweep, which any of them does. */

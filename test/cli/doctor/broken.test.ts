@@ -204,12 +204,16 @@ onRealRedis('of Redis', () => {
   });
 });
 
-test('a clock that is five seconds ahead of that of Redis', async () => {
+test('a clock that is ahead of that of Redis: worth a warning, or too far for a worker', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'reelhaul-clock-'));
   const ahead = join(folder, 'ahead.mjs');
-  await writeFile(ahead, 'const now = Date.now; Date.now = () => now() + 5000;');
-  const { said } = await consult({}, ['--import', ahead]);
-  expect(said('clock')).toMatch(/^warning: -[45]\d{3} ms beside that of Redis.*NTP/);
+  await writeFile(ahead, 'const now = Date.now; Date.now = () => now() + Number(process.env.AHEAD_MS);');
+  const { said } = await consult({ AHEAD_MS: '3000' }, ['--import', ahead]);
+  expect(said('clock')).toMatch(/^warning: -[23]\d{3} ms beside that of Redis.*NTP/);
+  const far = await consult({ AHEAD_MS: '60000' }, ['--import', ahead]);
+  expect(far.said('clock')).toMatch(
+    /^error: the clock of this machine is (59|60)\.\d s ahead of .*takes no jobs/,
+  );
   expect((await consult({})).said('clock')).toMatch(/^ok/);
   await rm(folder, { recursive: true });
 });
