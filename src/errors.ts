@@ -19,15 +19,34 @@ export class ReelhaulError extends Error {
   }
 }
 
-/** An input from outside was refused; nothing was stored. `problems` names every one, not only the first. */
+/** An answer stays small however much is wrong with an input. */
+const MAX_PROBLEMS = 20;
+const MAX_PROBLEM_CHARS = 400;
+
+const shorten = (text: string) =>
+  text.length > MAX_PROBLEM_CHARS ? `${text.slice(0, MAX_PROBLEM_CHARS - 1)}…` : text;
+
+/** The first problems, each cut to a readable length, and how many more there are. */
+function bounded(problems: readonly Problem[]): Problem[] {
+  const all = problems.length <= MAX_PROBLEMS + 1;
+  const named = problems
+    .slice(0, all ? problems.length : MAX_PROBLEMS)
+    .map(({ path, message }) => ({ path: shorten(path), message: shorten(message) }));
+  const more = problems.length - named.length;
+  return more === 0 ? named : [...named, { path: '', message: `and ${more} more problems` }];
+}
+
+/** An input from outside was refused; nothing was stored. `problems` names each one, the first 20 if there are more. */
 export class InvalidInputError extends ReelhaulError {
   readonly problems: readonly Problem[];
   constructor(what: string, problems: readonly Problem[]) {
     super(
       'invalid_input',
-      `${what}:\n${problems.map(({ path, message }) => `  ${path}: ${message}`).join('\n')}`,
+      `${what}:\n${bounded(problems)
+        .map(({ path, message }) => `  ${path}: ${message}`)
+        .join('\n')}`,
     );
-    this.problems = problems;
+    this.problems = bounded(problems);
   }
 }
 

@@ -338,6 +338,8 @@ const shape = {
   DASHBOARD_VIEWER_USER: z.string().default(''),
   DASHBOARD_VIEWER_PASSWORD: z.string().default(''),
   API_RATE_LIMIT: integer(0, 1_000_000, 'requests per minute').default(600),
+  API_MAX_QUEUED: integer(0, 1_000_000_000, 'generations').default(100_000),
+  API_MAX_QUEUED_BYTES: integer(0, Number.MAX_SAFE_INTEGER, 'bytes').default(256 * 1024 * 1024),
   PORT: integer(0, 65_535, 'a port').default(3000),
   WORKER_PORT: workerPort.default(0),
   LOG_LEVEL: oneOf('fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent').default('info'),

@@ -107,38 +107,59 @@ function problemsOf(error: z.ZodError, prefix: string): Problem[] {
   });
 }
 
-/** So deep may JSON be nested that an app hands in: whatever goes through it level by level has a stack that ends. */
+/** Code that walks JSON level by level has a bounded stack. */
 const MAX_DEPTH = 100;
+/** More than any valid order has: metadata and options are bounded in bytes, and hold fewer values. */
+const MAX_VALUES = 16_384;
+/** Of the request itself, and of its options. */
+const MAX_FIELDS = 100;
 
-function isDeeper(value: unknown, levels: number): boolean {
-  if (typeof value !== 'object' || value === null) return false;
-  return levels === 0 || Object.values(value).some((inner) => isDeeper(inner, levels - 1));
+/** Why this JSON is too large for a schema to look at; null when it is not. Stops counting at the limits. */
+function whyTooLarge(value: unknown): string | null {
+  let values = 0;
+  const tooDeep = (inner: unknown, levels: number): boolean => {
+    values += 1;
+    if (typeof inner !== 'object' || inner === null || values > MAX_VALUES) return false;
+    if (levels === 0) return true;
+    for (const key in inner) if (tooDeep((inner as Record<string, unknown>)[key], levels - 1)) return true;
+    return false;
+  };
+  if (tooDeep(value, MAX_DEPTH)) return `expected JSON of at most ${MAX_DEPTH} levels`;
+  return values > MAX_VALUES ? `expected JSON of at most ${MAX_VALUES} values` : null;
 }
 
-const depthProblems = (part: object, prefix: string): Problem[] =>
-  Object.entries(part)
-    .filter(([, value]) => isDeeper(value, MAX_DEPTH))
-    .map(([key]) => ({
-      path: `${prefix}.${key}`,
-      message: `expected JSON of at most ${MAX_DEPTH} levels`,
-    }));
+function sizeProblems(part: unknown, prefix: string): Problem[] {
+  const object = Object(part) as object;
+  const problems: Problem[] = [];
+  let fields = 0;
+  for (const key in object) {
+    if (++fields > MAX_FIELDS) return [{ path: prefix, message: `expected at most ${MAX_FIELDS} fields` }];
+    const message = whyTooLarge((object as Record<string, unknown>)[key]);
+    if (message !== null) problems.push({ path: `${prefix}.${key}`, message });
+  }
+  return problems;
+}
 
 /**
  * Checks what an app handed in.
+ * @param now epoch milliseconds
  * @throws InvalidInputError naming every problem of both parts.
  */
-export function readOrder(request: GenerationRequestInput, options: EnqueueOptionsInput = {}): Order {
-  // Whoever hands in something else than two objects is told by the schemas.
-  const tooDeep = [
-    ...depthProblems(Object(request), 'request'),
-    ...depthProblems(Object(options), 'options'),
-  ];
-  if (tooDeep.length > 0) throw new InvalidInputError('The generation was not enqueued', tooDeep);
+export function readOrder(
+  request: GenerationRequestInput,
+  options: EnqueueOptionsInput | undefined,
+  now: number,
+): Order {
+  // Input that is not two objects is left to the schemas.
+  const tooLarge = [...sizeProblems(request, 'request'), ...sizeProblems(options, 'options')];
+  if (tooLarge.length > 0) throw new InvalidInputError('The generation was not enqueued', tooLarge);
   const checked = requestSchema.safeParse(request);
-  const wanted = optionsSchema.safeParse(options);
-  if (checked.success && wanted.success) return { request: checked.data, options: wanted.data };
+  const wanted = optionsSchema.safeParse(options ?? {});
+  const tooLate = (wanted.data?.runAt ?? 0) > now + MAX_DELAY_MS;
+  if (checked.success && wanted.success && !tooLate) return { request: checked.data, options: wanted.data };
   throw new InvalidInputError('The generation was not enqueued', [
     ...(checked.success ? [] : problemsOf(checked.error, 'request')),
     ...(wanted.success ? [] : problemsOf(wanted.error, 'options')),
+    ...(tooLate ? [{ path: 'options.runAt', message: 'expected an instant within a year from now' }] : []),
   ]);
 }

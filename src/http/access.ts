@@ -20,7 +20,11 @@ export interface Caller {
 
 /** What routes find in their context. */
 export interface ApiEnv {
-  Variables: { caller: Caller };
+  Variables: {
+    caller: Caller;
+    /** Counts a request as so many, for the rate limit. */
+    countItems: (items: number) => Promise<void>;
+  };
 }
 
 type Token = Config['API_TOKENS'][number];

@@ -6,6 +6,7 @@ import { openStorage } from '../storage/open.js';
 import type { Storage } from '../storage/storage.js';
 import { requireAccess, type ApiEnv } from './access.js';
 import { createAssetRoutes, createLinkRoutes } from './assets.js';
+import { atMost, MAX_SMALL_BYTES } from './bodies.js';
 import { PAGE_POLICY, renderDocs } from './docs-page.js';
 import { createEventRoutes } from './events.js';
 import { createGenerationRoutes } from './generations.js';
@@ -13,6 +14,7 @@ import { createLimitRoutes } from './limits.js';
 import { createNotificationRoutes } from './notifications.js';
 import { createOpenApiDocument, type OpenApiDocument } from './openapi.js';
 import { answerProblem, describeError, HttpError } from './problems.js';
+import { createQueueCap } from './queue-cap.js';
 import { limitRate } from './rate-limit.js';
 
 /** From the last byte of the request to the first of the answer. */
@@ -48,6 +50,10 @@ const limitTime: MiddlewareHandler<ApiEnv> = async (_, next) => {
   }
 };
 
+/** Orders have limits of their own; no other body is larger than this, whether its route reads it or not. */
+const boundBody: MiddlewareHandler<ApiEnv> = (c, next) =>
+  /\/generations(\/batch)?$/.test(c.req.path) ? next() : atMost(MAX_SMALL_BYTES)(c, next);
+
 export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
   const { config, log, redis } = hub;
   const app = new Hono<ApiEnv>();
@@ -63,8 +69,8 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
   );
 
   app.use('/v1/*', requireAccess(config.API_TOKENS), limitRate(hub));
-  app.use('/v1/*', limitTime);
-  app.route('/v1', createGenerationRoutes(reelhaul));
+  app.use('/v1/*', limitTime, boundBody);
+  app.route('/v1', createGenerationRoutes(reelhaul, createQueueCap(hub)));
   app.route('/v1', createAssetRoutes(reelhaul, openedStorage));
   app.route('/', createLinkRoutes(hub, openedStorage));
   app.route('/v1', events.routes);

@@ -7,6 +7,8 @@ import { HttpError } from './problems.js';
 
 /** One generation; its parts have tighter limits of their own. */
 export const MAX_BODY_BYTES = 256 * 1024;
+/** Whatever is no order: decisions, and forms. */
+export const MAX_SMALL_BYTES = 16 * 1024;
 export const MAX_BATCH_BYTES = 16 * 1024 * 1024;
 
 export function atMost(maxSize: number) {
@@ -18,16 +20,22 @@ export function atMost(maxSize: number) {
   });
 }
 
-/**
- * The JSON of the body. Only `application/json` is taken, which a web page of another origin cannot send unasked.
- * @param ifEmpty what an empty body means; without it an empty body is an error.
- */
-export async function readJson(c: Context, ifEmpty?: unknown): Promise<unknown> {
+/** The text of a body of JSON. Only `application/json` is taken, which a web page of another origin cannot send unasked. */
+export async function readJsonText(c: Context): Promise<string> {
   const text = await c.req.text();
-  if (text === '' && ifEmpty !== undefined) return ifEmpty;
   const type = c.req.header('content-type') ?? '';
   if (!/^application\/([\w.-]+\+)?json\s*(;|$)/i.test(type))
     throw new HttpError(415, 'not_json', 'Expected Content-Type: application/json.');
+  return text;
+}
+
+/**
+ * The JSON of the body.
+ * @param ifEmpty what an empty body means; without it an empty body is an error.
+ */
+export async function readJson(c: Context, ifEmpty?: unknown): Promise<unknown> {
+  if (ifEmpty !== undefined && (await c.req.text()) === '') return ifEmpty;
+  const text = await readJsonText(c);
   try {
     return JSON.parse(text) as unknown;
   } catch {

@@ -1,12 +1,15 @@
 /** `/v1/generations`: the verbs of the library over HTTP, each within the caller's tenant. */
+import { setImmediate as otherRequests } from 'node:timers/promises';
 import { Hono } from 'hono';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import type { Generation } from '../generation/record.js';
 import type { EnqueueItem, EnqueueResult, ListQuery, Reelhaul } from '../reelhaul.js';
 import type { ApiEnv, Caller } from './access.js';
-import { atMost, check, MAX_BATCH_BYTES, MAX_BODY_BYTES, readJson } from './bodies.js';
+import { checkSyntax, parseItem, sliced, splitBatch } from './batch.js';
+import { atMost, check, MAX_BATCH_BYTES, MAX_BODY_BYTES, readJson, readJsonText } from './bodies.js';
 import { describeError, HttpError } from './problems.js';
-import { batchSchema, decisionSchema, isGenerationId, listQuerySchema, retrySchema } from './schemas.js';
+import type { QueueCap } from './queue-cap.js';
+import { decisionSchema, isGenerationId, listQuerySchema, retrySchema } from './schemas.js';
 
 /** The generation, if this caller may see it. One of another tenant is as good as none. @throws NotFoundError */
 export async function seen(reelhaul: Reelhaul, caller: Caller, generationId: string): Promise<Generation> {
@@ -68,11 +71,62 @@ function inTermsOfBody(error: Error, bare: boolean): Error {
 
 const isRefusal = (result: EnqueueResult): result is Extract<EnqueueResult, { ok: false }> => !result.ok;
 
-export function createGenerationRoutes(reelhaul: Reelhaul): Hono<ApiEnv> {
+/** A name that is none is left to the library, which says so. */
+const tenantIn = ({ tenant }: EnqueueItem): string => (typeof tenant === 'string' ? tenant : 'default');
+
+/** An item that is refused already. */
+interface Refused {
+  readonly error: Error;
+}
+
+function readBatchItem(caller: Caller, text: string): Item | Refused {
+  const parsed = parseItem(text);
+  try {
+    if (parsed) return readItem(caller, parsed.body);
+    throw new InvalidInputError('The generation was not enqueued', [
+      { path: '', message: `expected at most ${MAX_BODY_BYTES} bytes` },
+    ]);
+  } catch (error) {
+    if (error instanceof InvalidInputError) return { error };
+    throw error;
+  }
+}
+
+/** What becomes of some items of a batch, each as JSON. */
+async function enqueueSlice(
+  reelhaul: Reelhaul,
+  cap: QueueCap,
+  caller: Caller,
+  texts: readonly string[],
+): Promise<string[]> {
+  const read = texts.map((text) => readBatchItem(caller, text));
+  const tenants = new Set(read.flatMap((one) => ('error' in one ? [] : [tenantIn(one.item)])));
+  const full = new Map<string, Error | null>();
+  for (const tenant of tenants) full.set(tenant, await cap(tenant));
+  const items = read.map((one): Item | Refused => {
+    const error = 'error' in one ? null : (full.get(tenantIn(one.item)) ?? null);
+    return error === null ? one : { error };
+  });
+  const results = await reelhaul.enqueueMany(items.flatMap((one) => ('error' in one ? [] : [one.item])));
+  let next = 0;
+  return items.map((one) => {
+    const result = 'error' in one ? null : results[next++];
+    if (result?.ok)
+      return JSON.stringify({ status: result.replayed ? 200 : 201, generation: result.generation });
+    const error = 'error' in one ? one.error : inTermsOfBody(result!.error, one.bare);
+    const problem = describeError(error);
+    if (!problem) throw error;
+    return JSON.stringify({ status: problem.status, problem });
+  });
+}
+
+export function createGenerationRoutes(reelhaul: Reelhaul, cap: QueueCap): Hono<ApiEnv> {
   const routes = new Hono<ApiEnv>();
 
   routes.post('/generations', atMost(MAX_BODY_BYTES), async (c) => {
     const { item, bare } = readItem(c.var.caller, await readJson(c), c.req.header('idempotency-key'));
+    const full = await cap(tenantIn(item));
+    if (full) throw full;
     const [result] = await reelhaul.enqueueMany([item]);
     if (!result || isRefusal(result)) throw inTermsOfBody(result?.error ?? new Error('no result'), bare);
     const { generation, replayed } = result;
@@ -80,29 +134,15 @@ export function createGenerationRoutes(reelhaul: Reelhaul): Hono<ApiEnv> {
   });
 
   routes.post('/generations/batch', atMost(MAX_BATCH_BYTES), async (c) => {
-    const { items } = check(batchSchema, await readJson(c), 'Nothing was enqueued');
-    const read = items.map((body): Item | Error => {
-      try {
-        return readItem(c.var.caller, body);
-      } catch (error) {
-        if (error instanceof InvalidInputError) return error;
-        throw error;
-      }
-    });
-    const results = await reelhaul.enqueueMany(
-      read.flatMap((one) => (one instanceof Error ? [] : [one.item])),
-    );
-    let next = 0;
-    return c.json({
-      results: read.map((one) => {
-        const result = one instanceof Error ? null : results[next++];
-        if (result?.ok) return { status: result.replayed ? 200 : 201, generation: result.generation };
-        const error = one instanceof Error ? one : inTermsOfBody(result!.error, one.bare);
-        const problem = describeError(error);
-        if (!problem) throw error;
-        return { status: problem.status, problem };
-      }),
-    });
+    const texts = await splitBatch(await readJsonText(c));
+    await checkSyntax(texts);
+    await c.var.countItems(texts.length);
+    const results: string[] = [];
+    for (const slice of sliced(texts)) {
+      results.push(...(await enqueueSlice(reelhaul, cap, c.var.caller, slice)));
+      await otherRequests();
+    }
+    return c.body(`{"results":[${results.join(',')}]}`, 200, { 'content-type': 'application/json' });
   });
 
   routes.get('/generations', async (c) => {
@@ -126,13 +166,13 @@ export function createGenerationRoutes(reelhaul: Reelhaul): Hono<ApiEnv> {
     return c.json(await reelhaul.cancel(id));
   });
 
-  routes.post('/generations/:id/retry', atMost(MAX_BODY_BYTES), async (c) => {
+  routes.post('/generations/:id/retry', async (c) => {
     const { id } = await seen(reelhaul, c.var.caller, c.req.param('id'));
     const { allowRebill } = check(retrySchema, await readJson(c, {}), 'The generation was not retried');
     return c.json(await reelhaul.retry(id, { allowRebill: allowRebill === true }));
   });
 
-  routes.post('/generations/:id/decision', atMost(MAX_BODY_BYTES), async (c) => {
+  routes.post('/generations/:id/decision', async (c) => {
     const { id } = await seen(reelhaul, c.var.caller, c.req.param('id'));
     const decision = check(decisionSchema, await readJson(c), 'Nothing was decided');
     return c.json(await reelhaul.decide(id, decision));

@@ -114,7 +114,7 @@ async function enqueueChunk(hub: Hub, items: readonly EnqueueItem[]): Promise<En
   const created = await Promise.all(
     items.map(async ({ request, ...options }): Promise<Created | ReelhaulError> => {
       try {
-        return await create(hub, readOrder(request, options));
+        return await create(hub, readOrder(request, options, hub.now()));
       } catch (error) {
         return error instanceof ReelhaulError ? error : unknownOutcome(error);
       }
@@ -137,7 +137,7 @@ export async function enqueue(
   request: GenerationRequestInput,
   options?: EnqueueOptionsInput,
 ): Promise<{ generation: Generation; replayed: boolean }> {
-  const created = await create(hub, readOrder(request, options));
+  const created = await create(hub, readOrder(request, options, hub.now()));
   await hub.dispatch.soon();
   return created;
 }
