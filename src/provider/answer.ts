@@ -41,13 +41,19 @@ function cut(text: string, length: number): string {
   return text.slice(0, end);
 }
 
-/** `text` without the API key, in the spellings an echo may use: plain, URL-encoded, escaped in JSON. */
+/** Between parts of our callback address, as an echo may write it: plain, escaped in JSON, URL-encoded once or more. */
+const SLASH = String.raw`(?:\\*/|\\+u002f|%(?:25)*2f)`;
+/** The token at its end lets its holder post callbacks. What is in front of it, also when a cut ends within, is no secret. */
+const CALLBACK_TOKEN = new RegExp(`(callbacks${SLASH}runway${SLASH}[\\w-]{1,64}${SLASH})[\\w-]+`, 'gi');
+
+/** `text` without the API key and without the token of a callback address, in the spellings an echo may use: plain, URL-encoded, escaped in JSON. */
 export function redact(text: string, apiKey: string): string {
-  if (apiKey === '') return text;
+  const tokenless = text.replaceAll(CALLBACK_TOKEN, `$1${REDACTED}`);
+  if (apiKey === '') return tokenless;
   const spellings = new Set([apiKey, JSON.stringify(apiKey).slice(1, -1)]);
   // A lone surrogate has no URL encoding; such a key cannot be echoed that way either.
   if (!/\p{Cs}/u.test(apiKey)) spellings.add(encodeURIComponent(apiKey));
-  let clean = text;
+  let clean = tokenless;
   for (const spelling of spellings) clean = clean.replaceAll(spelling, REDACTED);
   for (let length = apiKey.length - 1; length >= MIN_PARTIAL_KEY_CHARS; length -= 1) {
     if (clean.endsWith(apiKey.slice(0, length))) return clean.slice(0, -length) + REDACTED;

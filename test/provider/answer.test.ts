@@ -1,8 +1,10 @@
 import { describe, expect, test } from '@jest/globals';
 import * as fc from 'fast-check';
+import { callbackUrl, createCallbackToken } from '../../src/provider/callback.js';
 import { keepAnswer, quote, readRetryAfterMs, redact } from '../../src/provider/answer.js';
 import { answered, API_KEY, AT, broken } from './exchanges.js';
 
+const ID = '01890a5d-ac96-774b-bcce-b302099a8057';
 const HOUR_MS = 3_600_000;
 
 describe('Retry-After', () => {
@@ -53,6 +55,37 @@ describe('redaction', () => {
       expect(clean).not.toContain(spelling);
       expect(clean.match(/\[redacted\]/g)).toHaveLength(2);
     }
+  });
+
+  test.each([
+    (url: string) => url,
+    (url: string) => JSON.stringify({ url }).replaceAll('/', '\\/'),
+    (url: string) => JSON.stringify(JSON.stringify({ url }).replaceAll('/', '\\/')),
+    (url: string) => encodeURIComponent(url),
+    (url: string) => encodeURIComponent(encodeURIComponent(url)),
+    (url: string) => url.replaceAll('/', '\\u002F'),
+  ])('covers the token of a callback address, however it is echoed (%#)', (spell) => {
+    const token = createCallbackToken('a secret for the tests', ID);
+    const url = callbackUrl(
+      { publicUrl: 'https://reels.example', placeholderUrl: '', secret: 'a secret for the tests' },
+      ID,
+    );
+    const echoed = spell(url);
+    expect(echoed).toContain(token);
+    for (const key of [API_KEY, '']) {
+      const clean = redact(`a ${echoed} b ${echoed}`, key);
+      expect(clean).not.toContain(token);
+      expect(clean.match(/\[redacted\]/g)).toHaveLength(2);
+    }
+    // Cut anywhere within the token.
+    const end = echoed.indexOf(token) + 8;
+    expect(redact(echoed.slice(0, end), API_KEY)).not.toContain(token.slice(0, 8));
+    const kept = keepAnswer('submit', answered(400, `${' '.repeat(1980)}${echoed}`), {
+      at: AT,
+      apiKey: API_KEY,
+    });
+    expect(kept.body).not.toContain(token.slice(0, 8));
+    expect(quote(`refused: ${echoed}`, API_KEY)).not.toContain(token.slice(0, 8));
   });
 
   test('covers a key that a broken body ends inside of', () => {
