@@ -4,6 +4,7 @@
  * variables, and a test compares the two.
  */
 import { createHash } from 'node:crypto';
+import { isIP } from 'node:net';
 import { z } from 'zod';
 import { ConfigError, InvalidInputError, type Problem, withoutSecrets } from '../errors.js';
 import { parseAllowedHosts } from '../outbound/address-rules.js';
@@ -149,6 +150,26 @@ const codeList = z
   .transform((text) => text.split(',').map((code) => code.trim().toLowerCase()))
   .transform((codes) => codes.filter((code) => code !== 'none'))
   .describe('expected codes separated by commas, or none');
+
+/** Of proxies only addresses are known: the other end of a connection has no name. */
+const proxyList = hostList
+  .superRefine((entries, issue) => {
+    for (const entry of entries)
+      if (isIP(entry.split('/')[0]!) === 0)
+        issue.addIssue({
+          code: 'custom',
+          message: `expected IPs or CIDRs, got ${JSON.stringify(entry)}`,
+        });
+  })
+  .describe('expected IPs or CIDRs separated by commas');
+
+const basePath = z
+  .string()
+  .regex(/^(\/[\w.~-]+)+$/, {
+    error: (issue) =>
+      `expected a path such as /reels, without a / at its end, got ${JSON.stringify(issue.input)}`,
+  })
+  .describe('expected a path such as /reels, without a / at its end');
 
 /** `host:port` entries separated by commas; an IPv6 address in brackets. */
 const addressList = z
@@ -338,6 +359,8 @@ const shape = {
   DASHBOARD_VIEWER_USER: z.string().default(''),
   DASHBOARD_VIEWER_PASSWORD: z.string().default(''),
   API_RATE_LIMIT: integer(0, 1_000_000, 'requests per minute').default(600),
+  BASE_PATH: basePath.default(''),
+  TRUSTED_PROXIES: proxyList.default([]),
   API_MAX_QUEUED: integer(0, 1_000_000_000, 'generations').default(100_000),
   API_MAX_QUEUED_BYTES: integer(0, Number.MAX_SAFE_INTEGER, 'bytes').default(256 * 1024 * 1024),
   PORT: integer(0, 65_535, 'a port').default(3000),

@@ -121,8 +121,7 @@ function whyTooLarge(value: unknown): string | null {
     values += 1;
     if (typeof inner !== 'object' || inner === null || values > MAX_VALUES) return false;
     if (levels === 0) return true;
-    for (const key in inner) if (tooDeep((inner as Record<string, unknown>)[key], levels - 1)) return true;
-    return false;
+    return Object.values(inner).some((one) => values <= MAX_VALUES && tooDeep(one, levels - 1));
   };
   if (tooDeep(value, MAX_DEPTH)) return `expected JSON of at most ${MAX_DEPTH} levels`;
   return values > MAX_VALUES ? `expected JSON of at most ${MAX_VALUES} values` : null;
@@ -154,7 +153,7 @@ export function readOrder(
   const tooLarge = [...sizeProblems(request, 'request'), ...sizeProblems(options, 'options')];
   if (tooLarge.length > 0) throw new InvalidInputError('The generation was not enqueued', tooLarge);
   const checked = requestSchema.safeParse(request);
-  const wanted = optionsSchema.safeParse(options ?? {});
+  const wanted = optionsSchema.safeParse(options === undefined ? {} : options);
   const tooLate = (wanted.data?.runAt ?? 0) > now + MAX_DELAY_MS;
   if (checked.success && wanted.success && !tooLate) return { request: checked.data, options: wanted.data };
   throw new InvalidInputError('The generation was not enqueued', [

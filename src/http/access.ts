@@ -1,13 +1,14 @@
 /**
  * Who may use the API. With `API_TOKENS` a bearer token decides, compared in constant time by its digest; a token with
- * a tenant sees only that tenant, a read-only one changes nothing. Without tokens only this machine may, and a proxy or
- * a web page on this machine is not mistaken for it.
+ * a tenant sees only that tenant, a read-only one changes nothing. Without tokens only this machine may. A proxy or a web
+ * page on this machine is not mistaken for it as far as it can be told apart; with a PUBLIC_URL others do come in through a
+ * proxy, which may add nothing to their requests, and then not even this machine may.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import { BlockList, isIPv4, isIPv6 } from 'node:net';
-import { getConnInfo } from '@hono/node-server/conninfo';
 import type { Context, MiddlewareHandler } from 'hono';
 import type { Config } from '../config/config.js';
+import { createClientAddress, peerOf } from './client-address.js';
 import { HttpError } from './problems.js';
 
 export interface Caller {
@@ -42,37 +43,47 @@ LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
 LOOPBACK.addAddress('::1', 'ipv6');
 
 function isLoopback(address: string): boolean {
-  const plain = address.replace(/^::ffff:/i, '');
-  if (isIPv4(plain)) return LOOPBACK.check(plain, 'ipv4');
-  return isIPv6(plain) && LOOPBACK.check(plain, 'ipv6');
+  if (isIPv4(address)) return LOOPBACK.check(address, 'ipv4');
+  return isIPv6(address) && LOOPBACK.check(address, 'ipv6');
 }
+
+const isLocalName = (hostname: string) => /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/i.test(hostname);
+
+/** May others reach this server? A PUBLIC_URL on this machine, as for the simulator, is none of others. */
+export const isPublic = ({ PUBLIC_URL }: Config): boolean =>
+  PUBLIC_URL !== '' && !isLocalName(new URL(PUBLIC_URL).hostname);
 
 /** The peer is this machine, speaks for itself, and means this machine (a rebound DNS name does not). */
-export function isThisMachine(c: Context): boolean {
-  const { host = '', origin } = c.req.header();
-  const named = /^(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?$/i.test(host);
+export function isThisMachine(c: Context, config: Config): boolean {
+  if (isPublic(config) || createClientAddress(config).isProxied(c)) return false;
+  const { host = '', origin, 'sec-fetch-site': site } = c.req.header();
+  const named = isLocalName(host.replace(/:\d+$/, ''));
   const forwarded = ['forwarded', 'x-forwarded-for', 'x-real-ip', 'via'].some((name) => c.req.header(name));
-  const foreign = origin !== undefined && origin !== `http://${host}` && origin !== `https://${host}`;
-  return isLoopback(addressOf(c)) && named && !forwarded && !foreign;
+  const foreign =
+    site !== 'same-origin' &&
+    origin !== undefined &&
+    origin !== `http://${host}` &&
+    origin !== `https://${host}`;
+  return isLoopback(peerOf(c)) && named && !forwarded && !foreign;
 }
 
-export function addressOf(c: Context): string {
-  return getConnInfo(c).remote.address ?? '';
-}
+/** Tells tokens apart, and is too short to confirm a guess at one: it stands in keys of Redis. */
+const TOKEN_NAME_CHARS = 6;
 
 export const READING = new Set(['GET', 'HEAD', 'OPTIONS']);
 
-export function requireAccess(tokens: readonly Token[]): MiddlewareHandler<ApiEnv> {
+export function requireAccess(config: Config): MiddlewareHandler<ApiEnv> {
+  const { API_TOKENS: tokens } = config;
   return async (c, next) => {
     if (tokens.length === 0) {
-      if (!isThisMachine(c)) {
+      if (!isThisMachine(c, config)) {
         throw new HttpError(
           403,
           'local_only',
-          'Without API_TOKENS the API answers only to this machine, asked directly as localhost.',
+          'Without API_TOKENS the API answers only this machine, asked directly as localhost, and with PUBLIC_URL nothing at all.',
         );
       }
-      c.set('caller', { tenant: null, readOnly: false, name: `address:${addressOf(c)}` });
+      c.set('caller', { tenant: null, readOnly: false, name: `address:${peerOf(c)}` });
     } else {
       const [, presented] = /^Bearer +(\S+) *$/i.exec(c.req.header('authorization') ?? '') ?? [];
       const token = presented === undefined ? null : findToken(tokens, presented);
@@ -84,7 +95,7 @@ export function requireAccess(tokens: readonly Token[]): MiddlewareHandler<ApiEn
       if (token.readOnly && !READING.has(c.req.method))
         throw new HttpError(403, 'read_only', 'This token may only read.');
       const { tenant, readOnly, digest } = token;
-      c.set('caller', { tenant, readOnly, name: `token:${digest.slice(0, 16)}` });
+      c.set('caller', { tenant, readOnly, name: `token:${digest.slice(0, TOKEN_NAME_CHARS)}` });
     }
     await next();
   };

@@ -6,6 +6,7 @@ import { openStorage } from '../storage/open.js';
 import type { Storage } from '../storage/storage.js';
 import { requireAccess, type ApiEnv } from './access.js';
 import { createAssetRoutes, createLinkRoutes } from './assets.js';
+import { addBasePath, pathBelow } from './base-path.js';
 import { atMost, MAX_SMALL_BYTES } from './bodies.js';
 import { PAGE_POLICY, renderDocs } from './docs-page.js';
 import { createEventRoutes } from './events.js';
@@ -13,7 +14,7 @@ import { createGenerationRoutes } from './generations.js';
 import { createLimitRoutes } from './limits.js';
 import { createNotificationRoutes } from './notifications.js';
 import { createOpenApiDocument, type OpenApiDocument } from './openapi.js';
-import { answerProblem, describeError, HttpError } from './problems.js';
+import { answerProblem, describeError, HttpError, isAbandoned } from './problems.js';
 import { createQueueCap } from './queue-cap.js';
 import { limitRate } from './rate-limit.js';
 
@@ -56,8 +57,10 @@ const boundBody: MiddlewareHandler<ApiEnv> = (c, next) =>
 
 export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
   const { config, log, redis } = hub;
-  const app = new Hono<ApiEnv>();
-  const document = createOpenApiDocument();
+  const { BASE_PATH: base } = config;
+  const app = new Hono<ApiEnv>({ getPath: pathBelow(base) });
+  app.use(addBasePath(base));
+  const document = createOpenApiDocument(base || '/');
   const page = renderDocs(document);
   const events = createEventRoutes(hub, reelhaul);
   let storage: Promise<Storage> | null = null;
@@ -68,7 +71,7 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
     c.html(page, 200, { 'content-security-policy': PAGE_POLICY, 'x-content-type-options': 'nosniff' }),
   );
 
-  app.use('/v1/*', requireAccess(config.API_TOKENS), limitRate(hub));
+  app.use('/v1/*', requireAccess(config), limitRate(hub));
   app.use('/v1/*', limitTime, boundBody);
   app.route('/v1', createGenerationRoutes(reelhaul, createQueueCap(hub)));
   app.route('/v1', createAssetRoutes(reelhaul, openedStorage));
@@ -87,7 +90,7 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
     return answerProblem(c, error, redis);
   });
   app.onError((error, c) => {
-    if (!describeError(error))
+    if (!describeError(error) && !isAbandoned(c))
       log.error({ err: error, method: c.req.method, path: c.req.path }, 'a request failed');
     return answerProblem(c, error, redis);
   });

@@ -36,8 +36,13 @@ export function readRange(header: string | undefined, sizeBytes: number): Range 
   return start >= sizeBytes ? 'unsatisfiable' : { start, end };
 }
 
-/** The file itself, whole or in one range. */
-export async function serveFile(c: Context, storage: Storage, asset: Asset): Promise<Response> {
+/** The file itself, whole or in one range. A browser asks each time whether it is still this one, by its ETag. */
+export async function serveFile(
+  c: Context,
+  storage: Storage,
+  asset: Asset,
+  cacheControl = 'private, no-cache',
+): Promise<Response> {
   const stored = await storage.stat(asset.key);
   if (!stored) throw new HttpError(404, 'asset_missing', 'The file is no longer in storage.');
   const { sizeBytes } = stored;
@@ -46,7 +51,7 @@ export async function serveFile(c: Context, storage: Storage, asset: Asset): Pro
     etag,
     'accept-ranges': 'bytes',
     'content-type': asset.contentType,
-    'cache-control': 'private, max-age=31536000, immutable',
+    'cache-control': cacheControl,
     'x-content-type-options': 'nosniff',
   };
   if (c.req.header('if-none-match') === etag) return c.body(null, 304, headers);
@@ -92,7 +97,10 @@ export function createLinkRoutes(hub: Hub, openedStorage: () => Promise<Storage>
       throw new HttpError(403, 'link_expired', 'This link is not good, or not any more.');
     }
     const record = await hub.store.get(generationId);
-    return serveFile(c, await openedStorage(), findAsset(record?.assets ?? null, generationId, name));
+    const asset = findAsset(record?.assets ?? null, generationId, name);
+    // Kept no longer than the link is good.
+    const left = Math.max(0, Math.floor((target.expiresAt - hub.now()) / 1000));
+    return serveFile(c, await openedStorage(), asset, `private, max-age=${left}`);
   });
   return routes;
 }

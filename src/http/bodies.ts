@@ -3,7 +3,7 @@ import type { Context } from 'hono';
 import { bodyLimit } from 'hono/body-limit';
 import type { z } from 'zod';
 import { InvalidInputError } from '../errors.js';
-import { HttpError } from './problems.js';
+import { HttpError, isAbandoned } from './problems.js';
 
 /** One generation; its parts have tighter limits of their own. */
 export const MAX_BODY_BYTES = 256 * 1024;
@@ -15,7 +15,10 @@ export function atMost(maxSize: number) {
   return bodyLimit({
     maxSize,
     onError: () => {
-      throw new HttpError(413, 'body_too_large', `Expected a body of at most ${maxSize} bytes.`);
+      // The rest of the body is not read: the connection cannot be used again.
+      throw new HttpError(413, 'body_too_large', `Expected a body of at most ${maxSize} bytes.`, {
+        connection: 'close',
+      });
     },
   });
 }
@@ -40,6 +43,16 @@ export async function readJson(c: Context, ifEmpty?: unknown): Promise<unknown> 
     return JSON.parse(text) as unknown;
   } catch {
     throw new HttpError(400, 'malformed_json', 'Expected a body that is JSON.');
+  }
+}
+
+/** The fields of a form; of one that was sent several times, all. */
+export async function readForm(c: Context): Promise<Record<string, unknown>> {
+  try {
+    return await c.req.parseBody({ all: true });
+  } catch (error) {
+    if (isAbandoned(c)) throw error;
+    throw new HttpError(400, 'malformed_form', 'Expected a body that is a form.');
   }
 }
 

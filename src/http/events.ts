@@ -3,7 +3,8 @@
  * `Last-Event-ID` misses nothing that the bounded stream still holds. The stream of one generation begins with that
  * generation as it is, read after the place from which events are told, so that nothing falls between the two.
  *
- * Each open stream holds a connection to Redis; there are at most `MAX_STREAMS` of them per process.
+ * Each open stream holds a connection to Redis; there are at most `MAX_STREAMS` of them per process, and at most
+ * `MAX_STREAMS_PER_TOKEN` of one token, so that no token takes them all.
  */
 import { Hono, type Context } from 'hono';
 import { streamSSE } from 'hono/streaming';
@@ -18,6 +19,7 @@ import { HttpError } from './problems.js';
 import { eventsQuerySchema } from './schemas.js';
 
 const MAX_STREAMS = 200;
+const MAX_STREAMS_PER_TOKEN = 50;
 /** Proxies close connections on which nothing is said; most after 60 s. */
 const HEARTBEAT_MS = 15_000;
 const RECONNECT_MS = 2000;
@@ -30,7 +32,7 @@ export interface EventRoutes {
 
 export function createEventRoutes(hub: Hub, reelhaul: Reelhaul): EventRoutes {
   const routes = new Hono<ApiEnv>();
-  const open = new Set<AbortController>();
+  const open = new Map<AbortController, string>();
 
   async function startingPoint(c: Context, asked: string | undefined): Promise<string> {
     const cursor = c.req.header('last-event-id') ?? asked;
@@ -53,8 +55,13 @@ export function createEventRoutes(hub: Hub, reelhaul: Reelhaul): EventRoutes {
         'retry-after': '10',
       });
     }
+    const { name } = c.var.caller;
+    if ([...open.values()].filter((one) => one === name).length >= MAX_STREAMS_PER_TOKEN) {
+      const detail = `Expected at most ${MAX_STREAMS_PER_TOKEN} event streams of one token at once.`;
+      throw new HttpError(429, 'too_many_streams', detail, { 'retry-after': '10' });
+    }
     const ended = new AbortController();
-    open.add(ended);
+    open.set(ended, name);
     c.header('cache-control', 'no-store');
     c.header('x-accel-buffering', 'no');
     return streamSSE(c, async (sse) => {
@@ -102,7 +109,7 @@ export function createEventRoutes(hub: Hub, reelhaul: Reelhaul): EventRoutes {
   return {
     routes,
     close() {
-      for (const ended of open) ended.abort();
+      for (const ended of open.keys()) ended.abort();
     },
   };
 }

@@ -58,8 +58,8 @@ export function createOpsRoutes({ metrics, fleet, health }: Ops): Hono {
 }
 
 /** As the API, and not for the token of one tenant. */
-export function requireOperator(tokens: Config['API_TOKENS']): MiddlewareHandler<ApiEnv> {
-  const access = requireAccess(tokens);
+export function requireOperator(config: Config): MiddlewareHandler<ApiEnv> {
+  const access = requireAccess(config);
   return (c, next) =>
     access(c, async () => {
       if (c.get('caller').tenant !== null)

@@ -319,7 +319,7 @@ function paths(): OpenApiDocument['paths'] {
 /** Of the API, not of the package: it changes when callers have to. */
 const API_VERSION = '1.0.0';
 
-export function createOpenApiDocument(): OpenApiDocument {
+export function createOpenApiDocument(url = '/'): OpenApiDocument {
   const order = schemaOf(optionsSchema, 'input') as { properties: Json };
   return {
     openapi: '3.1.0',
@@ -331,7 +331,7 @@ export function createOpenApiDocument(): OpenApiDocument {
         'Every answer that is not a success is a problem document.',
       license: { name: 'MIT', identifier: 'MIT' },
     },
-    servers: [{ url: '/' }],
+    servers: [{ url }],
     security: [{ token: [] }],
     tags: [
       { name: 'generations', description: 'Wanted videos' },

@@ -2,6 +2,7 @@
  * Every answer that is not a success: `application/problem+json` (RFC 9457), with the stable `code` of the error and,
  * where fields were wrong, `problems` naming each one. Never a stack, never a message that nobody wrote for readers.
  */
+import type { HttpBindings } from '@hono/node-server';
 import type { Context } from 'hono';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { InvalidInputError, ReelhaulError, type Problem } from '../errors.js';
@@ -113,6 +114,12 @@ function unforeseen(error: unknown, redis: RedisConnection): ProblemDocument {
 /** The problem of any error: also of one that comes while Redis is away or takes no writes. */
 export function problemOf(error: unknown, redis: RedisConnection): ProblemDocument {
   return describeError(error) ?? unforeseen(error, redis);
+}
+
+/** The client went away in the middle of its request: no mistake of ours, and nobody reads the answer. */
+export function isAbandoned(c: Context): boolean {
+  const { incoming } = c.env as Partial<HttpBindings>;
+  return incoming !== undefined && incoming.destroyed && !incoming.complete;
 }
 
 /** Answers with the problem of an error. */

@@ -3,7 +3,7 @@
  *
  * Callbacks come from outside, so with `PUBLIC_URL` it listens on all addresses; so it does with `API_TOKENS` and
  * `DASHBOARD_USER`. With none of them it listens on this machine only. Whatever it listens on, without tokens the API
- * answers only this machine, and without `DASHBOARD_USER` so does the dashboard.
+ * answers only this machine, and without `DASHBOARD_USER` so does the dashboard; with a `PUBLIC_URL` they answer nothing then.
  */
 import { serve, type ServerType } from '@hono/node-server';
 import type { AddressInfo } from 'node:net';
@@ -12,6 +12,7 @@ import { duplicatePatiently } from '../redis/connect.js';
 import { createReelhaulOn } from '../reelhaul.js';
 import { startFigures } from '../telemetry/time-series.js';
 import { createMetrics } from '../telemetry/metrics.js';
+import { isPublic } from './access.js';
 import { createApi } from './api.js';
 import { createCallbackRoutes } from './callbacks.js';
 import { createDashboard } from './dashboard/dashboard.js';
@@ -19,7 +20,13 @@ import { createOps, createOpsRoutes, requireOperator, type Ops } from './health-
 
 /** To send the whole request. */
 const REQUEST_TIMEOUT_MS = 60_000;
-const HEADERS_TIMEOUT_MS = 5000;
+/**
+ * Balancers reuse an idle connection for up to 60 s. It has to be open for longer here: one that is closed while a request
+ * is on its way resets that request, which a balancer repeats only if it changes nothing.
+ */
+const KEEP_ALIVE_TIMEOUT_MS = 75_000;
+/** Node counts the idle time before the headers as well. */
+const HEADERS_TIMEOUT_MS = 80_000;
 
 /** What is still being answered when the server stops has so long to come to its end. */
 const LAST_ANSWERS_MS = 5000;
@@ -59,7 +66,7 @@ export async function startServer(
   const api = createApi(hub, reelhaul);
   const { app, openedStorage } = api;
   app.route('/', createCallbackRoutes(hub));
-  app.use('/metrics', requireOperator(config.API_TOKENS));
+  app.use('/metrics', requireOperator(config));
   app.route('/', createOpsRoutes(ops));
   const figures = startFigures({
     redis,
@@ -80,13 +87,19 @@ export async function startServer(
   if ('requestTimeout' in server) {
     server.requestTimeout = REQUEST_TIMEOUT_MS;
     server.headersTimeout = HEADERS_TIMEOUT_MS;
+    server.keepAliveTimeout = KEEP_ALIVE_TIMEOUT_MS;
   }
   const { port, address } = server.address() as AddressInfo;
   log.info(
     { port, address, callbacks: config.PUBLIC_URL || 'off (PUBLIC_URL is not set)', docs: '/docs' },
     'server started',
   );
-  if (!open) log.warn('API_TOKENS is not set: the API answers only to this machine, asked as localhost');
+  if (!open)
+    log.warn(
+      isPublic(config)
+        ? 'API_TOKENS is not set, and PUBLIC_URL is: the API refuses everything but callbacks and signed links'
+        : 'API_TOKENS is not set: the API answers only to this machine, asked as localhost',
+    );
   return {
     port,
     async close() {

@@ -33,7 +33,7 @@ const stored = async () => (await bed.reelhaul.list()).generations.length;
 describe('a batch', () => {
   test('of nested arrays is refused item by item, and others are answered meanwhile', async () => {
     const nested = `{"prompt":"x","metadata":[${'[],'.repeat(80_000)}[]]}`;
-    const body = `{"items":[${Array.from({ length: 55 }, () => nested).join(',')}]}`;
+    const body = `{"items":[${Array.from({ length: 25 }, () => nested).join(',')}]}`;
     let answered = 0;
     let over = false;
     const asking = (async () => {
@@ -151,4 +151,33 @@ describe('a tenant that has too much queued', () => {
     expect((await one('acme')).body).toMatchObject({ code: 'queue_full' });
     expect((await one('other')).status).toBe(201);
   });
+});
+
+describe('event streams', () => {
+  test('of one token leave room for others', async () => {
+    const ended = new AbortController();
+    const open = (token: string) =>
+      api.fetch('GET', '/v1/events', { token, signal: ended.signal }).then(({ status }) => status);
+    const first = await Promise.all(Array.from({ length: 50 }, () => open(ACME)));
+    expect(new Set(first)).toEqual(new Set([200]));
+    expect(await open(ACME)).toBe(429);
+    expect(await open(ALL)).toBe(200);
+    ended.abort();
+  });
+});
+
+test('a link to a file is kept by no cache for longer than it is good', async () => {
+  const secret = 'a secret for the tests';
+  await tearDown();
+  bed = await createTestbed({ environment: { PUBLIC_URL: 'http://127.0.0.1', CALLBACK_SECRET: secret } });
+  api = await startApi(bed, { API_TOKENS: TOKENS });
+  await bed.work();
+  const { id } = await bed.enqueue('filmed');
+  await bed.reelhaul.waitFor(id);
+  const link = new URL(await bed.reelhaul.getAssetUrl(id, 'video', { expiresInSeconds: 60 }));
+  const { status, headers } = await api.fetch('GET', link.pathname + link.search);
+  const [, seconds] = /^private, max-age=(\d+)$/.exec(headers.get('cache-control') ?? '') ?? [];
+  expect([status, Number(seconds) <= 60]).toEqual([200, true]);
+  const asset = await api.fetch('HEAD', `/v1/generations/${id}/assets/video`, { token: ALL });
+  expect(asset.headers.get('cache-control')).toBe('private, no-cache');
 });

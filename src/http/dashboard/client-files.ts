@@ -7,6 +7,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { gzipSync } from 'node:zlib';
 import { Hono } from 'hono';
+import { HttpError } from '../problems.js';
 
 const FOLDER = fileURLToPath(new URL('./assets/', import.meta.url));
 const TYPES: Readonly<Record<string, string>> = {
@@ -35,7 +36,8 @@ export function createClientFileRoutes(): Hono {
     const { build, name } = c.req.param();
     const content = build === BUILD ? files.get(name) : undefined;
     const type = TYPES[name.split('.').at(-1) ?? ''];
-    if (content === undefined || type === undefined) return c.notFound();
+    if (content === undefined || type === undefined)
+      throw new HttpError(404, 'not_found', 'There is no such file.');
     const pack = /\bgzip\b/.test(c.req.header('accept-encoding') ?? '');
     return c.body(new Uint8Array(pack ? packed.get(name)! : content), 200, {
       'content-type': type,

@@ -8,8 +8,9 @@ import type { Reelhaul } from '../../reelhaul.js';
 import type { Storage } from '../../storage/storage.js';
 import type { Fleet } from '../../telemetry/snapshot.js';
 import type { Health } from '../../telemetry/health.js';
-import { READING } from '../access.js';
-import { describeError, HttpError, problemOf } from '../problems.js';
+import { isPublic, READING } from '../access.js';
+import { atMost, MAX_BODY_BYTES } from '../bodies.js';
+import { describeError, HttpError, isAbandoned, problemOf } from '../problems.js';
 import { createClientFileRoutes } from './client-files.js';
 import { createFeed } from './live-updates.js';
 import { createGenerationRoutes } from './generation.js';
@@ -99,7 +100,7 @@ export function createDashboard({ hub, reelhaul, fleet, health, openedStorage }:
   app.route('/', createClientFileRoutes());
   app.use(`${HOME}/*`, patience());
   app.route('/', createLoginRoutes(sessions, config));
-  app.use(`${HOME}/*`, requireVisitor(sessions, config));
+  app.use(`${HOME}/*`, requireVisitor(sessions, config), atMost(MAX_BODY_BYTES));
   for (const page of [HOME, `${HOME}/generations`, `${HOME}/generations/:id`, `${HOME}/inbox`])
     app.use(page, unchanged());
   app.route('/', createOverviewRoutes(hub, reelhaul, inbox, health));
@@ -116,7 +117,7 @@ export function createDashboard({ hub, reelhaul, fleet, health, openedStorage }:
   });
 
   app.onError((error, c) => {
-    if (!describeError(error))
+    if (!describeError(error) && !isAbandoned(c))
       log.error({ err: error, method: c.req.method, path: c.req.path }, 'a page failed');
     const { status, code, detail, problems } = problemOf(error, redis);
     const more = problems?.map(({ path, message }) => `${path}: ${message}`).join('; ');
@@ -141,7 +142,11 @@ export function createDashboard({ hub, reelhaul, fleet, health, openedStorage }:
 
   const open = sessions.accounts.length === 0;
   if (open)
-    log.warn('DASHBOARD_USER is not set: the dashboard answers only to this machine, asked as localhost');
+    log.warn(
+      isPublic(config)
+        ? 'DASHBOARD_USER is not set, and PUBLIC_URL is: the dashboard answers nothing'
+        : 'DASHBOARD_USER is not set: the dashboard answers only to this machine, asked as localhost',
+    );
   log.info({ dashboard: HOME, login: open ? 'none' : LOGIN }, 'dashboard ready');
   return { app, close: () => feed.close() };
 }

@@ -11,7 +11,7 @@ import type { Reelhaul } from '../../reelhaul.js';
 import type { Storage } from '../../storage/storage.js';
 import type { FleetFigures } from '../../telemetry/snapshot.js';
 import { findAsset, serveFile } from '../assets.js';
-import { atMost, check } from '../bodies.js';
+import { atMost, check, readForm } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
 import { ACCEPT_WORDS, act, actionFormSchema, actionsFor, type Action, type ActionName } from './actions.js';
 import type { Inbox } from './inbox-count.js';
@@ -275,7 +275,7 @@ export function createGenerationRoutes(
 
   routes.post(PAGE, atMost(MAX_FORM_BYTES), async (c) => {
     requireActor(c.var.visitor);
-    const body = await c.req.parseBody();
+    const body = await readForm(c);
     checkCsrf(c.var.visitor, body['csrf']);
     const form = check(actionFormSchema, body, 'Nothing was decided');
     const record = await load(c.req.param('id'));

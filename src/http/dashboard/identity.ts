@@ -7,7 +7,7 @@ import { randomBytes } from 'node:crypto';
 import { getCookie } from 'hono/cookie';
 import type { Context, MiddlewareHandler } from 'hono';
 import type { Config } from '../../config/config.js';
-import { addressOf, findToken, isThisMachine, READING } from '../access.js';
+import { findToken, isThisMachine, READING } from '../access.js';
 import { HttpError } from '../problems.js';
 import { csrfOf, type Sessions } from './sessions.js';
 
@@ -29,12 +29,17 @@ export interface DashboardEnv {
   Variables: { visitor: Visitor };
 }
 
-/** Something else than a GET may come only from our own pages, or from a program. */
-export function refuseForeign(c: Context): void {
+/**
+ * Something else than a GET may come only from our own pages, or from a program. The browser's own word decides, where
+ * there is one: behind a proxy `Host` may lack the port, and a page without a referrer policy of ours has the origin `null`.
+ */
+export function refuseForeign(c: Context, { PUBLIC_URL }: Config): void {
   if (READING.has(c.req.method)) return;
   const { origin, host, 'sec-fetch-site': site } = c.req.header();
-  const own = origin === undefined || (URL.canParse(origin) && new URL(origin).host === host);
-  if (own && (site === undefined || site === 'same-origin' || site === 'none')) return;
+  if (site === 'same-origin' || site === 'none') return;
+  const hostOf = (url: string) => (URL.canParse(url) ? new URL(url).host : null);
+  const own = origin === undefined || [host, hostOf(PUBLIC_URL)].includes(hostOf(origin) ?? 'null');
+  if (own && site === undefined) return;
   throw new HttpError(403, 'foreign_origin', 'This did not come from a page of this dashboard.');
 }
 
@@ -61,16 +66,17 @@ function readBasic(header: string): readonly [string, string] | null {
 
 /** Counts the try first: many at the same moment must not all slip through. */
 async function fromBasic(sessions: Sessions, c: Context, credentials: readonly [string, string]) {
-  await throttle(sessions, c);
+  const [user] = credentials;
+  await throttle(sessions, c, user);
   const account = sessions.findAccount(...credentials);
   if (account === null) return null;
-  await sessions.forgiveTry(addressOf(c));
+  await sessions.forgiveTry(c, user);
   return { name: account.user, mayAct: account.mayAct, csrf: null, session: false };
 }
 
 /** @throws HttpError when there were too many tries lately */
-export async function throttle(sessions: Sessions, c: Context): Promise<void> {
-  const waitSeconds = await sessions.countTry(addressOf(c));
+export async function throttle(sessions: Sessions, c: Context, user: string): Promise<void> {
+  const waitSeconds = await sessions.countTry(c, user);
   if (waitSeconds > 0) {
     throw new HttpError(429, 'too_many_tries', `Too many tries to log in; again in ${waitSeconds} s.`, {
       'retry-after': String(waitSeconds),
@@ -109,11 +115,11 @@ export function requireVisitor(sessions: Sessions, config: Config): MiddlewareHa
       });
     }
     if (accounts.length === 0) {
-      if (isThisMachine(c)) return { name: null, mayAct: true, csrf: localCsrf, session: false };
+      if (isThisMachine(c, config)) return { name: null, mayAct: true, csrf: localCsrf, session: false };
       throw new HttpError(
         403,
         'local_only',
-        'Without DASHBOARD_USER the dashboard answers only to this machine, asked directly as localhost.',
+        'Without DASHBOARD_USER the dashboard answers only this machine, asked directly as localhost, and with PUBLIC_URL nothing at all.',
       );
     }
     const id = getCookie(c, COOKIE);
@@ -124,7 +130,7 @@ export function requireVisitor(sessions: Sessions, config: Config): MiddlewareHa
   }
 
   return async (c, next) => {
-    refuseForeign(c);
+    refuseForeign(c, config);
     const visitor = await recognize(c);
     if (visitor === null) {
       const wantsPage = READING.has(c.req.method) && (c.req.header('accept') ?? '').includes('text/html');
@@ -132,8 +138,8 @@ export function requireVisitor(sessions: Sessions, config: Config): MiddlewareHa
       // A link in a chat: the browser keeps a strict cookie back until a page of our own asks for it.
       if (c.req.header('sec-fetch-site') === 'cross-site')
         return c.html('<meta http-equiv="refresh" content="0">');
-      const next = new URL(c.req.url);
-      return c.redirect(`${LOGIN}?next=${encodeURIComponent(next.pathname + next.search)}`, 303);
+      const wanted = c.req.path + new URL(c.req.url).search;
+      return c.redirect(`${LOGIN}?next=${encodeURIComponent(wanted)}`, 303);
     }
     c.set('visitor', visitor);
     await next();

@@ -12,7 +12,7 @@ import type { GenerationRecord } from '../../generation/record.js';
 import type { Store } from '../../store/store.js';
 import type { Hub } from '../../pipeline/context.js';
 import type { Reelhaul } from '../../reelhaul.js';
-import { atMost, check } from '../bodies.js';
+import { atMost, check, readForm } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
 import { row } from './generations.js';
 import type { Inbox } from './inbox-count.js';
@@ -275,7 +275,7 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
 
   routes.post(PAGE, atMost(MAX_FORM_BYTES), async (c) => {
     requireActor(c.var.visitor);
-    const body = await c.req.parseBody({ all: true });
+    const body = await readForm(c);
     checkCsrf(c.var.visitor, body['csrf']);
     const { bulk, ids, show } = check(bulkSchema, body, 'Nothing was decided');
     let done = 0;

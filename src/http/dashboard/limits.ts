@@ -4,7 +4,7 @@ import { html } from 'hono/html';
 import type { Hub } from '../../pipeline/context.js';
 import type { LimitsOverview, Reelhaul, Spend } from '../../reelhaul.js';
 import type { FleetFigures } from '../../telemetry/snapshot.js';
-import { atMost } from '../bodies.js';
+import { atMost, readForm } from '../bodies.js';
 import type { Html } from './layout.js';
 import type { View } from './overview-data.js';
 import { excerpt, instant } from './components.js';
@@ -205,7 +205,7 @@ export function createResumeRoutes({ log }: Hub, reelhaul: Reelhaul): Hono<Dashb
   const routes = new Hono<DashboardEnv>();
   routes.post(`${HOME}/resume`, atMost(MAX_FORM_BYTES), async (c) => {
     requireActor(c.var.visitor);
-    checkCsrf(c.var.visitor, (await c.req.parseBody())['csrf']);
+    checkCsrf(c.var.visitor, (await readForm(c))['csrf']);
     await reelhaul.resume();
     log.info({ by: c.var.visitor.name ?? 'this machine' }, 'told to go on at once in the dashboard');
     return c.redirect(`${HOME}?done=resume`, 303);

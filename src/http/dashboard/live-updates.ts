@@ -13,6 +13,8 @@ import { HttpError } from '../problems.js';
 import { HOME, type DashboardEnv } from './identity.js';
 
 const MAX_PAGES = 1000;
+/** Of one account, so that none takes them all. */
+const MAX_PAGES_PER_ACCOUNT = 200;
 /** Of so many generations a page is told one by one. */
 const MAX_NAMED = 50;
 /** A page is told at most this often: nobody reads faster. */
@@ -26,6 +28,7 @@ const READ_AGAIN_MS = 1000;
 /** What one open page was not told yet. */
 interface Page {
   readonly changed: Set<string>;
+  readonly account: string | null;
   many: boolean;
   wake: () => void;
 }
@@ -76,7 +79,12 @@ export function createFeed({ events, log }: Hub, reelhaul: Reelhaul): Feed {
         'retry-after': '10',
       });
     }
-    const page: Page = { changed: new Set(), many: false, wake: () => {} };
+    const { name: account } = c.var.visitor;
+    if ([...pages].filter((one) => one.account === account).length >= MAX_PAGES_PER_ACCOUNT) {
+      const detail = `At most ${MAX_PAGES_PER_ACCOUNT} live pages of one account at once.`;
+      throw new HttpError(429, 'too_many_pages', detail, { 'retry-after': '10' });
+    }
+    const page: Page = { changed: new Set(), account, many: false, wake: () => {} };
     pages.add(page);
     try {
       reading ??= startReading();

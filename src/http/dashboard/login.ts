@@ -3,8 +3,7 @@ import { Hono, type Context } from 'hono';
 import { deleteCookie, getCookie, setCookie } from 'hono/cookie';
 import { html } from 'hono/html';
 import type { Config } from '../../config/config.js';
-import { addressOf } from '../access.js';
-import { atMost } from '../bodies.js';
+import { atMost, MAX_SMALL_BYTES, readForm } from '../bodies.js';
 import { HttpError } from '../problems.js';
 import { bare, type Html } from './layout.js';
 import { LONGEST_MS, type Sessions } from './sessions.js';
@@ -18,8 +17,6 @@ import {
   throttle,
   type DashboardEnv,
 } from './identity.js';
-
-const MAX_FORM_BYTES = 16_384;
 
 const textOf = (field: unknown): string => (typeof field === 'string' ? field : '');
 
@@ -59,28 +56,34 @@ function loginPage(next: string, problem: string | null): Html {
 export function createLoginRoutes(sessions: Sessions, config: Config): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
   const cookieOptions = (c: Context) =>
-    ({ path: HOME, httpOnly: true, sameSite: 'Strict', secure: isSecure(c, config) }) as const;
+    ({
+      path: config.BASE_PATH + HOME,
+      httpOnly: true,
+      sameSite: 'Strict',
+      secure: isSecure(c, config),
+    }) as const;
 
   routes.use(LOGIN, async (c, next) => {
     if (sessions.accounts.length === 0) return c.redirect(HOME, 303);
-    refuseForeign(c);
+    refuseForeign(c, config);
     await next();
   });
 
   routes.get(LOGIN, (c) => c.html(loginPage(safeNext(c.req.query('next')), null)));
 
-  routes.post(LOGIN, atMost(MAX_FORM_BYTES), async (c) => {
-    const form = await c.req.parseBody();
+  routes.post(LOGIN, atMost(MAX_SMALL_BYTES), async (c) => {
+    const form = await readForm(c);
     const next = safeNext(form['next']);
+    const user = textOf(form['user']);
     try {
-      await throttle(sessions, c);
+      await throttle(sessions, c, user);
     } catch (error) {
       if (!(error instanceof HttpError)) throw error;
       return c.html(loginPage(next, error.message), error.status, error.headers);
     }
-    const account = sessions.findAccount(textOf(form['user']), textOf(form['password']));
+    const account = sessions.findAccount(user, textOf(form['password']));
     if (account === null) return c.html(loginPage(next, 'Name or password is not right.'), 401);
-    await sessions.forgiveTry(addressOf(c));
+    await sessions.forgiveTry(c, user);
     const before = getCookie(c, COOKIE);
     if (before !== undefined) await sessions.end(before);
     // Redis ends it earlier when nobody asks; a cookie that went by then would end it in the middle of the work.
@@ -88,8 +91,8 @@ export function createLoginRoutes(sessions: Sessions, config: Config): Hono<Dash
     return c.redirect(next, 303);
   });
 
-  routes.post(`${HOME}/logout`, requireVisitor(sessions, config), async (c) => {
-    checkCsrf(c.var.visitor, (await c.req.parseBody())['csrf']);
+  routes.post(`${HOME}/logout`, requireVisitor(sessions, config), atMost(MAX_SMALL_BYTES), async (c) => {
+    checkCsrf(c.var.visitor, (await readForm(c))['csrf']);
     const id = getCookie(c, COOKIE);
     if (id !== undefined) await sessions.end(id);
     deleteCookie(c, COOKIE, cookieOptions(c));

@@ -10,7 +10,7 @@ import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
 import type { BaseAdapter } from '@bull-board/api/dist/queueAdapters/base.js';
 import { HonoAdapter } from '@bull-board/hono';
 import { serveStatic } from '@hono/node-server/serve-static';
-import { Hono } from 'hono';
+import { Hono, type Context } from 'hono';
 import type { Hub } from '../../pipeline/context.js';
 import { mastersOf } from '../../redis/connect.js';
 import { createTimetable } from '../../queue/timetable.js';
@@ -18,6 +18,8 @@ import { BoardOfPolls } from './board-of-polls.js';
 import { addressOfFile } from './client-files.js';
 import { HOME, requireActor, type DashboardEnv } from './identity.js';
 import { READING } from '../access.js';
+import { withBasePath } from '../base-path.js';
+import { HttpError } from '../problems.js';
 
 const BASE = `${HOME}/queues`;
 
@@ -28,9 +30,10 @@ export const BOARD_POLICY =
 /** Names for its buttons that are pictures only, and what is too pale in it. */
 const OURS = `<link rel="stylesheet" href="${addressOfFile('board.css')}"><script type="module" src="${addressOfFile('board.js')}"></script>`;
 
-function openBoard({ queues, store, redis }: Hub, mayAct: boolean): Hono {
+function openBoard({ queues, store, redis, config }: Hub, mayAct: boolean): Hono {
+  const { BASE_PATH: base } = config;
   const serverAdapter = new HonoAdapter(serveStatic);
-  serverAdapter.setBasePath(BASE);
+  serverAdapter.setBasePath(base + BASE);
   createBullBoard({
     queues: queues
       .all()
@@ -49,9 +52,9 @@ function openBoard({ queues, store, redis }: Hub, mayAct: boolean): Hono {
       uiBasePath: dirname(createRequire(import.meta.url).resolve('@bull-board/ui/package.json')),
       uiConfig: {
         boardTitle: 'reelhaul queues',
-        boardLogo: { path: addressOfFile('reel.svg'), width: 28, height: 28 },
+        boardLogo: { path: base + addressOfFile('reel.svg'), width: 28, height: 28 },
         hideDocsLink: true,
-        miscLinks: [{ text: 'Back to the dashboard', url: HOME }],
+        miscLinks: [{ text: 'Back to the dashboard', url: base + HOME }],
       },
     },
   });
@@ -62,12 +65,14 @@ export function createQueueRoutes(hub: Hub): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
   const boards = new Map<boolean, Hono>();
   const boardOf = (mayAct: boolean): Hono => {
-    const board = boards.get(mayAct) ?? new Hono().route(BASE, openBoard(hub, mayAct));
+    const board = boards.get(mayAct) ?? new Hono().route(hub.config.BASE_PATH + BASE, openBoard(hub, mayAct));
     boards.set(mayAct, board);
     return board;
   };
-  const serve = async (request: Request, mayAct: boolean): Promise<Response> => {
-    const response = await boardOf(mayAct).fetch(request);
+  const serve = async (c: Context<DashboardEnv>): Promise<Response> => {
+    const response = await boardOf(c.var.visitor.mayAct).fetch(withBasePath(c, hub.config.BASE_PATH));
+    if (response.status === 404 && (c.req.header('accept') ?? '').includes('text/html'))
+      throw new HttpError(404, 'not_found', 'There is no such page.');
     const headers = new Headers(response.headers);
     headers.set('content-security-policy', BOARD_POLICY);
     if (!headers.get('content-type')?.startsWith('text/html'))
@@ -79,13 +84,11 @@ export function createQueueRoutes(hub: Hub): Hono<DashboardEnv> {
     headers.delete('content-length');
     return new Response(page, { status: response.status, headers });
   };
+  routes.get(`${BASE}/`, (c) => c.redirect(BASE));
   routes.all(`${BASE}/*`, (c) => {
-    const { mayAct } = c.var.visitor;
     if (!READING.has(c.req.method)) requireActor(c.var.visitor);
-    return serve(c.req.raw, mayAct);
+    return serve(c);
   });
-  routes.get(BASE, (c) => {
-    return serve(c.req.raw, c.var.visitor.mayAct);
-  });
+  routes.get(BASE, serve);
   return routes;
 }

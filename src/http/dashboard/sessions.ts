@@ -1,13 +1,24 @@
 /**
  * Sessions and accounts of the dashboard. A session is a random id in a cookie; what it stands for is in Redis under the
- * id's digest, so that every replica knows it, logging out ends it everywhere, and whoever reads Redis cannot use it. It
- * is bound to the password it was opened with: a new password ends it.
+ * id's digest, so that every replica knows it, logging out ends it everywhere, and a reader of Redis cannot use it. It
+ * is bound to the password it was opened with, by scrypt: a new password ends it, and guessing the password from what is in
+ * Redis is slow.
  */
-import { createHash, createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
+import {
+  createHash,
+  createHmac,
+  randomBytes,
+  scrypt,
+  timingSafeEqual,
+  type ScryptOptions,
+} from 'node:crypto';
+import { promisify } from 'node:util';
+import type { Context } from 'hono';
 import type { Config } from '../../config/config.js';
 import type { Hub } from '../../pipeline/context.js';
 import { refusalOf } from '../../redis/connect.js';
 import { afterRefusal } from '../../redis/write-errors.js';
+import { createClientAddress, networkOf } from '../client-address.js';
 import { createCounting } from '../counting.js';
 
 /** Without a request for so long a session ends. */
@@ -19,16 +30,22 @@ export const LONGEST_MS = 7 * 24 * 3_600_000;
 const NOT_PROLONGED_MS = 1000;
 
 const THROTTLE_WINDOW_MS = 60_000;
-/** Tries per minute: from one address, and from all of them together. */
+/**
+ * Tries per minute from one address; and from one address while an account was tried so often from all of them together.
+ * An account is never closed: the right password from an address that has not guessed works all the while.
+ */
 const TRIES_PER_ADDRESS = 10;
-const TRIES_IN_ALL = 100;
+const TRIES_PER_ACCOUNT = 100;
+const TRIES_PER_ADDRESS_THEN = 1;
+/** Derives what stands in Redis from a password: about 50 ms and 16 MiB a guess. */
+const SCRYPT: ScryptOptions = { N: 16_384, r: 8, p: 1 };
 
 export interface Account {
   readonly user: string;
   /** False: may look, and change nothing. */
   readonly mayAct: boolean;
-  /** Changes with the password; no way back to it. */
-  readonly fingerprint: string;
+  /** Changes with the password. */
+  readonly fingerprint: Promise<string>;
   /** Of `user:password`. */
   readonly digest: Buffer;
 }
@@ -47,28 +64,30 @@ export interface Sessions {
   open(account: Account): Promise<string>;
   find(id: string): Promise<Session | null>;
   end(id: string): Promise<void>;
-  /** Counts a try to log in from this address. @returns how many seconds to wait first; 0: it may be made */
-  countTry(address: string): Promise<number>;
-  /** It succeeded, and is not held against the address. */
-  forgiveTry(address: string): Promise<void>;
+  /** Counts a try to log in as this user. @returns how many seconds to wait first; 0: it may be made */
+  countTry(c: Context, user: string): Promise<number>;
+  /** It succeeded, and is not held against address and account. */
+  forgiveTry(c: Context, user: string): Promise<void>;
 }
 
 const sha256 = (text: string) => createHash('sha256').update(text).digest();
 
-function accountOf(user: string, password: string, mayAct: boolean): Account {
-  const digest = sha256(`${user}:${password}`);
-  const fingerprint = createHmac('sha256', digest).update('fingerprint').digest('hex').slice(0, 32);
-  return { user, mayAct, fingerprint, digest };
+const derive = promisify<string, string, number, ScryptOptions, Buffer>(scrypt);
+
+function accountOf(prefix: string, user: string, password: string, mayAct: boolean): Account {
+  const fingerprint = derive(password, `${prefix}:${user}`, 32, SCRYPT).then((key) => key.toString('hex'));
+  return { user, mayAct, fingerprint, digest: sha256(`${user}:${password}`) };
 }
 
 /** The accounts that are configured; empty: nobody has to log in, and only this machine may come. */
 export function accountsOf(config: Config): Account[] {
   const { DASHBOARD_USER, DASHBOARD_PASSWORD, DASHBOARD_VIEWER_USER, DASHBOARD_VIEWER_PASSWORD } = config;
+  const { REDIS_PREFIX: prefix } = config;
   return [
-    ...(DASHBOARD_USER === '' ? [] : [accountOf(DASHBOARD_USER, DASHBOARD_PASSWORD, true)]),
+    ...(DASHBOARD_USER === '' ? [] : [accountOf(prefix, DASHBOARD_USER, DASHBOARD_PASSWORD, true)]),
     ...(DASHBOARD_VIEWER_USER === ''
       ? []
-      : [accountOf(DASHBOARD_VIEWER_USER, DASHBOARD_VIEWER_PASSWORD, false)]),
+      : [accountOf(prefix, DASHBOARD_VIEWER_USER, DASHBOARD_VIEWER_PASSWORD, false)]),
   ];
 }
 
@@ -82,7 +101,13 @@ export function createSessions({ redis, config, now }: Hub): Sessions {
   const prefix = `${config.REDIS_PREFIX}:dashboard`;
   const keyOf = (id: string) => `${prefix}:session:${sha256(id).toString('hex')}`;
   const window = () => Math.floor(now() / THROTTLE_WINDOW_MS);
-  const triesOf = (who: string) => `${prefix}:tries:${who}:${window()}`;
+  const client = createClientAddress(config);
+  const triesFrom = (c: Context) => `${prefix}:tries:from:${networkOf(client.of(c))}:${window()}`;
+  // A name that no account has is as good as any other, and all of them share one count.
+  const triesAs = (user: string) => {
+    const at = accounts.findIndex((account) => account.user === user);
+    return `${prefix}:tries:as:${at}:${window()}`;
+  };
 
   let refusedAt = -Infinity;
 
@@ -111,7 +136,7 @@ export function createSessions({ redis, config, now }: Hub): Sessions {
 
     async open({ user, fingerprint }) {
       const id = randomBytes(32).toString('base64url');
-      const session = JSON.stringify({ user, fingerprint, openedAt: now() });
+      const session = JSON.stringify({ user, fingerprint: await fingerprint, openedAt: now() });
       await redis.set(keyOf(id), session, 'PX', IDLE_MS);
       return id;
     },
@@ -120,8 +145,9 @@ export function createSessions({ redis, config, now }: Hub): Sessions {
       const text = await readAndKeep(keyOf(id));
       if (text === null) return null;
       const { user, fingerprint, openedAt } = JSON.parse(text) as Record<string, unknown>;
-      const account = accounts.find((one) => one.user === user && one.fingerprint === fingerprint);
-      if (!account || now() - Number(openedAt) > LONGEST_MS) return null;
+      const account = accounts.find((one) => one.user === user);
+      if (!account || (await account.fingerprint) !== fingerprint || now() - Number(openedAt) > LONGEST_MS)
+        return null;
       return { account, csrf: csrfOf(id) };
     },
 
@@ -129,17 +155,17 @@ export function createSessions({ redis, config, now }: Hub): Sessions {
       await redis.unlink(keyOf(id));
     },
 
-    async countTry(address) {
-      const [mine, all] = await Promise.all([
-        countOne(triesOf(address), 2 * THROTTLE_WINDOW_MS),
-        countOne(triesOf('all'), 2 * THROTTLE_WINDOW_MS),
+    async countTry(c, user) {
+      const [from, as] = await Promise.all([
+        countOne(triesFrom(c), 2 * THROTTLE_WINDOW_MS),
+        countOne(triesAs(user), 2 * THROTTLE_WINDOW_MS),
       ]);
-      if (mine <= TRIES_PER_ADDRESS && all <= TRIES_IN_ALL) return 0;
+      if (from <= (as <= TRIES_PER_ACCOUNT ? TRIES_PER_ADDRESS : TRIES_PER_ADDRESS_THEN)) return 0;
       return Math.max(1, Math.ceil(((window() + 1) * THROTTLE_WINDOW_MS - now()) / 1000));
     },
 
-    async forgiveTry(address) {
-      await Promise.all([redis.decr(triesOf(address)), redis.decr(triesOf('all'))]);
+    async forgiveTry(c, user) {
+      await Promise.all([redis.decr(triesFrom(c)), redis.decr(triesAs(user))]);
     },
   };
 }

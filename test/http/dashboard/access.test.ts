@@ -1,4 +1,5 @@
 /** Who may come into the dashboard, what each may do there, and what no other page can make them do. */
+import { createHash, createHmac, scryptSync } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { createKeys } from '../../../src/store/keys.js';
@@ -94,6 +95,29 @@ test('what is in Redis of a session opens none', async () => {
   const kept = (await Promise.all(keys.map((key) => stage.bed.redis.get(key)))).join() + keys.join();
   expect(kept).not.toContain(id);
   expect(kept).not.toContain(OPERATOR.password);
+});
+
+test('the password cannot be guessed with one hash from what is in Redis', async () => {
+  await visit(api, OPERATOR);
+  const [key = ''] = await stage.bed.redis.keys(
+    `${stage.bed.prefix.replaceAll(/[{}]/g, '?')}:dashboard:session:*`,
+  );
+  const { fingerprint } = JSON.parse((await stage.bed.redis.get(key)) ?? '{}') as { fingerprint: string };
+  const [user, secret] = [OPERATOR.user, OPERATOR.password];
+  const fast = [`${user}:${secret}`, secret, `${secret}:${user}`].flatMap((text) => {
+    const digest = createHash('sha256').update(text).digest();
+    return [digest, createHmac('sha256', digest).update('fingerprint').digest()];
+  });
+  for (const digest of fast) expect(fingerprint).not.toContain(digest.toString('hex').slice(0, 16));
+  const slow = scryptSync(secret, `${stage.bed.prefix}:${user}`, 32, { N: 16_384 });
+  expect(fingerprint).toBe(slow.toString('hex'));
+});
+
+test.each([VIEWER, OPERATOR])('the body of a logout is bounded for $user', async (account) => {
+  const { post, get } = await visit(api, account);
+  expect((await post('/dashboard/logout', { filler: 'x'.repeat(100_000) })).status).toBe(413);
+  expect((await post('/dashboard/nowhere', { filler: 'x'.repeat(400_000) })).status).toBe(413);
+  expect((await get('/dashboard')).status).toBe(200);
 });
 
 test('logging out ends the session, also for whoever kept the cookie', async () => {
@@ -308,3 +332,20 @@ test('without accounts only this machine comes in, and no proxy is mistaken for 
     await open.close();
   }
 });
+
+test.each(['/dashboard/login', '/dashboard/logout', '/dashboard/inbox', '/dashboard/resume'])(
+  'a body of %s that is no form is refused as that',
+  async (path) => {
+    const { cookie } = await visit(api, OPERATOR);
+    for (const [type, body] of [
+      ['multipart/form-data; boundary=x', '--x\r\nnonsense'],
+      ['multipart/form-data', 'nonsense'],
+    ] as const) {
+      const { status } = await api.ask('POST', path, {
+        body,
+        headers: { ...PAGE, cookie, 'content-type': type },
+      });
+      expect([path, status]).toEqual([path, 400]);
+    }
+  },
+);

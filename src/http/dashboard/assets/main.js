@@ -17,6 +17,9 @@ const LOOK_AGAIN_MS = { one: 2000, all: 5000 };
 /** However much happens, the page asks for itself no more often. */
 const AT_MOST_EVERY_MS = 1000;
 
+/** The server may be below a path of its host. @param {string} page */
+const addressOf = (page) => new URL(`../../${page}`, import.meta.url).pathname;
+
 const { follow: followed = '', build = '' } = document.documentElement.dataset;
 /** What is shown: the server answers in a line when it would send the same again. */
 let { tag = '' } = document.documentElement.dataset;
@@ -35,7 +38,7 @@ async function refresh() {
   const headers = { accept: 'text/html', 'if-none-match': `"${tag}"` };
   const response = await fetch(location.href, { headers, cache: 'no-store' });
   if (response.status === 304) return showLive();
-  if (new URL(response.url).pathname === '/dashboard/login' || response.status === 401)
+  if (new URL(response.url).pathname === addressOf('login') || response.status === 401)
     return location.reload();
   const fresh = new DOMParser().parseFromString(await response.text(), 'text/html');
   // An error page has no parts; the old ones stay until the next look, and are said to be old.
@@ -79,7 +82,7 @@ tellTimes();
 setInterval(tellTimes, 1000);
 
 if (followed !== '') {
-  isConnected = follow('/dashboard/events', (change) => {
+  isConnected = follow(addressOf('events'), (change) => {
     if (change === null || followed === 'all' || change.many || change.ids?.includes(followed))
       void lookSoon();
   });
