@@ -7,99 +7,164 @@
  * - a generation that is itself refused holds the others for one probe interval at most;
  * - time is that of Redis, and without an answer of Redis nothing leaves.
  */
+import { randomUUID } from 'node:crypto';
+import type { RedisConnection } from '../redis/connect.js';
+import type { Keys } from '../store/keys.js';
+import { createAlone } from './gate-alone.js';
+import { GATE, HOUR_MS, PACE } from './gate-lua.js';
+import { createPass } from './gate-pass.js';
+import { createReport } from './gate-report.js';
+import type { Gate, GateOverview, Outage, Report, ReportOutcome, Target } from './gate-contract.js';
 
-/** A kind of call. `host:…` is a host of assets or a receiver of notifications. */
-export type Target = 'submit' | 'poll' | `host:${string}`;
+export type * from './gate-contract.js';
 
-export interface PassOptions {
-  readonly generationId: string;
-  /** Ends the wait for a call of the rate at once. */
-  readonly signal: AbortSignal;
-  /**
-   * A free call that asks whether the provider is there: made before a probe of an outage leaves, inside `pass`. False:
-   * the provider is still away, which `pass` notes itself. `workers/submit.ts` polls an unknown task.
-   */
-  readonly look?: () => Promise<boolean>;
+/** So many targets are remembered in a process before all are asked for anew. */
+const MAX_REMEMBERED = 1000;
+const ALONE_SNOOZE_MS = 1000;
+
+/** LOOK. As PASS, of submits; KEYS 4 gate of polls instead. Returns JSON: a GateOverview, with false for null. */
+const LOOK = `${GATE}${PACE}
+local gates = { submit = hash(KEYS[1]), poll = hash(KEYS[4]) }
+local answer = { refused = false, misrouted = false, holdMs = {}, slowedTo = per_second or false, breaker = {} }
+for call, gate in pairs(gates) do
+  answer.holdMs[call] = ms_until(gate.holdUntil, ${HOUR_MS})
+  answer.breaker[call] = { openAt = gate.openAt or false, probes = gate.probes or 0, probeAt = gate.awayProbeAt or false }
+end
+if gates.submit.refusedAt then
+  answer[gates.submit.refusedWhy == 'misrouted' and 'misrouted' or 'refused'] = true
+end
+return cjson.encode(answer)
+`;
+
+/** RESUME. KEYS 1 gate of submits · 2 rate · 3 refusals · 4 gates of hosts · 5 gate of polls */
+const RESUME = `
+redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[5])
+redis.call('HDEL', KEYS[2], 'pace', 'paceAt', 'slowedAt')
+for _, key in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do redis.call('UNLINK', key) end
+redis.call('UNLINK', KEYS[4])
+`;
+
+interface Scripts {
+  reelhaulGateLook(...args: string[]): Promise<string>;
+  reelhaulGateResume(...args: string[]): Promise<void>;
 }
 
-export type WaitReason = 'rate_limited' | 'refused' | 'misrouted' | 'away' | 'rate' | 'stopped';
-
-export type Pass =
-  /** The call may leave now. `probe` goes into the report. */
-  | { readonly kind: 'go'; readonly probe: boolean }
-  /**
-   * `holds: 'all'`: no call of this kind may leave, so the queue is rate-limited (`hold`). `holds: 'generation'`: others
-   * may, so only this job is delayed (`snooze`).
-   */
-  | {
-      readonly kind: 'wait';
-      readonly waitMs: number;
-      readonly why: WaitReason;
-      readonly holds: 'all' | 'generation';
-    };
-
-export type CallResult =
-  /** Accepted: key and quota are good. */
-  | { readonly kind: 'accepted' }
-  /** Rejected for the request's own content (400 …): the key is good, nothing is known of the quota. */
-  | { readonly kind: 'rejected' }
-  | { readonly kind: 'rateLimited'; readonly retryAfterMs: number | null }
-  | { readonly kind: 'refused'; readonly reason: 'key' | 'quota' }
-  /** A 403: this request or model is not allowed, or the key is. */
-  | { readonly kind: 'forbidden' }
-  /** Something in front of the API answered. */
-  | { readonly kind: 'misrouted' }
-  /** No answer, or only a 5xx. */
-  | { readonly kind: 'away' }
-  /** Any other answer: the target is there. Nothing is known of the key. */
-  | { readonly kind: 'answered' };
-
-export interface Report {
-  readonly generationId: string;
-  /** Of the `Pass` that let the call leave. */
-  readonly probe: boolean;
-  /** How long ago the call left, in milliseconds. */
-  readonly leftAgoMs: number;
-  readonly result: CallResult;
+type Falsy<T> = { readonly [K in keyof T]: null extends T[K] ? Exclude<T[K], null> | false : T[K] };
+interface Look extends Omit<GateOverview, 'slowedTo' | 'breaker'> {
+  readonly slowedTo: number | false;
+  readonly breaker: { readonly submit: Falsy<Outage>; readonly poll: Falsy<Outage> };
 }
 
-export interface ReportOutcome {
-  /** This call made the gate hold all calls of its kind: an alarm to raise. */
-  readonly opened: 'rate_limited' | 'refused' | 'misrouted' | 'away' | null;
-  /** This call ended an outage or a refusal: a queue that is rate-limited for it may be released. */
-  readonly closed: boolean;
-  /** Of `refused`, `misrouted` and `forbidden`: `reject` this generation for good, or `requeue` it for `waitMs`. */
-  readonly verdict: 'reject' | 'requeue';
-  /** How long the generation waits before it asks again, in milliseconds; 0 when the gate says nothing about it. */
-  readonly waitMs: number;
+export interface GateSettings {
+  /** Calls per window; null: no limit but what a 429 teaches. */
+  readonly rate: {
+    readonly max: number | null;
+    readonly windowMs: number;
+    readonly first: 'submit' | 'poll';
+  };
+  /** Failures in a row that open the breaker, and the longest time between two probes of an outage. */
+  readonly failures: number;
+  readonly awayProbeMs: number;
+  /** Between two probes of a refused key. */
+  readonly refusedProbeMs: number;
 }
 
-export interface Outage {
-  /** Since when calls are held, epoch ms; null while they are not. */
-  readonly openAt: number | null;
-  readonly probes: number;
-  readonly probeAt: number | null;
+export interface GateDeps {
+  readonly redis: RedisConnection;
+  readonly keys: Pick<Keys, 'gate' | 'gateRefusals' | 'gateHosts'>;
+  readonly settings: GateSettings;
+  /** A number in [0, 1). */
+  readonly dice: () => number;
 }
 
-export interface GateOverview {
-  /** The provider refuses the key or its quota: one submit leaves per probe interval. */
-  readonly refused: boolean;
-  /** Something in front of the API answers submits: they are held and probed like those of a refused key. */
-  readonly misrouted: boolean;
-  /** How long calls are held after a 429, in milliseconds. */
-  readonly holdMs: { readonly submit: number; readonly poll: number };
-  /** Calls per second while they begin again after a 429; null when nothing slows them down. */
-  readonly slowedTo: number | null;
-  readonly breaker: { readonly submit: Outage; readonly poll: Outage };
+export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
+  redis.defineCommand('reelhaulGateLook', { lua: LOOK, numberOfKeys: 4 });
+  redis.defineCommand('reelhaulGateResume', { lua: RESUME, numberOfKeys: 5 });
+  const scripts = redis as unknown as Scripts;
+  const { refusedProbeMs: probeMs, awayProbeMs, failures, rate } = settings;
+  const limits = { max: rate.max ?? 0, windowMs: rate.windowMs, first: rate.first };
+  const argument = { replica: randomUUID(), probeMs, awayProbeMs, failures, rate: limits };
+  const keysOf = (target: Target) =>
+    [keys.gate(target), keys.gate('rate'), keys.gateRefusals, keys.gateHosts] as const;
+  const stop = new AbortController();
+  /** Targets of which a call failed lately, here or elsewhere: only then does a plain answer say something new. */
+  const uneasy = new Set<Target>();
+  const alone = createAlone();
+
+  const write = createReport({ redis, keysOf, settings: argument, dice });
+  const ask = createPass({
+    redis,
+    keysOf,
+    settings: argument,
+    stopping: stop.signal,
+    onStillAway: async (target, generationId) =>
+      (await report(target, { generationId, probe: true, leftAgoMs: 0, result: { kind: 'away' } })).waitMs,
+  });
+
+  async function report(target: Target, told: Report): Promise<ReportOutcome> {
+    const away = told.result.kind === 'away';
+    if (!away) alone.end(target);
+    if (told.result.kind === 'answered' && !told.probe && !uneasy.has(target)) return NOTHING;
+    if (away) note(target);
+    else uneasy.delete(target);
+    const { alone: isAlone, ...outcome } = await write(target, told);
+    if (isAlone) alone.begin(target);
+    return outcome;
+  }
+
+  function note(target: Target): void {
+    if (uneasy.size >= MAX_REMEMBERED) uneasy.clear();
+    uneasy.add(target);
+  }
+
+  return {
+    report,
+
+    async pass(target, options) {
+      const signal = AbortSignal.any([options.signal, stop.signal]);
+      if (!(await alone.turn(target, signal)))
+        return {
+          kind: 'wait',
+          waitMs: signal.aborted ? 0 : ALONE_SNOOZE_MS,
+          why: 'away',
+          holds: 'generation',
+        };
+      const { calm = true, ...pass } = await ask(target, options);
+      if (!calm) note(target);
+      return pass;
+    },
+
+    async overview() {
+      const [submit, ...others] = keysOf('submit');
+      const answer = await scripts.reelhaulGateLook(
+        submit,
+        ...others.slice(0, 2),
+        keys.gate('poll'),
+        JSON.stringify(argument),
+      );
+      const { breaker, slowedTo, ...look } = JSON.parse(answer) as Look;
+      const outage = ({ openAt, probes, probeAt }: Falsy<Outage>): Outage => ({
+        openAt: openAt === false ? null : openAt,
+        probes,
+        probeAt: probeAt === false ? null : probeAt,
+      });
+      return {
+        ...look,
+        slowedTo: slowedTo === false ? null : slowedTo,
+        breaker: { submit: outage(breaker.submit), poll: outage(breaker.poll) },
+      };
+    },
+
+    async resume() {
+      await scripts.reelhaulGateResume(...keysOf('submit'), keys.gate('poll'));
+    },
+
+    async publish() {
+      await redis.hset(keys.gate('rate'), limits);
+    },
+
+    stop: () => stop.abort(),
+  };
 }
 
-export interface Gate {
-  /** @throws when Redis fails: without its answer nothing leaves. */
-  pass(target: Target, options: PassOptions): Promise<Pass>;
-  report(target: Target, report: Report): Promise<ReportOutcome>;
-  overview(): Promise<GateOverview>;
-  /** An operator says that all is well: forgets all that is held. */
-  resume(): Promise<void>;
-  /** Writes the rate limits of this process for all. */
-  publish(): Promise<void>;
-}
+const NOTHING: ReportOutcome = { opened: null, closed: false, verdict: 'requeue', waitMs: 0 };

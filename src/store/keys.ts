@@ -44,6 +44,10 @@
  *   <prefix>:limits:budgets             hash    tenant → most to spend a day, in millionths
  *   <prefix>:rate-limits                hash    the call budget in force
  *   <prefix>:spend:<day>                hash    what was spent on that day (UTC, days since 1970), see limits/spend.ts
+ *   <prefix>:gate:<target>              hash    what holds calls of that kind: submit, poll, host:<name> (limits/gate.ts)
+ *   <prefix>:gate:rate                  hash    the call rate of the key, as limited and as used
+ *   <prefix>:gate:refusals              hash    generations that were refused themselves → how often
+ *   <prefix>:gate:hosts                 zset    gates of hosts, by their last use, bounded
  *   <prefix>:rate                       hash    the call budget of the key (limits/rate.ts)
  *   <prefix>:breaker:<call>             hash    whether the provider is away (limits/breaker.ts)
  *   <prefix>:standing:…                         how our key stands with the provider (standing.ts)
@@ -76,6 +80,9 @@ export interface Keys {
   readonly pollsAgain: string;
   readonly pollsHold: string;
   readonly pollsWake: string;
+  gate(target: string): string;
+  readonly gateRefusals: string;
+  readonly gateHosts: string;
 }
 
 export function createKeys(prefix: string): Keys {
@@ -106,5 +113,8 @@ export function createKeys(prefix: string): Keys {
     pollsAgain: `${prefix}:polls-again`,
     pollsHold: `${prefix}:polls-hold`,
     pollsWake: `${prefix}:polls-wake`,
+    gate: (target) => `${prefix}:gate:${target}`,
+    gateRefusals: `${prefix}:gate:refusals`,
+    gateHosts: `${prefix}:gate:hosts`,
   };
 }
