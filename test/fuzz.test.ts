@@ -13,7 +13,7 @@ test('random bytes, sizes, depths and speeds against every route: no answer is a
   const { id } = await bed.enqueue('fuzzed', { delayMs: 3_600_000 });
   const seed = Date.now() % 1_000_000;
   const { statuses, failed, figures } = await fuzz({
-    cases: 1500,
+    cases: 800,
     seed,
     atOnce: 8,
     environment: bed.environment,
@@ -24,5 +24,5 @@ test('random bytes, sizes, depths and speeds against every route: no answer is a
     failed: [],
     unforeseen: [],
   });
-  expect(Object.values(statuses).reduce((sum, count) => sum + count, 0)).toBe(1500);
+  expect(Object.values(statuses).reduce((sum, count) => sum + count, 0)).toBe(800);
 });

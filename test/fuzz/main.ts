@@ -30,7 +30,7 @@ try {
   const result = await fuzz({
     cases,
     seed,
-    atOnce: 16,
+    atOnce: 64,
     environment,
     generationId: id,
     onFigures: (done, { delayMs, rssMb, heapMb }) =>

@@ -21,6 +21,8 @@ export interface FuzzRequest {
   readonly pauseMs: number;
   /** Ends the connection after the last part, whatever was announced. */
   readonly cut: boolean;
+  /** All that was announced is sent: it is to be answered. */
+  readonly whole: boolean;
 }
 
 /** Text of JSON, so that it can be deeper and odder than any value. */
@@ -108,19 +110,19 @@ function target(dice: Dice, routes: readonly string[]): string {
 }
 
 /** In how many parts, and how fast, it is sent: a few dribble. */
-function sent(dice: Dice, whole: Buffer): FuzzRequest {
+function sent(dice: Dice, all: Buffer, whole = true): FuzzRequest {
   const cut = dice.chance(0.05);
-  const bytes = cut ? whole.subarray(0, dice.whole(0, whole.length)) : whole;
-  if (!dice.chance(0.02)) return { parts: [bytes], pauseMs: 0, cut };
+  const bytes = cut ? all.subarray(0, dice.whole(0, all.length)) : all;
+  if (!dice.chance(0.02)) return { parts: [bytes], pauseMs: 0, cut, whole: whole && !cut };
   const step = Math.max(1, Math.ceil(bytes.length / dice.whole(2, 20)));
   const parts = Array.from({ length: Math.ceil(bytes.length / step) }, (_, i) =>
     bytes.subarray(i * step, (i + 1) * step),
   );
-  return { parts, pauseMs: dice.whole(1, 30), cut };
+  return { parts, pauseMs: dice.whole(1, 30), cut, whole: whole && !cut };
 }
 
 export function makeRequest(dice: Dice, routes: readonly string[], cookie: string): FuzzRequest {
-  if (dice.chance(0.02)) return sent(dice, dice.bytes(dice.size(5000)));
+  if (dice.chance(0.02)) return sent(dice, dice.bytes(dice.size(5000)), false);
   const path = target(dice, routes);
   const method = dice.pick(METHODS);
   const lines = [
@@ -141,5 +143,5 @@ export function makeRequest(dice: Dice, routes: readonly string[], cookie: strin
   }
   const announced = dice.chance(0.05) ? dice.whole(0, 400 * 1024 * 1024) : content.length;
   const head = Buffer.from(`${[...lines, `Content-Length: ${announced}`].join('\r\n')}\r\n\r\n`, 'latin1');
-  return sent(dice, Buffer.concat([head, content]));
+  return sent(dice, Buffer.concat([head, content]), announced <= content.length);
 }

@@ -1,5 +1,5 @@
 /**
- * What somebody may decide about a generation as it stands, in words: what it does, and whether it can bill. The
+ * What an operator can decide about a generation as it stands, in words: what it does, and whether it can bill. The
  * decisions themselves are the library's; a form is good for the round it was made for and for no later one.
  */
 import { z } from 'zod';
@@ -41,24 +41,30 @@ export const ACCEPT_WORDS: Readonly<Record<Exclude<Bill, 'never'>, string>> = {
 /** What a cancel cannot undo. */
 function billOfCanceled({ taskId, state, charge }: GenerationRecord): string {
   if (taskId !== null || charge === 'charged')
-    return 'The provider knows no cancel: its task goes on and stays billed.';
+    return 'The provider has no cancel: the task goes on and stays billed.';
   if (state === 'queued' && charge === 'none') return 'Nothing was sent, so nothing is billed.';
   return 'If the provider has taken the request, its task goes on and is billed.';
 }
 
 /** What became of a task before another is bought. */
 const BEFORE_WORDS: Readonly<Record<GenerationRecord['charge'], string>> = {
-  none: 'the task of before was not billed',
-  possible: 'the task of before may have been billed',
-  charged: 'the task of before was billed',
-  refunded: 'the task of before was refunded',
+  none: 'the task before was not billed',
+  possible: 'the task before may have been billed',
+  charged: 'the task before was billed',
+  refunded: 'the task before was refunded',
 };
 
 const RETRY_WORDS = {
-  poll: 'Asks the provider again about the same task, with a new deadline.',
-  archive: 'Fetches the finished video again and stores it.',
-  submit: 'Submits it for the first time that can be accepted: nothing was billed so far.',
+  poll: 'Polls the same task again, with a new deadline.',
+  archive: 'Downloads the finished video again and stores it.',
+  submit: 'Submits it again. Nothing was billed so far.',
 } as const;
+
+function retryWords({ failure }: GenerationRecord, free: keyof typeof RETRY_WORDS): string {
+  return failure?.code === 'task_failed'
+    ? 'Polls the same task again. A task that the provider failed usually stays failed.'
+    : RETRY_WORDS[free];
+}
 
 export function actionsFor(record: GenerationRecord, deadNotifications: number): Action[] {
   const { state, failure } = record;
@@ -76,33 +82,30 @@ export function actionsFor(record: GenerationRecord, deadNotifications: number):
 
   const free = redriveOf(record, false);
   if (free !== null && free !== 'resubmit')
-    offer('retry', 'Retry', RETRY_WORDS[free], free === 'submit' ? 'once' : 'never');
-  const mayAdopt = state === 'unconfirmed' || (state === 'failed' && failure?.stage === 'submit');
+    offer('retry', 'Retry', retryWords(record, free), free === 'submit' ? 'once' : 'never');
+  // One that was surely never accepted has no task to adopt.
+  const mayAdopt =
+    state === 'unconfirmed' ||
+    (state === 'failed' && failure?.stage === 'submit' && record.charge !== 'none');
   if (mayAdopt && record.taskId === null)
     offer(
       'adopt',
       'Adopt a task',
-      'You found the task at the provider: follow it as this generation’s.',
+      'You found the task at the provider: it becomes the task of this generation, and is polled.',
       'never',
     );
   if (state === 'unconfirmed' || redriveOf(record, true) === 'resubmit') {
     const known = record.taskId !== null || record.otherTaskIds.length > 0;
-    const before = known ? BEFORE_WORDS[record.charge] : 'the first one may have been accepted';
+    const before = known ? BEFORE_WORDS[record.charge] : 'the first request may have been accepted';
     offer('resubmit', 'Submit again', `Sends the paid request once more; ${before}.`, 'again');
   }
   if (state === 'unconfirmed')
-    offer(
-      'giveUp',
-      'Give up',
-      'Fails it. A late callback of the provider still brings it back.',
-      'never',
-      true,
-    );
+    offer('giveUp', 'Give up', 'It fails. A late callback of the provider still revives it.', 'never', true);
   if (deadNotifications > 0)
     offer(
       'notify',
-      'Tell the app again',
-      'Sends the notifications that were given up, under their old ids.',
+      'Send notifications again',
+      'Sends the notifications that were given up. Each keeps its id.',
       'never',
     );
   if (!isTerminal(state) || state === 'expired')
@@ -131,10 +134,12 @@ export async function act(
   const { id, state } = record;
   const action = offered.find((one) => one.name === name);
   if (!action || rev !== record.rev)
-    throw new StateConflictError(`It moved on while you looked: it is ${state} now. Nothing was changed.`);
+    throw new StateConflictError(
+      `It has changed since this page was shown: it is ${state} now. Nothing was done.`,
+    );
   if (action.bill !== 'never' && accept !== 'yes')
     throw new StateConflictError(
-      'This can bill, and the box that accepts it was not ticked. Nothing was changed.',
+      'This can bill, and the box that accepts it was not ticked. Nothing was done.',
     );
   switch (name) {
     case 'cancel':

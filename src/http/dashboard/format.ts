@@ -10,21 +10,22 @@ export interface StateWords {
 
 export const STATE_WORDS: Readonly<Record<State, StateWords>> = {
   queued: { label: 'Queued', means: 'Waits for its turn to be submitted. Nothing is billed yet.' },
-  submitting: { label: 'Submitting', means: 'The paid request is on its way, or its answer is.' },
+  submitting: { label: 'Submitting', means: 'The paid request is being sent, or its answer is awaited.' },
   unconfirmed: {
     label: 'Unconfirmed',
     means:
-      'The request was sent and its answer was lost: nobody knows whether a task exists and is billed. A callback may still tell.',
+      'The request was sent, and its answer was lost: it is not known whether a task exists and is billed. A callback can still tell.',
   },
   generating: { label: 'Generating', means: 'The provider has accepted the task and works on it.' },
-  archiving: { label: 'Archiving', means: 'The video is ready and on its way into your storage.' },
+  archiving: { label: 'Archiving', means: 'The video is ready and is being stored.' },
   succeeded: { label: 'Succeeded', means: 'The video is in your storage, verified.' },
   failed: { label: 'Failed', means: 'It is over without a video.' },
   expired: {
     label: 'Expired',
-    means: 'Our patience ended before the provider was done. It is still asked now and then, for a day.',
+    means:
+      'The deadline passed before the provider was done. The task is still polled from time to time, for a day.',
   },
-  canceled: { label: 'Canceled', means: 'Somebody stopped it here. The provider knows no cancel.' },
+  canceled: { label: 'Canceled', means: 'It was canceled here. The provider has no cancel.' },
 };
 
 export const CHARGE_WORDS: Readonly<Record<Charge, string>> = {
@@ -42,11 +43,11 @@ export interface Advice {
 const ADVICE: Readonly<Record<FailureCode, Advice>> = {
   request_rejected: {
     what: 'The provider refused the request before doing any work.',
-    todo: 'Read its words below, change the request and enqueue it anew. The same request will be refused again.',
+    todo: 'Read its message below, change the request and enqueue it again. The same request will be refused again.',
   },
   submit_attempts_exhausted: {
-    what: 'The provider could not be reached for so long that we gave up. The request was never sent.',
-    todo: 'When the provider can be reached again, submit it again.',
+    what: 'The provider could not be reached in any attempt. The request was never sent.',
+    todo: 'Submit it again once the provider can be reached.',
   },
   submission_unconfirmed: {
     what: 'The request was sent, but whether it was accepted is not known, and no callback came.',
@@ -54,60 +55,60 @@ const ADVICE: Readonly<Record<FailureCode, Advice>> = {
   },
   task_failed: {
     what: 'The provider worked on the task and failed.',
-    todo: 'Read its words below. Another prompt or image may help; to generate again is a new bill.',
+    todo: 'Read its message below. Another prompt or image may help. Submitting again is a new bill.',
   },
   task_not_found: {
-    what: 'The provider accepted the task and then never knew it.',
-    todo: 'Ask it again later. If the task stays unknown, take it up with the provider, naming the task id.',
+    what: 'The provider accepted the task and never showed it.',
+    todo: 'Retry later. If the task stays unknown, ask the provider’s support, with the task id.',
   },
   no_asset_url: {
-    what: 'The provider said that the task succeeded, and gave no video.',
-    todo: 'Ask it again; the link sometimes comes late. If it does not, take it up with the provider.',
+    what: 'The provider reported success, and gave no link to a video.',
+    todo: 'Retry: the link sometimes comes late. If it does not, ask the provider’s support, with the task id.',
   },
   deadline_exceeded: {
     what: 'It took longer than the deadline allows.',
-    todo: 'Ask the provider again: a task that was only slow is taken up as if nothing had been.',
+    todo: 'Retry: a task that was only slow is stored as usual.',
   },
   asset_expired: {
-    what: 'The link to the video had died before the video was fetched, and no fresh one could be had.',
-    todo: 'Retry: the task is asked for a fresh link. Providers keep videos for about a day.',
+    what: 'The link to the video expired before the video was downloaded, and the provider gave no new one.',
+    todo: 'Retry: the task is polled for a new link. The provider keeps videos for about a day.',
   },
   asset_invalid: {
     what: 'What was downloaded is not a whole video.',
-    todo: 'Retry: it is downloaded and checked anew.',
+    todo: 'Retry: it is downloaded and checked again.',
   },
   asset_too_large: {
     what: 'The video is larger than ARCHIVE_MAX_BYTES allows.',
     todo: 'Raise ARCHIVE_MAX_BYTES, then retry.',
   },
   asset_forbidden: {
-    what: 'The link to the video leads to a host or address that may not be fetched.',
+    what: 'The link to the video leads to a host or address that is not allowed.',
     todo: 'If the host is right, add it to ARCHIVE_ALLOW_HOSTS, then retry.',
   },
   archive_attempts_exhausted: {
-    what: 'The video could not be brought into the storage in all its tries.',
-    todo: 'Look whether the storage can be written and the provider’s host be reached, then retry.',
+    what: 'The video could not be stored in any attempt.',
+    todo: 'Check that the storage can be written and the host of the video can be reached, then retry.',
   },
   budget_exceeded: {
-    what: 'Its price would have gone beyond the budget, so it was not submitted.',
+    what: 'Its price would have exceeded the budget, so it was not submitted.',
     todo: 'Raise the budget or wait for the next one, then retry.',
   },
   price_unknown: {
     what: 'There is a budget, and no price is known for this model, so it was not submitted.',
-    todo: 'Give the model a price, then retry.',
+    todo: 'Add the model to PRICES, then retry.',
   },
 };
 
 /** For a code of a newer version. */
 const UNKNOWN_ADVICE: Advice = {
-  what: 'It failed in a way this dashboard has no words for.',
-  todo: 'Read the message, and the provider’s words below.',
+  what: 'It failed with a code that this version does not know.',
+  todo: 'Read the message, and the provider’s answers below.',
 };
 
 /** Its code is of the request itself, or known to nobody: another try of the same would likely be only another bill. */
 const HOPELESS: Advice = {
   what: 'The provider failed the task, and by its code another try would not help: usually it is the prompt or the image.',
-  todo: 'Read its words below, change the request and enqueue it anew. The same request may fail again, and be billed again.',
+  todo: 'Read its message below, change the request and enqueue it again. The same request may fail again, and be billed again.',
 };
 
 /** What happened, and what somebody can do about it. */

@@ -26,11 +26,11 @@ const PAGE = `${HOME}/generations/:id`;
 
 const DONE_WORDS: Readonly<Record<ActionName, string>> = {
   cancel: 'Canceled.',
-  retry: 'It is tried again.',
+  retry: 'Retried.',
   resubmit: 'It is submitted again.',
-  adopt: 'The task is adopted, and followed from now on.',
+  adopt: 'The task is adopted and polled from now on.',
   giveUp: 'Given up.',
-  notify: 'The app is told again.',
+  notify: 'The notifications are sent again.',
 };
 
 function actionForm(
@@ -69,9 +69,9 @@ function actionForm(
 
 function actionsSection(record: GenerationRecord, actions: readonly Action[], visitor: Visitor): Html {
   const inside = !visitor.mayAct
-    ? html`<p class="small">You may look, and change nothing.</p>`
+    ? html`<p class="small">Your account is read-only.</p>`
     : actions.length === 0
-      ? html`<p class="small">Nothing is to be decided about it.</p>`
+      ? html`<p class="small">There is nothing to decide.</p>`
       : actions.map((action) => actionForm(record, action, visitor));
   return html`<section aria-labelledby="actions-title" id="actions" data-live>
     <h2 id="actions-title">What you can do</h2>
@@ -138,15 +138,15 @@ function facts(record: GenerationRecord): Html {
       ${fact('Id', html`<code>${id}</code>`)}
       ${fact('Charge', html`${chargeMark(charge)} ${price === null ? '' : priceText(price)}`)}
       ${fact('Tenant', tenant)} ${fact('Task', taskId === null ? null : html`<code>${taskId}</code>`)}
-      ${fact('Further tasks', otherTaskIds.length === 0 ? null : html`<code>${otherTaskIds.join(', ')}</code>`)}
+      ${fact('Other tasks', otherTaskIds.length === 0 ? null : html`<code>${otherTaskIds.join(', ')}</code>`)}
       ${fact('Idempotency key', idempotencyKey === null ? null : html`<code>${idempotencyKey}</code>`)}
       ${fact('Created', instant(createdAt, 'full'))}
       ${fact('Not before', runAt === null ? null : instant(runAt, 'full'))}
       ${fact('Deadline', isTerminal(state) || deadlineAt === null ? null : instant(deadlineAt, 'full'))}
       ${fact('Took', finishedAt === null ? null : durationText(finishedAt - createdAt))}
-      ${fact('Tries', `submit ${attempts.submit}, poll ${attempts.poll}, archive ${attempts.archive}, notify ${attempts.notify}`)}
+      ${fact('Attempts', `submit ${attempts.submit}, poll ${attempts.poll}, archive ${attempts.archive}, notify ${attempts.notify}`)}
       ${fact('Priority', priority === 0 ? null : String(priority))}
-      ${fact('Tells', notifyUrl === null ? null : html`<code>${notifyUrl}</code>`)}
+      ${fact('Notification URL', notifyUrl === null ? null : html`<code>${notifyUrl}</code>`)}
       ${file(id, 'video', 'Video', record.assets?.video ?? null)}
       ${file(id, 'poster', 'Poster', record.assets?.poster ?? null)}
       ${file(id, 'lastFrame', 'Last frame', record.assets?.lastFrame ?? null)}
@@ -157,13 +157,13 @@ function facts(record: GenerationRecord): Html {
 function notificationList(notifications: readonly Notification[]): Html {
   if (notifications.length === 0) return html`<div id="told" data-live></div>`;
   return html`<section aria-labelledby="told-title" id="told" data-live>
-    <h2 id="told-title">Not told to the app yet</h2>
+    <h2 id="told-title">Notifications not delivered yet</h2>
     <ul class="plain">
       ${notifications.map(
         ({ type, at, attempts, lastError, dead, nextAttemptAt }) =>
           html`<li>
             <code>${type}</code> of ${instant(at, 'clock')}:
-            ${dead ? 'given up' : attempts === 1 ? '1 try' : `${attempts} tries`}${dead || nextAttemptAt === null ? '' : html`, next ${instant(nextAttemptAt)}`}
+            ${dead ? 'given up' : attempts === 1 ? '1 attempt' : `${attempts} attempts`}${dead || nextAttemptAt === null ? '' : html`, next ${instant(nextAttemptAt)}`}
             ${lastError === null ? '' : html`<p class="small">${lastError}</p>`}
           </li>`,
       )}
@@ -174,10 +174,10 @@ function notificationList(notifications: readonly Notification[]): Html {
 /** Why one that is queued is not submitted yet, as far as that can be seen. */
 function whyQueued({ runAt }: GenerationRecord, figures: FleetFigures | null, now: number): Html | null {
   if (runAt !== null && runAt > now)
-    return html`Its app wants it submitted not before ${instant(runAt, 'full')}.`;
+    return html`The app wants it submitted not before ${instant(runAt, 'full')}.`;
   if (figures === null) return null;
   const { refused, inFlight, maxInFlight, inLine } = figures.limits;
-  if (refused) return html`The provider refuses our key or its quota: submitting waits, for all.`;
+  if (refused) return html`The provider refuses the API key or its quota is used up: all submits wait.`;
   return maxInFlight === null || inFlight < maxInFlight
     ? null
     : html`All ${countText(maxInFlight)} places at the provider are taken, and ${countText(inLine)} stand in
@@ -190,10 +190,10 @@ function remarks(record: GenerationRecord, figures: FleetFigures | null, now: nu
   const doubts = doubtsOf(request);
   const all = [
     ...(state === 'queued' ? [whyQueued(record, figures, now)] : []),
-    late ? html`The video came after our patience had ended.` : null,
+    late ? html`The video came after the deadline.` : null,
     otherTaskIds.length === 0
       ? null
-      : html`The provider made further tasks of it, and each may be a bill of its own.`,
+      : html`It has more than one task, from another submit or from the provider. Each may be billed.`,
     ...warnings
       .filter(({ code }) => !doubts.has(code))
       .map(({ code, message }) => html`${message} <code>${code}</code>`),

@@ -1,6 +1,6 @@
 /**
- * `/dashboard/inbox`: what wants somebody: unconfirmed generations, notifications that were given up, and what the
- * provider refuses. Only what cannot bill can be done to many at once.
+ * `/dashboard/inbox`: what an operator has to decide: unconfirmed generations, notifications that were given up, and what
+ * the provider refuses. Only what cannot bill can be done to many at once.
  */
 import { Hono } from 'hono';
 import { html } from 'hono/html';
@@ -42,9 +42,9 @@ const bulkSchema = z.object({
 });
 
 const BULK_WORDS: Readonly<Record<Bulk, { readonly button: string; readonly done: string }>> = {
-  giveUp: { button: 'Give up the marked', done: 'given up' },
-  notify: { button: 'Send the marked again', done: 'told again' },
-  retry: { button: 'Retry the marked', done: 'tried again' },
+  giveUp: { button: 'Give up selected', done: 'given up' },
+  notify: { button: 'Send selected again', done: 'queued to be sent again' },
+  retry: { button: 'Retry selected', done: 'retried' },
 };
 
 /** A generation whose app was not told, and what it was not told. */
@@ -62,10 +62,10 @@ interface Contents {
   readonly all: { readonly retryable: number; readonly rejected: number };
 }
 
-/** Would a retry start behind the paid request? */
-function isFree(record: GenerationRecord): boolean {
+/** Can a retry that bills nothing help? A poll of a task that failed finds the same failure again. */
+function canHelp(record: GenerationRecord): boolean {
   const redrive = redriveOf(record, false);
-  return redrive === 'poll' || redrive === 'archive';
+  return redrive === 'archive' || (redrive === 'poll' && record.failure?.code !== 'task_failed');
 }
 
 async function byGeneration(store: Store, notifications: readonly Notification[]): Promise<Dead[]> {
@@ -89,7 +89,7 @@ async function read({ store }: Hub, reelhaul: Reelhaul, shown: Shown): Promise<C
     store.list({ state: 'failed', limit: LOOKED_AT }).then(({ ids }) => load(ids)),
     reelhaul.deadNotifications({ limit }),
   ]);
-  const retryable = failed.filter((record) => record.failure?.retryable === true && isFree(record));
+  const retryable = failed.filter((record) => record.failure?.retryable === true && canHelp(record));
   const rejected = failed.filter(({ failure }) => failure?.code === 'request_rejected');
   return {
     unconfirmed,
@@ -107,7 +107,7 @@ function bulkForm(bulk: Bulk, shown: Shown, { csrf, mayAct }: Visitor, what: str
     <input type="hidden" name="show" value="${shown}" />
     ${lines}
     <div class="bar">
-      <button type="button" class="quiet" data-mark-all hidden>Mark all</button>
+      <button type="button" class="quiet" data-mark-all hidden>Select all</button>
       <button name="bulk" value="${bulk}" class="${bulk === 'giveUp' ? 'grave' : 'primary'}">
         ${BULK_WORDS[bulk].button}
       </button>
@@ -119,7 +119,7 @@ function bulkForm(bulk: Bulk, shown: Shown, { csrf, mayAct }: Visitor, what: str
 const mark = (id: string, label: string, { mayAct }: Visitor): Html | '' =>
   mayAct
     ? html`<label class="mark"
-        ><input type="checkbox" name="ids" value="${id}" /><span class="unseen">Mark ${label}</span></label
+        ><input type="checkbox" name="ids" value="${id}" /><span class="unseen">Select ${label}</span></label
       >`
     : '';
 
@@ -165,7 +165,7 @@ function more(n: number, shown: Shown, all = n): Html | '' {
   if (all <= n) return '';
   return shown === 'first'
     ? html`<a href="${PAGE}?show=most">Show up to ${SHOWN.most} of each</a>`
-    : html`More of them come up as these are settled.`;
+    : html`The next ones appear here once these are settled.`;
 }
 
 /** @param rest where the others are, when there are more than are shown */
@@ -195,8 +195,8 @@ function said(query: Record<string, string>): Html | '' {
   const words = BULK_WORDS[done as Bulk];
   const [n, left] = [Number(query['n']), Number(query['left'])];
   if (!Number.isInteger(n) || !Number.isInteger(left)) return '';
-  if (n === 0 && left === 0) return notice('bad', 'Nothing was marked, so nothing was done.');
-  const rest = left === 0 ? '' : ` ${left} had moved on meanwhile and were left alone.`;
+  if (n === 0 && left === 0) return notice('bad', 'Nothing was selected, so nothing was done.');
+  const rest = left === 0 ? '' : ` ${left} had changed in the meantime and were left as they are.`;
   return notice(left === 0 ? 'good' : 'bad', `${n} ${words.done}.${rest}`);
 }
 
@@ -213,8 +213,8 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
     const refused =
       figures?.limits.refused === true
         ? html`<p class="notice bad" role="alert">
-            The provider refuses our key or its quota. Submitting waits, and one submit tries it every so
-            often; nothing is lost. Look at the account of the provider.
+            The provider refuses the API key or its quota is used up. Submits wait, and one of them tries
+            again from time to time. Nothing is lost. Check the account at the provider.
           </p>`
         : '';
     const body = html`<h1>Inbox</h1>
@@ -223,14 +223,14 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
       ${part(
         'unconfirmed',
         'Unconfirmed',
-        'The request was sent and its answer was lost. Look in the provider’s list of tasks, then open each one: adopt its task, submit it again, or give it up.',
+        'The request was sent, and its answer was lost. Look for the task in the provider’s list, then open the generation: adopt the task, submit again, or give up.',
         'Nothing is unconfirmed.',
         figures?.generations.unconfirmed ?? unconfirmed.length,
         bulkForm(
           'giveUp',
           shown,
           visitor,
-          'A late callback still brings each back.',
+          'A late callback still revives each of them.',
           rows(unconfirmed, visitor),
         ),
         more(unconfirmed.length, shown, figures?.generations.unconfirmed),
@@ -238,23 +238,23 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
       ${part(
         'dead',
         'Notifications given up',
-        'The app did not take these, in all their tries. When it can be reached again, send them again.',
-        'Every app was told.',
+        'The app did not accept these in any attempt. Send them again once it can be reached.',
+        'Every notification was delivered.',
         figures?.notificationsDead ?? dead.length,
-        bulkForm('notify', shown, visitor, 'Under their old ids.', deadLines(dead, visitor)),
+        bulkForm('notify', shown, visitor, 'Each keeps its id.', deadLines(dead, visitor)),
         more(dead.length, shown, figures?.notificationsDead),
       )}
       ${part(
         'retryable',
         'Failed, and a retry can help',
-        `Among the newest ${LOOKED_AT} failures, those that start again at the poll or the archive.`,
-        `None among the newest ${LOOKED_AT} failures.`,
+        `Of the newest ${LOOKED_AT} failures, those in which a new poll or a new download can help. A task that the provider failed is not among them: it stays failed.`,
+        `None of the newest ${LOOKED_AT} failures.`,
         all.retryable,
         bulkForm(
           'retry',
           shown,
           visitor,
-          'The same task is asked or fetched again.',
+          'The same task is polled or downloaded again.',
           rows(retryable, visitor),
         ),
         more(retryable.length, shown, all.retryable),
@@ -262,8 +262,8 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
       ${part(
         'rejected',
         'Refused by the provider',
-        `Among the newest ${LOOKED_AT} failures. The same request will be refused again: open one to read why.`,
-        `None among the newest ${LOOKED_AT} failures.`,
+        `Of the newest ${LOOKED_AT} failures. The same request will be refused again: open one to read why.`,
+        `None of the newest ${LOOKED_AT} failures.`,
         all.rejected,
         html`<ul class="generations">
           ${rejected.map((record) => row(record))}
@@ -295,7 +295,7 @@ async function decideOne({ store }: Hub, reelhaul: Reelhaul, bulk: Bulk, id: str
     if (bulk === 'notify') return (await reelhaul.retryNotification(id)) > 0;
     if (bulk === 'retry') {
       const record = await store.get(id);
-      if (!record || !isFree(record)) return false;
+      if (!record || !canHelp(record)) return false;
       await reelhaul.retry(id);
     } else await reelhaul.decide(id, { giveUp: true });
     return true;

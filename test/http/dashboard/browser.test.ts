@@ -171,7 +171,7 @@ needs('chromium', browserPath !== null).describe('in a real browser', () => {
     expect(await action.locator('.bill').innerText()).toBe('Cannot bill');
     await action.locator('summary').click();
     await action.getByRole('button', { name: 'Retry' }).click();
-    expect(await page.locator('.notice').innerText()).toBe('It is tried again.');
+    expect(await page.locator('.notice').innerText()).toBe('Retried.');
     await page.locator('#now .state[data-state=succeeded]').waitFor();
     expect(submitsOf('a kite above')).toHaveLength(1);
   });
@@ -216,7 +216,7 @@ needs('chromium', browserPath !== null).describe('in a real browser', () => {
     await stage.bed.reelhaul.cancel(id);
     await page.getByRole('button', { name: 'Give up' }).click();
     expect(await page.getByRole('alert').innerText()).toMatch(
-      /moved on while you looked: it is canceled now/,
+      /has changed since this page was shown: it is canceled now/,
     );
   });
 
@@ -279,7 +279,7 @@ needs('chromium', browserPath !== null).describe('in a real browser', () => {
     await live(page);
     await stage.bed.enqueue('something happens meanwhile');
     await page.waitForResponse((response) => response.url().endsWith('/dashboard/inbox'));
-    await page.getByRole('button', { name: 'Give up the marked' }).click();
+    await page.getByRole('button', { name: 'Give up selected' }).click();
     expect(await page.locator('.notice').first().innerText()).toBe('2 given up.');
     const states = await Promise.all(ids.map(async (id) => (await stage.bed.reelhaul.get(id)).state));
     expect(states).toEqual(['failed', 'failed', 'unconfirmed']);
@@ -308,9 +308,9 @@ needs('chromium', browserPath !== null).describe('in a real browser', () => {
       'it to be given up',
     );
     const page = await open('/dashboard/inbox');
-    await page.locator('#dead').getByRole('button', { name: 'Mark all' }).click();
-    await page.getByRole('button', { name: 'Send the marked again' }).click();
-    expect(await page.locator('.notice').first().innerText()).toMatch(/^\d+ told again\.$/);
+    await page.locator('#dead').getByRole('button', { name: 'Select all' }).click();
+    await page.getByRole('button', { name: 'Send selected again' }).click();
+    expect(await page.locator('.notice').first().innerText()).toMatch(/^\d+ queued to be sent again\.$/);
   });
 
   test('a prompt full of HTML and script is shown and does nothing', async () => {

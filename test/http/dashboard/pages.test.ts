@@ -228,9 +228,41 @@ test('a slash too many leads to the overview', async () => {
   expect((await operator.get('/dashboard/')).headers.get('location')).toBe('/dashboard');
 });
 
+test('a failed task is not among what a free retry can help, and one that was never sent has no task to adopt', async () => {
+  const own = await openStage({ environment: { ARCHIVE_ATTEMPTS: '1', UNCONFIRMED_WAIT_MS: '1' } });
+  try {
+    await own.bed.work();
+    const { get, post } = await visit(own.api, OPERATOR);
+    const failed = async (prompt: string, options = {}) => {
+      const { id } = await own.bed.enqueue(prompt, options);
+      await own.bed.reaches(id, 'failed');
+      return id;
+    };
+    const task = await failed('x [sim: result=failed:INTERNAL]');
+    const download = await failed('x [sim: video=garbage*2]');
+    const rejected = await failed('x [sim: submit=400]');
+    const unclear = await failed('x [sim: submit=502-after, callback=lost]', { onUnconfirmed: 'fail' });
+    const inbox = (await get('/dashboard/inbox')).text;
+    const retryable = /<section id="retryable"[\s\S]*?<\/section>/.exec(inbox)?.[0] ?? '';
+    expect([retryable.includes(download), retryable.includes(task)]).toEqual([true, false]);
+    await post('/dashboard/inbox', { bulk: 'retry', ids: task });
+    expect((await own.bed.reelhaul.get(task)).state).toBe('failed');
+    const adopts = async (id: string) =>
+      (await get(`/dashboard/generations/${id}`)).text.includes('Adopt a task');
+    expect([await adopts(rejected), await adopts(unclear)]).toEqual([false, true]);
+    await own.bed.reelhaul.retry(task, { allowRebill: true });
+    await own.bed.reaches(task, 'failed');
+    expect((await get(`/dashboard/generations/${task}`)).text).not.toContain(
+      'The provider made further tasks',
+    );
+  } finally {
+    await own.close();
+  }
+});
+
 test('a press with nothing marked says that nothing was done', async () => {
   const { headers } = await operator.post('/dashboard/inbox', { bulk: 'retry', show: 'most' });
-  expect((await operator.get(headers.get('location')!)).text).toContain('Nothing was marked');
+  expect((await operator.get(headers.get('location')!)).text).toContain('Nothing was selected');
   expect(headers.get('location')).toContain('show=most');
 });
 
@@ -337,7 +369,7 @@ test.each([
     { ...failure('asset_invalid', 'archive', 'charged'), taskId: 't' },
     ['retry never'],
   ],
-  ['never sent', failure('submit_attempts_exhausted', 'submit', 'none'), ['retry once', 'adopt never']],
+  ['never sent', failure('submit_attempts_exhausted', 'submit', 'none'), ['retry once']],
   ['given up', failure('submission_unconfirmed', 'submit', 'possible'), ['adopt never', 'resubmit again']],
 ] as [string, Record<string, string>, string[]][])(
   'of one that is %s is offered what helps, with its bill',
@@ -359,7 +391,7 @@ test.each([
 ])('before another bill it is said what became of the first: %s', (charge, said) => {
   const failed = { ...failure('task_failed', 'poll', charge), taskId: 't' };
   const again = actionsFor(record(failed), 0).find(({ name }) => name === 'resubmit');
-  expect(again!.what).toBe(`Sends the paid request once more; the task of before ${said}.`);
+  expect(again!.what).toBe(`Sends the paid request once more; the task before ${said}.`);
 });
 
 test('a way whose first steps were not kept is told from the middle, and says so', () => {
