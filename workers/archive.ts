@@ -2,19 +2,27 @@
  * The archive stage: brings the assets home. It promises that `succeeded` means a verified video in the app's own
  * storage, with a manifest beside it; that nothing half-written is ever visible; and that it never bills.
  *
- * The video is required, poster and last frame are best effort: their loss is a warning. A dead link costs one fresh
- * poll. While storage cannot be used, or a host of assets is away, the generation waits in `archiving` without using up
- * tries.
+ * The video is required, poster and last frame are best effort: their loss is a warning. A link that does not work may be
+ * dead or not valid yet: it costs a try and a fresh poll. While storage cannot be used, or a host of assets is away, the
+ * generation waits in `archiving` without using up tries. Every other error uses up tries, so none keeps it there.
  */
 import { Readable } from 'node:stream';
 import type { Context } from './context.js';
-import { StorageConflictError, StorageError } from '../src/errors.js';
-import type { Asset, Assets, AssetUrls, FailureCode, GenerationRecord } from '../src/generation/record.js';
+import { InvalidInputError, StorageConflictError, StorageError } from '../src/errors.js';
+import type {
+  Asset,
+  Assets,
+  AssetUrls,
+  FailureCode,
+  GenerationRecord,
+  RawAnswer,
+} from '../src/generation/record.js';
 import type { Warning } from '../src/generation/request.js';
 import { since } from '../src/generation/history.js';
 import { backoffMs } from '../src/polling/schedule.js';
 import { advance, fail } from '../src/pipeline/advance.js';
 import { AssetError } from '../src/outbound/asset-error.js';
+import { withinLimit } from '../src/outbound/limit.js';
 import { done, snooze, type Outcome } from '../src/queue/runner.js';
 import { archiveAsset } from '../src/storage/archive-asset.js';
 import { assetKeyBase, folderFor, manifestKey, type AssetName } from '../src/storage/paths.js';
@@ -22,37 +30,48 @@ import { assetKeyBase, folderFor, manifestKey, type AssetName } from '../src/sto
 const MAX_BACKOFF_MS = 300_000;
 const STORAGE_BACKOFF_MS = 5000;
 const STORAGE_MAX_BACKOFF_MS = 60_000;
+/** Storage gets so long to take a file after its download may have ended. */
+const STORAGE_LIMIT_MS = 120_000;
+
+/** Another run took this generation further: what this one found out counts no more. */
+class OvertakenError extends Error {}
 
 export async function archive(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
   const record = await context.store.get(generationId);
   if (record?.state !== 'archiving' || record.urls === null) return done;
-  const host = hostOf(record.urls.video);
+  const host = hostOf(context, record.urls);
   const { waitMs } = await context.breaker.pass(host);
   if (waitMs > 0 && mayWait(context, record)) return snooze(waitMs);
   await context.store.amend(record, { count: ['archiveAttempts'] });
+  const [answer = null] = (await context.store.answers(record.id)).slice(-1);
+  let stored: { assets: Assets; warnings: readonly Warning[] };
   try {
     const folder = folderOf(context.config.ARCHIVE_KEY_TEMPLATE, record);
-    const { assets, warnings } = await haulAll(context, folder, record.urls, signal);
-    if (await context.breaker.worked(host)) context.log.info({ stage: 'archive', host }, 'the host is back');
-    await writeManifest(context, record, folder, record.urls, assets);
-    return await succeed(context, record, assets, warnings);
+    stored = await haulAll(context, record, folder, record.urls, signal);
+    const manifest = manifestOf(record, record.urls, stored.assets, answer);
+    await writeManifest(context, record, manifestKey(folder), manifest, signal);
   } catch (error) {
     if (signal.aborted) throw error;
     return recover(context, record, error, signal);
   }
+  if (await context.breaker.worked(host)) context.log.info({ stage: 'archive', host }, 'the host is back');
+  return succeed(context, record, stored.assets, stored.warnings);
 }
 
 async function haulAll(
   context: Context,
+  record: GenerationRecord,
   folder: string,
   urls: AssetUrls,
   signal: AbortSignal,
 ): Promise<{ assets: Assets; warnings: Warning[] }> {
   const warnings: Warning[] = [];
+  const get = (name: AssetName, url: string): Promise<Asset> =>
+    haul(context, record, { folder, name, url, warnings }, signal);
   const bestEffort = async (name: 'poster' | 'lastFrame', url: string | null): Promise<Asset | null> => {
     if (url === null) return null;
     try {
-      return await haul(context, folder, name, url, signal);
+      return await get(name, url);
     } catch (error) {
       // Storage that fails for a picture fails for the video as well, and is worth waiting for.
       if (error instanceof StorageError || signal.aborted) throw error;
@@ -65,53 +84,70 @@ async function haulAll(
     }
   };
   // The video first: without it nothing else counts.
-  const video = await haul(context, folder, 'video', urls.video, signal);
+  const video = await get('video', urls.video);
   const poster = await bestEffort('poster', urls.poster);
   const lastFrame = await bestEffort('lastFrame', urls.lastFrame);
   return { assets: { video, poster, lastFrame }, warnings };
 }
 
+interface Haul {
+  readonly folder: string;
+  readonly name: AssetName;
+  readonly url: string;
+  readonly warnings: Warning[];
+}
+
 function haul(
   { config, storage, now, assetHosts }: Context,
-  folder: string,
-  name: AssetName,
-  url: string,
+  { taskId }: GenerationRecord,
+  { folder, name, url, warnings }: Haul,
   signal: AbortSignal,
 ): Promise<Asset> {
-  return archiveAsset({
-    storage,
-    url,
-    kind: name === 'video' ? 'video' : 'image',
-    keyBase: assetKeyBase(folder, name),
-    signal,
-    // The manifest does, before the generation succeeds.
-    moreFollows: true,
-    fetchOptions: {
-      api: { baseUrl: config.COMETAPI_BASE_URL, key: config.COMETAPI_KEY },
-      agents: assetHosts,
-      idleTimeoutMs: config.ARCHIVE_IDLE_TIMEOUT_MS,
-      totalTimeoutMs: config.ARCHIVE_TIMEOUT_MS,
-      maxBytes: config.ARCHIVE_MAX_BYTES,
-      now,
-    },
-  });
+  const api = { baseUrl: config.COMETAPI_BASE_URL, key: config.COMETAPI_KEY };
+  const work = (within: AbortSignal): Promise<Asset> =>
+    archiveAsset({
+      storage,
+      url,
+      kind: name === 'video' ? 'video' : 'image',
+      keyBase: assetKeyBase(folder, name),
+      signal: within,
+      // The manifest does, before the generation succeeds.
+      moreFollows: true,
+      onTrailingBytes: (sizeBytes) =>
+        warnings.push({
+          code: 'trailing_bytes',
+          message: `${sizeBytes} bytes behind the end of the ${name} were kept with it.`,
+        }),
+      fetchOptions: {
+        api: { ...api, ...(taskId === null ? {} : { taskId }) },
+        agents: assetHosts,
+        userAgent: config.ARCHIVE_USER_AGENT,
+        idleTimeoutMs: config.ARCHIVE_IDLE_TIMEOUT_MS,
+        totalTimeoutMs: config.ARCHIVE_TIMEOUT_MS,
+        maxBytes: config.ARCHIVE_MAX_BYTES,
+        now,
+      },
+    });
+  // The download ends by its own limit: what is still silent then is the storage.
+  return withinLimit(config.ARCHIVE_TIMEOUT_MS + STORAGE_LIMIT_MS, signal, work, storageHangs);
 }
+
+const storageHangs = (): StorageError => new StorageError('The storage does not answer.', true);
 
 function folderOf(template: string, { id, tenant, metadata, createdAt }: GenerationRecord): string {
   return folderFor(template, { generationId: id, tenant, metadata, createdAt });
 }
 
 /** What was asked, what came of it, and where from: enough to make sense of the files without Redis. */
-async function writeManifest(
-  { storage, store }: Context,
+function manifestOf(
   record: GenerationRecord,
-  folder: string,
   urls: AssetUrls,
   assets: Assets,
-): Promise<void> {
+  provider: RawAnswer | null,
+): object {
   const described = (asset: Asset | null, sourceUrl: string | null) =>
     asset === null ? null : { ...asset, sourceUrl };
-  const manifest = {
+  return {
     version: 1,
     generationId: record.id,
     tenant: record.tenant,
@@ -124,26 +160,40 @@ async function writeManifest(
     submittedAt: record.submittedAt,
     acceptedAt: record.acceptedAt,
     late: record.late,
-    provider: (await store.answers(record.id)).at(-1) ?? null,
+    provider,
     assets: {
       video: described(assets.video, urls.video),
       poster: described(assets.poster, urls.poster),
       lastFrame: described(assets.lastFrame, urls.lastFrame),
     },
   };
-  const key = manifestKey(folder);
-  const write = () =>
-    storage.put(key, Readable.from([Buffer.from(`${JSON.stringify(manifest, null, 2)}\n`)]), {
-      contentType: 'application/json',
-    });
-  try {
-    await write();
-  } catch (error) {
-    if (!(error instanceof StorageConflictError)) throw error;
-    // It is of an earlier try of this very generation that stopped before its last transition, and derived data.
-    await storage.remove(key);
-    await write();
-  }
+}
+
+async function writeManifest(
+  { storage, store }: Context,
+  { id, rev }: GenerationRecord,
+  key: string,
+  manifest: object,
+  signal: AbortSignal,
+): Promise<void> {
+  const bytes = Buffer.from(`${JSON.stringify(manifest, null, 2)}\n`);
+  const write = (within: AbortSignal) =>
+    storage.put(key, Readable.from([bytes]), { contentType: 'application/json', signal: within });
+  const replace = async (within: AbortSignal) => {
+    try {
+      await write(within);
+    } catch (error) {
+      if (!(error instanceof StorageConflictError)) throw error;
+      // It is of an earlier try that stopped before its last transition, and derived data. Of a generation that another
+      // run has ended meanwhile (this one lost its lock and woke up late) it is the manifest that counts.
+      const current = await store.get(id);
+      if (current?.state !== 'archiving' || current.rev !== rev) throw new OvertakenError();
+      within.throwIfAborted();
+      await storage.remove(key);
+      await write(within);
+    }
+  };
+  await withinLimit(STORAGE_LIMIT_MS, signal, replace, storageHangs);
 }
 
 async function succeed(
@@ -170,8 +220,9 @@ async function recover(
   error: unknown,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const { config, store, log, dice } = context;
+  const { log, dice } = context;
   const { id: generationId } = record;
+  if (error instanceof OvertakenError) return snooze(0);
   if (error instanceof StorageError) {
     log.error({ generationId, alarm: 'storage', err: error }, 'storage cannot be used; the generation waits');
     return snooze(backoffMs(record.attempts.archive + 1, STORAGE_BACKOFF_MS, STORAGE_MAX_BACKOFF_MS, dice()));
@@ -179,38 +230,64 @@ async function recover(
   if (error instanceof StorageConflictError) {
     return end(context, record, 'asset_invalid', `${error.message} Move it away and retry.`);
   }
-  if (!(error instanceof AssetError)) throw error;
+  if (error instanceof InvalidInputError)
+    return end(context, record, 'archive_attempts_exhausted', error.message);
+  if (!(error instanceof AssetError)) {
+    log.error({ generationId, stage: 'archive', err: error }, 'the archive met an error it does not know');
+    return tryAgain(
+      context,
+      record,
+      'archive_attempts_exhausted',
+      'an error that the log of the worker describes',
+    );
+  }
+  const { kind, httpStatus, message: reason, detail } = error;
   log.warn(
-    { generationId, kind: error.kind, httpStatus: error.httpStatus, reason: error.message },
+    { generationId, kind, httpStatus, reason, ...(detail === null ? {} : { detail }) },
     'the download failed',
   );
 
-  switch (error.kind) {
+  switch (kind) {
     case 'forbiddenHost':
-      return end(context, record, 'asset_forbidden', error.message);
+      return end(context, record, 'asset_forbidden', reason);
     case 'tooLarge':
-      return end(context, record, 'asset_too_large', error.message);
+      return end(context, record, 'asset_too_large', reason);
     case 'gone':
-      return record.linkRefreshed
-        ? end(context, record, 'asset_expired', error.message)
-        : refreshLink(context, record, signal);
+      return refreshLink(context, record, error, signal);
     case 'invalid':
+      return tryAgain(context, record, 'asset_invalid', reason, error.retryAfterMs);
     case 'unavailable': {
       const hostMs = await waitForHost(context, record, error);
       if (hostMs !== null) return snooze(hostMs);
-      const failures = record.archiveFailures + 1;
-      if (failures >= config.ARCHIVE_ATTEMPTS) {
-        const code = error.kind === 'invalid' ? 'asset_invalid' : 'archive_attempts_exhausted';
-        return end(context, record, code, `${failures} tries; the last: ${error.message}`);
-      }
-      await store.amend(record, { set: { archiveFailures: failures } });
-      const waitMs = backoffMs(failures, config.ARCHIVE_BACKOFF_MS, MAX_BACKOFF_MS, dice());
-      return snooze(Math.max(waitMs, error.retryAfterMs ?? 0));
+      return tryAgain(context, record, 'archive_attempts_exhausted', reason, error.retryAfterMs);
     }
   }
 }
 
-const hostOf = (url: string) => `asset@${URL.canParse(url) ? new URL(url).host : url}` as const;
+/** Uses up a try: waits longer each time, and fails for good after the last. */
+async function tryAgain(
+  context: Context,
+  record: GenerationRecord,
+  code: FailureCode,
+  reason: string,
+  retryAfterMs: number | null = null,
+): Promise<Outcome> {
+  const failures = record.archiveFailures + 1;
+  if (failures >= context.config.ARCHIVE_ATTEMPTS)
+    return end(context, record, code, `${failures} tries; the last: ${reason}`);
+  await context.store.amend(record, { set: { archiveFailures: failures } });
+  return snooze(Math.max(afterFailures(context, failures), retryAfterMs ?? 0));
+}
+
+function afterFailures({ config, dice }: Context, failures: number): number {
+  return backoffMs(failures, config.ARCHIVE_BACKOFF_MS, MAX_BACKOFF_MS, dice());
+}
+
+/** A content link of the API may be relative to it. */
+function hostOf({ config }: Context, { video }: AssetUrls) {
+  const base = config.COMETAPI_BASE_URL;
+  return `asset@${URL.canParse(video, base) ? new URL(video, base).host : video}` as const;
+}
 
 /** Waiting for a host that is away uses up no tries, for a time: the links do not live for ever. */
 function mayWait({ config, now }: Context, { trail, createdAt }: GenerationRecord): boolean {
@@ -225,7 +302,7 @@ async function waitForHost(
 ): Promise<number | null> {
   if (kind !== 'unavailable' || (httpStatus !== null && httpStatus < 500)) return null;
   const { breaker, log } = context;
-  const host = hostOf(record.urls?.video ?? '');
+  const host = hostOf(context, record.urls ?? { video: '', poster: null, lastFrame: null });
   if (await breaker.failed(host))
     log.error({ stage: 'archive', host, alarm: 'provider_away' }, 'a host of assets seems to be away');
   if (!mayWait(context, record)) return null;
@@ -235,26 +312,33 @@ async function waitForHost(
     : Math.min(Math.max(1, (probeAt ?? 0) - context.now()), context.config.BREAKER_PROBE_MS);
 }
 
-/** A dead link is answered by one fresh poll. What goes wrong with that poll is only a reason to ask again later. */
+/**
+ * The link does not work. The file of a task that ended moments ago may not be on its host yet, so this is a try with
+ * backoff and a fresh poll for the link. The first link that differs is fetched at once: the old one was dead. What goes
+ * wrong with the poll is only a reason to ask again later.
+ */
 async function refreshLink(
   context: Context,
   record: GenerationRecord,
+  error: AssetError,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const { provider, store, config, dice } = context;
-  const outcome = await provider.poll(record.taskId ?? '', { signal });
+  const { provider, store, config } = context;
   const failures = record.archiveFailures + 1;
-  if (outcome.kind === 'succeeded') {
-    const { videoUrl: video, posterUrl: poster, lastFrameUrl: lastFrame, answer } = outcome;
-    const urls = JSON.stringify({ video, poster, lastFrame });
-    await store.amend(record, { set: { urls, linkRefreshed: 1 }, count: ['pollAttempts'], answer });
-    return snooze(0);
+  if (failures >= config.ARCHIVE_ATTEMPTS)
+    return end(context, record, 'asset_expired', `${failures} tries; the last: ${error.message}`);
+  const waitMs = Math.max(afterFailures(context, failures), error.retryAfterMs ?? 0);
+  const outcome = await provider.poll(record.taskId ?? '', { signal });
+  if (outcome.kind !== 'succeeded') {
+    await store.amend(record, { set: { archiveFailures: failures }, count: ['pollAttempts'] });
+    return snooze(waitMs);
   }
-  if (failures >= config.ARCHIVE_ATTEMPTS) {
-    return end(context, record, 'asset_expired', 'The link is dead, and the provider gives no fresh one.');
-  }
-  await store.amend(record, { set: { archiveFailures: failures }, count: ['pollAttempts'] });
-  return snooze(backoffMs(failures, config.ARCHIVE_BACKOFF_MS, MAX_BACKOFF_MS, dice()));
+  const { videoUrl: video, posterUrl: poster, lastFrameUrl: lastFrame, answer } = outcome;
+  const isOther = video !== record.urls?.video;
+  const urls = JSON.stringify({ video, poster, lastFrame });
+  const set = { urls, archiveFailures: failures, ...(isOther ? { linkRefreshed: 1 } : {}) };
+  await store.amend(record, { set, count: ['pollAttempts'], answer });
+  return snooze(isOther && !record.linkRefreshed ? 0 : waitMs);
 }
 
 async function end(

@@ -421,6 +421,11 @@ const shape = {
   ARCHIVE_MAX_BYTES: integer(1, Number.MAX_SAFE_INTEGER, 'bytes').default(5_000_000_000),
   ARCHIVE_ALLOW_HOSTS: hostList.default([]),
   ARCHIVE_ONLY_ALLOWED: flag.default(false),
+  ARCHIVE_USER_AGENT: z
+    .string()
+    .regex(/^[\x20-\x7e]+$/, { error: 'expected printable ASCII characters' })
+    .describe('expected printable ASCII characters')
+    .default('reelhaul'),
 
   NOTIFY_SECRET: webhookSecrets.default([]),
   NOTIFY_CONCURRENCY: count().default(20),

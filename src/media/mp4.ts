@@ -6,9 +6,11 @@
  * chunk offset (`stco`, `co64`) must lie within the file. When the last `mdat` is open-ended, its payload must hold all
  * samples that `stsz` counts, since its size cannot tell. Sample data is passed over, never kept.
  *
+ * Bytes behind a file that is whole (some hosts add a few zeros) are let be when the host announced the length.
+ *
  * Not found: a fragmented file that was cut exactly between two fragments; nothing in it says how many there should be.
  */
-import { atEnd, invalid, skip, take, type Cursor, type Format, type Part } from './structure.js';
+import { atEnd, invalid, skip, take, takeUpTo, type Cursor, type Format, type Part } from './structure.js';
 
 /** The boxes that lead to the sample tables; all others are passed over. */
 const CHILDREN_OF: Readonly<Record<string, readonly string[]>> = {
@@ -54,12 +56,8 @@ export function* mp4(cursor: Cursor, expectedBytes: number | null = null): Forma
   };
 
   while (!(yield* atEnd())) {
-    const box = yield* readHeader(cursor);
-    if (findings.seen.size === 0 && box.type !== 'ftyp')
-      throw invalid(`The file begins with ${box.type}, not ftyp.`);
-    if (expectedBytes !== null && box.endByte !== Number.POSITIVE_INFINITY && box.endByte > expectedBytes) {
-      throw invalid(`The box ${box.type} would end at byte ${box.endByte} of ${expectedBytes}.`);
-    }
+    const box = yield* readTopBox(cursor, expectedBytes, findings);
+    if (box === null) break;
     findings.seen.add(box.type);
     const payloadStart = cursor.position;
     if (box.type === 'moov') yield* readChildren(cursor, box, findings);
@@ -72,7 +70,39 @@ export function* mp4(cursor: Cursor, expectedBytes: number | null = null): Forma
       findings.mediaIsOpenEnded ||= box.endByte === Number.POSITIVE_INFINITY;
     }
   }
-  conclude(findings, cursor.position);
+  conclude(findings, cursor.trailingFrom ?? cursor.position);
+}
+
+/** The next box of the file itself; null when a whole file lies behind and what follows is no part of it. */
+function* readTopBox(cursor: Cursor, expectedBytes: number | null, findings: Findings): Part<Box | null> {
+  const startByte = cursor.position;
+  const head = yield* takeUpTo(8);
+  try {
+    if (head.length < 8)
+      throw invalid(`The file ends at byte ${cursor.position}, in the middle of a box header.`);
+    const box = yield* parseHeader(startByte, head);
+    if (findings.seen.size === 0 && box.type !== 'ftyp')
+      throw invalid(`The file begins with ${box.type}, not ftyp.`);
+    if (expectedBytes !== null && box.endByte !== Number.POSITIVE_INFINITY && box.endByte > expectedBytes)
+      throw invalid(`The box ${box.type} would end at byte ${box.endByte} of ${expectedBytes}.`);
+    return box;
+  } catch (error) {
+    if (expectedBytes === null || !isWhole(findings, startByte, head)) throw error;
+    cursor.trailingFrom = startByte;
+    yield* skip(Number.POSITIVE_INFINITY, 'what follows the file');
+    return null;
+  }
+}
+
+/** Is everything there without the bytes from `startByte` on? Of fragments, which are not counted, only if those are no cut one. */
+function isWhole(
+  { seen, hasVideo, fragmentOpen, lastChunkOffset }: Findings,
+  startByte: number,
+  head: Buffer,
+): boolean {
+  if (!hasVideo || fragmentOpen || lastChunkOffset >= startByte || !NEEDED.every((type) => seen.has(type)))
+    return false;
+  return !seen.has('moof') || head.every((byte) => byte === 0);
 }
 
 function conclude(findings: Findings, fileBytes: number): void {
@@ -94,7 +124,10 @@ function conclude(findings: Findings, fileBytes: number): void {
 
 function* readHeader(cursor: Cursor): Part<Box> {
   const startByte = cursor.position;
-  const head = yield* take(8, 'a box header');
+  return yield* parseHeader(startByte, yield* take(8, 'a box header'));
+}
+
+function* parseHeader(startByte: number, head: Buffer): Part<Box> {
   const type = head.toString('latin1', 4, 8);
   if (!/^[\x20-\x7e\xa9]{4}$/.test(type)) throw invalid(`There is no box at byte ${startByte}.`);
 

@@ -54,6 +54,11 @@ export function sniff(head: Buffer, kind: AssetKind): AssetType {
   return type;
 }
 
+/** Do these first bytes say by themselves what the file is? */
+export function isKnown(head: Buffer): boolean {
+  return videoType(head) !== null || imageType(head) !== null;
+}
+
 function videoType(head: Buffer): AssetType | null {
   if (head.toString('latin1', 4, 8) === 'ftyp') {
     const brand = head.toString('latin1', 8, 12);

@@ -11,6 +11,8 @@ import { AssetError } from '../outbound/asset-error.js';
 type Want =
   /** These many bytes; for headers, so at most a few KB. */
   | { readonly kind: 'take'; readonly bytes: number; readonly of: string }
+  /** These many bytes, or fewer at the end of the file. */
+  | { readonly kind: 'takeUpTo'; readonly bytes: number }
   /** Pass over these many bytes. */
   | { readonly kind: 'skip'; readonly bytes: number; readonly of: string }
   /** Pass over everything up to and including this byte. */
@@ -28,11 +30,17 @@ export type Part<T> = Generator<Want, T, Answer>;
 /** Where the format stands: bytes taken or passed so far. */
 export interface Cursor {
   readonly position: number;
+  /** Set by a format that is whole before the end of the file: where the bytes begin that are not part of it. */
+  trailingFrom: number | null;
 }
 
 /** The next `bytes` bytes. `of` completes "The file ends in the middle of …". */
 export function* take(bytes: number, of: string): Part<Buffer> {
   return (yield { kind: 'take', bytes, of }) as Buffer;
+}
+
+export function* takeUpTo(bytes: number): Part<Buffer> {
+  return (yield { kind: 'takeUpTo', bytes }) as Buffer;
 }
 
 export function* skip(bytes: number, of: string): Part<void> {
@@ -57,11 +65,13 @@ export interface StructureReader {
   write(chunk: Buffer): void;
   /** @throws AssetError `invalid` when the file is not complete. */
   end(): void;
+  /** How many bytes at the end are not part of the format. */
+  trailingBytes(): number;
 }
 
 /** Starts reading a file as this format. */
 export function createStructureReader(format: (cursor: Cursor) => Format): StructureReader {
-  const cursor = { position: 0 };
+  const cursor: { position: number; trailingFrom: number | null } = { position: 0, trailingFrom: null };
   const parser = format(cursor);
   let held: Buffer = Buffer.alloc(0);
   let passed = 0;
@@ -85,7 +95,8 @@ export function createStructureReader(format: (cursor: Cursor) => Format): Struc
       while (want !== null && offset < chunk.length) {
         const left = chunk.length - offset;
         switch (want.kind) {
-          case 'take': {
+          case 'take':
+          case 'takeUpTo': {
             const bytes = Math.min(want.bytes - held.length, left);
             held = Buffer.concat([held, chunk.subarray(offset, offset + bytes)]);
             forward(bytes);
@@ -114,6 +125,7 @@ export function createStructureReader(format: (cursor: Cursor) => Format): Struc
     end() {
       for (;;) {
         if (want?.kind === 'atEnd') answer(true);
+        else if (want?.kind === 'takeUpTo') answer(held);
         // Passing over "the rest" has no end of its own.
         else if (want?.kind === 'skip' && want.bytes === Number.POSITIVE_INFINITY) answer(null);
         else break;
@@ -121,5 +133,6 @@ export function createStructureReader(format: (cursor: Cursor) => Format): Struc
       if (want !== null)
         throw invalid(`The file ends at byte ${cursor.position}, in the middle of ${want.of}.`);
     },
+    trailingBytes: () => (cursor.trailingFrom === null ? 0 : cursor.position - cursor.trailingFrom),
   };
 }

@@ -27,6 +27,8 @@ export interface Verified {
   readonly type: Promise<Pick<AssetType, 'contentType' | 'extension'>>;
   /** How many bytes came through so far. */
   readonly sizeBytes: () => number;
+  /** How many bytes at the end are not part of the format; only at the end. */
+  readonly trailingBytes: () => number;
 }
 
 /** Begins to read `source` at once, up to what the stream holds. */
@@ -96,6 +98,8 @@ export function verify(source: Readable, { kind, expectedBytes, maxBytes }: Veri
   // It may break before anybody reads; whoever reads then is told.
   stream.on('error', () => {});
   source.on('data', (chunk: Buffer) => pass(() => look(chunk)));
+  // Also one that was read from before, which does not begin by itself.
+  source.resume();
   source.once('end', () => {
     ended = true;
     pass(conclude);
@@ -106,7 +110,12 @@ export function verify(source: Readable, { kind, expectedBytes, maxBytes }: Veri
     if (!ended && !stream.destroyed) stream.destroy(invalid('The stream was closed before its end.'));
   });
 
-  return { stream, type: known.promise, sizeBytes: () => sizeBytes };
+  return {
+    stream,
+    type: known.promise,
+    sizeBytes: () => sizeBytes,
+    trailingBytes: () => structure?.trailingBytes() ?? 0,
+  };
 }
 
 /** A promise that is settled from outside. Its rejection may go unheard: the stream says the same. */

@@ -106,7 +106,7 @@ export function parseAllowedHosts(entries: readonly string[], path = 'ARCHIVE_AL
 
 /**
  * Not globally reachable, after IANA's registries of special-purpose addresses. Of IPv6 only 2000::/3 is handed out at
- * all; the rest (loopback, link-local, unique local, IPv4-mapped, NAT64, multicast) is refused as a whole.
+ * all; the rest (loopback, link-local, unique local, IPv4-mapped, multicast) is refused as a whole, but for NAT64.
  */
 const SPECIAL_IPV4 = new BlockList();
 for (const [network, bits] of [
@@ -140,13 +140,32 @@ for (const [network, bits] of [
   SPECIAL_IPV6.addSubnet(network, bits, 'ipv6');
 }
 
+/** `64:ff9b::/96` (RFC 6052): how IPv6-only networks reach IPv4. */
+const NAT64 = new BlockList();
+NAT64.addSubnet('64:ff9b::', 96, 'ipv6');
+
+/** The IPv4 address inside a NAT64 address; null for every other one. */
+export function translatedIPv4(address: string): string | null {
+  if (isIP(address) !== 6 || !NAT64.check(address, 'ipv6')) return null;
+  // `URL` writes every spelling the same way: hexadecimal groups, zeros shortened.
+  const groups = new URL(`http://[${address}]`).hostname.slice(1, -1).split(':');
+  const bytes = groups.slice(-2).flatMap((group) => {
+    const value = parseInt(group || '0', 16);
+    return [value >> 8, value & 0xff];
+  });
+  return bytes.join('.');
+}
+
 /** Is this an address of the public internet? False for what is no address. */
 export function isPublicAddress(address: string): boolean {
   switch (isIP(address)) {
     case 4:
       return !SPECIAL_IPV4.check(address, 'ipv4');
-    case 6:
+    case 6: {
+      const inside = translatedIPv4(address);
+      if (inside !== null) return isPublicAddress(inside);
       return GLOBAL_IPV6.check(address, 'ipv6') && !SPECIAL_IPV6.check(address, 'ipv6');
+    }
     default:
       return false;
   }

@@ -4,7 +4,7 @@
  *
  * | kind | what it means | what helps |
  * |---|---|---|
- * | `gone` | the link answered 403, 404 or 410 | one fresh poll for a new link |
+ * | `gone` | the link answered 403, 404 or 410 | the same or a fresh link, a few times |
  * | `forbiddenHost` | its scheme, host or address may not be fetched | an entry in `ARCHIVE_ALLOW_HOSTS` |
  * | `tooLarge` | more bytes than `ARCHIVE_MAX_BYTES` | a higher limit |
  * | `unavailable` | no whole answer: network, time-out, 429, 5xx | the same again, later |
@@ -28,6 +28,8 @@ export interface AssetErrorDetails {
   readonly httpStatus?: number | null;
   /** What `Retry-After` asked for, in milliseconds; null when it said nothing. */
   readonly retryAfterMs?: number | null;
+  /** What only the operator may read, such as an internal address. */
+  readonly detail?: string;
   readonly cause?: unknown;
 }
 
@@ -36,11 +38,13 @@ export class AssetError extends ReelhaulError {
   readonly kind: AssetErrorKind;
   readonly httpStatus: number | null;
   readonly retryAfterMs: number | null;
+  readonly detail: string | null;
 
   constructor(kind: AssetErrorKind, message: string, details: AssetErrorDetails = {}) {
     super(CODES[kind], message, details.cause === undefined ? undefined : { cause: details.cause });
     this.kind = kind;
     this.httpStatus = details.httpStatus ?? null;
     this.retryAfterMs = details.retryAfterMs ?? null;
+    this.detail = details.detail ?? null;
   }
 }

@@ -1,30 +1,35 @@
 /**
  * Fetches an asset of the provider, safely: the links come from outside, so nothing about them is trusted.
  *
- * - http and https only; private addresses are refused after DNS and again on every redirect (`allowed-hosts.ts`). The
+ * - http and https only; private addresses are refused after DNS and again on every redirect (`address-rules.ts`). The
  *   addresses that were checked are the ones connected to, so a name cannot change its answer in between.
  * - Redirects are followed here, at most five, each one checked like the first link. A redirect from https to http is
  *   followed: the provider hands out plain http links itself, and neither key nor cookie travels with it.
- * - The API key goes only to a `…/content` path on the API's own origin (scheme, host, port), never past a redirect.
- * - Bytes come as they are stored (`identity`): what is counted and hashed is what the host has.
- * - A body that breaks midway is resumed from the byte reached, if the host supports ranges and gave a strong validator
- *   (RFC 9110, 13.1.5), so that bytes of two different files are never joined. Without one the caller starts anew.
+ * - The API key goes only to a content link of the API (`content-link.ts`), never past a redirect.
+ * - Bytes come as they are stored (`identity` is asked for, and a label that says otherwise is passed on as a label):
+ *   what is counted is what the host has.
+ * - A body that breaks midway is resumed (`body.ts`).
  *
  * Every failure is an `AssetError`, decided by status, class or code. An abort by `signal` rejects with its reason.
  */
 import { lookup } from 'node:dns/promises';
 import type { ClientRequest } from 'node:http';
-import { Readable } from 'node:stream';
+import type { Readable } from 'node:stream';
 import { parseAllowedHosts } from './address-rules.js';
+import { parseLink, readLocation, shown, type Link } from './link.js';
 import { parseRetryAfterMs, send, type Watcher, type WireAnswer } from './http.js';
 import { AssetError } from './asset-error.js';
+import { codeOf, LONGEST_TIMER_MS, readBody, text, type Answer, type Continuation } from './body.js';
+import { apiLink, needsKey, type Api } from './content-link.js';
 import { guardedAgent, HostRefusedError, type KeptAgents, type ResolvedAddress } from './guarded-agent.js';
 
 export interface OpenAssetOptions {
   /** Aborts the download at any time, also while the body is read. */
   readonly signal?: AbortSignal;
-  /** Where the API lives and its key, for `…/content` links. Without it no key is ever sent. */
-  readonly api?: { readonly baseUrl: string; readonly key: string };
+  /** Where the API lives and its key, for its own content links. Without it no key is ever sent. */
+  readonly api?: Api;
+  /** `User-Agent` of the requests; some hosts turn away those they do not know. Default `reelhaul`. */
+  readonly userAgent?: string;
   /** `ARCHIVE_ALLOW_HOSTS`. Default none. */
   readonly allowHosts?: readonly string[];
   /** `ARCHIVE_ONLY_ALLOWED`: public hosts need an entry too. Default false. */
@@ -56,6 +61,8 @@ export interface OpenedAsset {
   readonly expectedBytes: number | null;
   /** What the host says it is; not to be believed. */
   readonly contentType: string | null;
+  /** How the host says the bytes are encoded; not to be believed either. */
+  readonly contentEncoding: string | null;
   /** The link after all redirects. */
   readonly finalUrl: string;
   /** How often the body was resumed so far. */
@@ -63,24 +70,13 @@ export interface OpenedAsset {
 }
 
 const MAX_REDIRECTS = 5;
-/** setTimeout fires at once for more than this. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
-/** The link is dead and a fresh poll may bring a new one (`docs/provider.md`, Assets). */
+/** Not there now: gone, or not there yet (`docs/provider.md`, Assets). */
 const GONE: ReadonlySet<number> = new Set([403, 404, 410]);
-
-type Headers = Readonly<Record<string, unknown>>;
-
-interface Answer {
-  readonly status: number;
-  readonly headers: Headers;
-  readonly stream: Readable;
-  readonly url: URL;
-}
 
 /** What all requests of one download share. */
 interface Session {
-  readonly start: URL;
+  readonly start: Link;
   readonly agents: Pick<KeptAgents, 'agentFor'>;
   readonly options: Required<
     Omit<OpenAssetOptions, 'signal' | 'api' | 'allowHosts' | 'onlyAllowed' | 'resolve' | 'agents'>
@@ -96,7 +92,7 @@ interface Session {
  */
 export async function openAsset(url: string, options: OpenAssetOptions = {}): Promise<OpenedAsset> {
   const session: Session = {
-    start: parseLink(url, null),
+    start: options.api === undefined ? parseLink(url) : apiLink(url, options.api),
     agents: options.agents ?? freshAgents(options),
     options: {
       connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
@@ -104,6 +100,7 @@ export async function openAsset(url: string, options: OpenAssetOptions = {}): Pr
       totalTimeoutMs: options.totalTimeoutMs ?? 900_000,
       maxBytes: options.maxBytes ?? 5_000_000_000,
       maxResumes: options.maxResumes ?? 5,
+      userAgent: options.userAgent ?? 'reelhaul',
       now: options.now ?? Date.now,
       ...(options.api === undefined ? {} : { api: options.api }),
     },
@@ -115,14 +112,9 @@ export async function openAsset(url: string, options: OpenAssetOptions = {}): Pr
 
   const onAbort = (): void => ended.abort(signal?.reason);
   signal?.addEventListener('abort', onAbort, { once: true });
-  const total = startTimer(session.options.totalTimeoutMs, () =>
-    ended.abort(
-      new AssetError(
-        'unavailable',
-        `${shown(session.start)} took longer than ${session.options.totalTimeoutMs} ms.`,
-      ),
-    ),
-  );
+  const { totalTimeoutMs, maxBytes } = session.options;
+  const tooLong = `${shown(session.start.url)} took longer than ${totalTimeoutMs} ms.`;
+  const total = startTimer(totalTimeoutMs, () => ended.abort(new AssetError('unavailable', tooLong)));
   const close = (): void => {
     clearTimeout(total);
     signal?.removeEventListener('abort', onAbort);
@@ -130,16 +122,21 @@ export async function openAsset(url: string, options: OpenAssetOptions = {}): Pr
 
   try {
     const answer = await follow(session, null);
-    const expectedBytes = checkedLength(answer, session.options.maxBytes);
-    const resumes = { count: 0 };
-    const body = readableOf(session, answer, expectedBytes, resumes);
-    body.once('close', close);
+    const expectedBytes = checkedLength(answer, maxBytes);
+    const { stream, resumes } = readBody(answer, {
+      ...session.options,
+      expectedBytes,
+      ended,
+      goOn: (from) => follow(session, from),
+    });
+    stream.once('close', close);
     return {
-      body,
+      body: stream,
       expectedBytes,
       contentType: text(answer.headers['content-type']),
+      contentEncoding: text(answer.headers['content-encoding']),
       finalUrl: answer.url.href,
-      resumes: () => resumes.count,
+      resumes,
     };
   } catch (error) {
     close();
@@ -161,20 +158,17 @@ function freshAgents({ allowHosts = [], onlyAllowed = false, resolve = resolveBy
     resolve,
     setting: 'ARCHIVE_ALLOW_HOSTS',
   };
-  return { agentFor: (url: URL, signal: AbortSignal) => guardedAgent(url, { ...guard, signal }) };
+  return {
+    agentFor: (url: URL, signal: AbortSignal, trusted?: boolean) =>
+      guardedAgent(url, { ...guard, signal, ...(trusted === true ? { trusted } : {}) }),
+  };
 }
 
-/** Where to go on after a broken body. */
-interface Continuation {
-  readonly fromByte: number;
-  readonly validator: string;
-}
-
-/** One request and its redirects. Resolves with a 200, or with a 206 that goes on exactly where `from` says. */
+/** One request and its redirects. Resolves with a whole file, or with a 206 that goes on exactly where `from` says. */
 async function follow(session: Session, from: Continuation | null): Promise<Answer> {
-  let url = session.start;
+  let link = session.start;
   for (let redirects = 0; ; redirects += 1) {
-    const answer = await request(session, url, redirects === 0, from);
+    const answer = await request(session, link, redirects === 0, from);
     if (!REDIRECTS.has(answer.status)) {
       const error = whyNotUsable(answer, from, session.options.now);
       if (error === null) return answer;
@@ -183,31 +177,27 @@ async function follow(session: Session, from: Continuation | null): Promise<Answ
     }
     answer.stream.destroy();
     const location = text(answer.headers['location']);
+    const details = { httpStatus: answer.status };
     if (location === null) {
-      throw new AssetError('unavailable', `${shown(url)} redirects without saying where to.`, {
-        httpStatus: answer.status,
-      });
+      const message = `${shown(link.url)} redirects without saying where to.`;
+      throw new AssetError('unavailable', message, details);
     }
     if (redirects === MAX_REDIRECTS) {
-      throw new AssetError(
-        'unavailable',
-        `${shown(session.start)} redirects more than ${MAX_REDIRECTS} times.`,
-        {
-          httpStatus: answer.status,
-        },
-      );
+      const message = `${shown(session.start.url)} redirects more than ${MAX_REDIRECTS} times.`;
+      throw new AssetError('unavailable', message, details);
     }
-    url = parseLink(location, url);
+    link = parseLink(readLocation(location), link);
   }
 }
 
 async function request(
   session: Session,
-  url: URL,
+  link: Link,
   isFirst: boolean,
   from: Continuation | null,
 ): Promise<Answer> {
   const { ended, options } = session;
+  const { url } = link;
   const giveUp = (message: string): void =>
     ended.abort(new AssetError('unavailable', `${shown(url)}: ${message}`));
   let timer = startTimer(options.connectTimeoutMs, () =>
@@ -221,21 +211,22 @@ async function request(
     const headers: Record<string, string> = {
       Accept: '*/*',
       'Accept-Encoding': 'identity',
-      'User-Agent': 'reelhaul',
+      'User-Agent': options.userAgent,
     };
-    if (isFirst && options.api !== undefined && isOwnContent(url, options.api.baseUrl)) {
-      headers['Authorization'] = `Bearer ${options.api.key}`;
-    }
+    const own = isFirst && options.api !== undefined && needsKey(url, options.api);
+    if (own) headers['Authorization'] = `Bearer ${options.api.key}`;
     if (from !== null) {
       headers['Range'] = `bytes=${from.fromByte}-`;
       headers['If-Range'] = from.validator;
     }
-    const response = await ask(session, url, headers, onConnect);
+    const response = await ask(session, link, own, headers, onConnect);
     return { status: response.status, headers: response.headers, stream: response.body, url };
   } catch (error) {
     ended.signal.throwIfAborted();
     if (error instanceof AssetError) throw error;
-    if (error instanceof HostRefusedError) throw new AssetError('forbiddenHost', error.message);
+    if (error instanceof HostRefusedError) {
+      throw new AssetError('forbiddenHost', error.message, { detail: error.detail });
+    }
     throw new AssetError('unavailable', `${shown(url)} cannot be reached: ${codeOf(error)}.`, {
       cause: error,
     });
@@ -247,12 +238,13 @@ async function request(
 /** One GET. A kept connection that its server closed just now says nothing about the asset: then a fresh one is tried. */
 async function ask(
   { agents, ended }: Session,
-  url: URL,
+  { url, target }: Link,
+  trusted: boolean,
   headers: Record<string, string>,
   onConnect: () => void,
 ): Promise<WireAnswer> {
   for (;;) {
-    const agent = await agents.agentFor(url, ended.signal);
+    const agent = await agents.agentFor(url, ended.signal, trusted);
     let request: ClientRequest | undefined;
     const watcher: Watcher = {
       begun: (made) => (request = made),
@@ -261,7 +253,7 @@ async function ask(
       closed: () => {},
     };
     try {
-      return await send({ method: 'GET', url, headers, signal: ended.signal }, { agent, watcher });
+      return await send({ method: 'GET', url, target, headers, signal: ended.signal }, { agent, watcher });
     } catch (error) {
       if (ended.signal.aborted || request?.reusedSocket !== true || codeOf(error) !== 'ECONNRESET')
         throw error;
@@ -275,33 +267,50 @@ function whyNotUsable(answer: Answer, from: Continuation | null, now: () => numb
   const retryAfterMs = parseRetryAfterMs(text(headers['retry-after']) ?? '', now());
   const details = { httpStatus: status, retryAfterMs };
   if (GONE.has(status)) {
-    return new AssetError('gone', `${shown(url)} answered ${status}: the link is no longer valid.`, details);
+    const why =
+      status === 403
+        ? 'the link is not valid, or the host turns away the user agent (ARCHIVE_USER_AGENT)'
+        : 'nothing is there';
+    return new AssetError('gone', `${shown(url)} answered ${status}: ${why}.`, details);
   }
-  if (status !== 200 && !(from !== null && status === 206)) {
+  if (status !== 200 && status !== 206) {
     return new AssetError('unavailable', `${shown(url)} answered ${status} instead of 200.`, details);
   }
-  const encoding = text(headers['content-encoding'])?.trim().toLowerCase() ?? 'identity';
-  if (encoding !== 'identity' && encoding !== '') {
+  if (from !== null) {
+    if (status === 206 && rangeOf(answer)?.first === from.fromByte) return null;
+    const message = `${shown(url)} broke off at byte ${from.fromByte} and does not go on from there.`;
+    return new AssetError('unavailable', message, details);
+  }
+  if (status === 206 && !isWhole(rangeOf(answer))) {
     return new AssetError(
-      'invalid',
-      `${shown(url)} sent its bytes as ${encoding}, though identity was asked for.`,
+      'unavailable',
+      `${shown(url)} sent a part, though no range was asked for.`,
       details,
     );
-  }
-  if (from !== null) {
-    const range = /^bytes (\d+)-\d+\/(\d+|\*)$/i.exec(text(headers['content-range']) ?? '');
-    if (status !== 206 || range === null || Number(range[1]) !== from.fromByte) {
-      return new AssetError(
-        'unavailable',
-        `${shown(url)} broke off at byte ${from.fromByte} and does not go on from there.`,
-        details,
-      );
-    }
   }
   return null;
 }
 
-/** `Content-Length` of a 200, checked against the limit. */
+interface ContentRange {
+  readonly first: number;
+  readonly last: number;
+  /** Null: the host does not know. */
+  readonly total: number | null;
+}
+
+function rangeOf({ headers }: Answer): ContentRange | null {
+  const range = /^bytes (\d+)-(\d+)\/(\d+|\*)$/i.exec(text(headers['content-range'])?.trim() ?? '');
+  if (range === null) return null;
+  const [, first, last, total] = range;
+  return { first: Number(first), last: Number(last), total: total === '*' ? null : Number(total) };
+}
+
+/** Some hosts answer 206 with the whole file where no range was asked for. */
+function isWhole(range: ContentRange | null): boolean {
+  return range?.first === 0 && (range.total === null || range.last + 1 === range.total);
+}
+
+/** `Content-Length` of a whole file, checked against the limit. */
 function checkedLength(answer: Answer, maxBytes: number): number | null {
   const said = text(answer.headers['content-length']);
   if (said === null || !/^\d+$/.test(said)) return null;
@@ -311,170 +320,6 @@ function checkedLength(answer: Answer, maxBytes: number): number | null {
     throw new AssetError('tooLarge', `${shown(answer.url)} has ${bytes} bytes; the limit is ${maxBytes}.`);
   }
   return bytes;
-}
-
-/** The body as one stream, across resumes. */
-function readableOf(
-  session: Session,
-  first: Answer,
-  expectedBytes: number | null,
-  resumes: { count: number },
-): Readable {
-  const { ended } = session;
-  let answer = first;
-  const chunks = pieces();
-
-  async function* pieces(): AsyncGenerator<Buffer, void, undefined> {
-    const { maxBytes, maxResumes } = session.options;
-    const validator = strongValidator(first);
-    let received = 0;
-    for (;;) {
-      const receivedBefore = received;
-      let broken: unknown = null;
-      try {
-        for await (const chunk of notIdle(answer, session.options.idleTimeoutMs)) {
-          received += chunk.length;
-          if (received > maxBytes) {
-            throw new AssetError(
-              'tooLarge',
-              `${shown(answer.url)} sent more than the limit of ${maxBytes} bytes.`,
-            );
-          }
-          yield chunk;
-        }
-      } catch (error) {
-        ended.signal.throwIfAborted();
-        if (error instanceof AssetError) throw error;
-        broken = error;
-      }
-      if (broken === null && (expectedBytes === null || received === expectedBytes)) return;
-      if (validator === null || resumes.count >= maxResumes || received === receivedBefore) {
-        throw new AssetError(
-          'unavailable',
-          `${shown(answer.url)} broke off at byte ${received}${expectedBytes === null ? '' : ` of ${expectedBytes}`}: ${codeOf(broken)}.`,
-          { cause: broken },
-        );
-      }
-      resumes.count += 1;
-      answer = await follow(session, { fromByte: received, validator });
-      if (isAboutAnother(answer, validator, expectedBytes)) {
-        answer.stream.destroy();
-        throw new AssetError('unavailable', `${shown(answer.url)} changed while it was being read.`);
-      }
-    }
-  }
-
-  let whole = false;
-  const body = new Readable({
-    highWaterMark: 64 * 1024,
-    read() {
-      chunks.next().then(
-        ({ done, value }) => {
-          whole = done === true;
-          this.push(done === true ? null : value);
-        },
-        (error: unknown) => this.destroy(asError(error)),
-      );
-    },
-    destroy(error, done) {
-      // Ends the request that may be waited for; its outcome interests nobody any more.
-      if (!whole) {
-        ended.abort(error);
-        answer.stream.destroy();
-      }
-      done(error);
-    },
-  });
-  ended.signal.addEventListener('abort', () => body.destroy(asError(ended.signal.reason)), { once: true });
-  return body;
-}
-
-/** Passes the pieces on; when one takes longer than `idleTimeoutMs` the connection is given up. */
-async function* notIdle(answer: Answer, idleTimeoutMs: number): AsyncGenerator<Buffer, void, undefined> {
-  const iterator = answer.stream[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
-  try {
-    for (;;) {
-      const timer = startTimer(idleTimeoutMs, () =>
-        answer.stream.destroy(Object.assign(new Error('The host sent nothing more.'), { code: 'ETIMEDOUT' })),
-      );
-      try {
-        const { done, value } = await iterator.next();
-        if (done === true) return;
-        clearTimeout(timer);
-        yield value;
-      } finally {
-        clearTimeout(timer);
-      }
-    }
-  } finally {
-    answer.stream.destroy();
-  }
-}
-
-/**
- * What proves that a later answer is about the very same bytes: a strong ETag, else a Last-Modified that is at least a
- * minute older than the answer (RFC 9110, 8.8.2.2). Null when there is none, or when the host says it has no ranges.
- */
-function strongValidator({ headers }: Answer): string | null {
-  if (text(headers['accept-ranges'])?.trim().toLowerCase() === 'none') return null;
-  const etag = text(headers['etag']);
-  if (etag !== null && /^"[^"]*"$/.test(etag)) return etag;
-  if (etag !== null) return null;
-  const modified = text(headers['last-modified']);
-  const modifiedAt = Date.parse(modified ?? '');
-  const sentAt = Date.parse(text(headers['date']) ?? '');
-  return sentAt - modifiedAt >= 60_000 ? modified : null;
-}
-
-/** Does this 206 contradict what the first answer said? A host that takes `If-Range` wrongly is found here. */
-function isAboutAnother({ headers }: Answer, validator: string, expectedBytes: number | null): boolean {
-  const said = text(headers[validator.startsWith('"') ? 'etag' : 'last-modified']);
-  const total = /\/(\d+)$/.exec(text(headers['content-range']) ?? '')?.[1];
-  return (
-    (said !== null && said !== validator) ||
-    (total !== undefined && expectedBytes !== null && Number(total) !== expectedBytes)
-  );
-}
-
-/** Is this a file of the API itself, which asks for the key? */
-function isOwnContent(url: URL, apiBaseUrl: string): boolean {
-  return (
-    url.pathname.endsWith('/content') && URL.canParse(apiBaseUrl) && url.origin === new URL(apiBaseUrl).origin
-  );
-}
-
-function parseLink(link: string, base: URL | null): URL {
-  if (!URL.canParse(link, base?.href)) {
-    throw new AssetError('forbiddenHost', `The link ${JSON.stringify(link.slice(0, 80))} is no URL.`);
-  }
-  const url = new URL(link, base?.href);
-  if (url.protocol !== 'http:' && url.protocol !== 'https:') {
-    throw new AssetError('forbiddenHost', `Only http and https links are fetched, got ${url.protocol}//.`);
-  }
-  if (url.username !== '' || url.password !== '') {
-    throw new AssetError('forbiddenHost', `The link to ${shown(url)} has a user name or password in it.`);
-  }
-  return url;
-}
-
-/** A link for messages: without its query, in which signatures and tokens stand. */
-function shown(url: URL): string {
-  return `${url.origin}${url.pathname}`.slice(0, 200);
-}
-
-function text(header: unknown): string | null {
-  return typeof header === 'string' ? header : null;
-}
-
-/** What a transport error is called. Not by class: errors of the platform may come from another realm than ours. */
-function codeOf(error: unknown): string {
-  if (error === null) return 'fewer bytes than announced';
-  const { code, message } = error as { code?: unknown; message?: unknown };
-  return typeof code === 'string' ? code : typeof message === 'string' ? message : 'unknown';
-}
-
-function asError(reason: unknown): Error {
-  return reason instanceof Error ? reason : new Error(String(reason));
 }
 
 function startTimer(delayMs: number, onTime: () => void): NodeJS.Timeout {

@@ -1,11 +1,12 @@
 /**
- * An agent for links that come from outside: it connects only to addresses which were checked (`allowed-hosts.ts`), and
+ * An agent for links that come from outside: it connects only to addresses which were checked (`address-rules.ts`), and
  * the addresses that were checked are the ones connected to, so a name cannot change its answer in between.
  * `request-filtering-agent` checks them a second time at the socket, so that a mistake in our table alone opens nothing.
  */
 import { isIP, type LookupFunction } from 'node:net';
 import { RequestFilteringHttpAgent, RequestFilteringHttpsAgent } from 'request-filtering-agent';
-import { isPublicAddress, type AllowedHosts } from './address-rules.js';
+import { isPublicAddress, translatedIPv4, type AllowedHosts } from './address-rules.js';
+import { shown } from './link.js';
 
 /** One address of a host. */
 export interface ResolvedAddress {
@@ -25,14 +26,16 @@ export interface GuardOptions {
   readonly signal: AbortSignal;
   /** Keep connections for later requests by the same agent. Default false. */
   readonly keepAlive?: boolean;
+  /** The operator configured this very host: it may be private. Default false. */
+  readonly trusted?: boolean;
 }
 
 export type GuardedAgent = RequestFilteringHttpAgent | RequestFilteringHttpsAgent;
 
 /** Agents that are kept for a while, so that the next request to the same host finds a connection. */
 export interface KeptAgents {
-  /** @throws HostRefusedError; what `resolve` throws; the signal's reason. */
-  agentFor(url: URL, signal: AbortSignal): Promise<GuardedAgent>;
+  /** `trusted` as in `GuardOptions`. @throws HostRefusedError; what `resolve` throws; the signal's reason. */
+  agentFor(url: URL, signal: AbortSignal, trusted?: boolean): Promise<GuardedAgent>;
   /** Closes all connections. */
   close(): void;
 }
@@ -40,8 +43,17 @@ export interface KeptAgents {
 /** A name is resolved and checked anew after so long; connections that were made meanwhile are kept no longer. */
 const KEEP_MS = 30_000;
 
-/** This host may not be connected to; the message says which setting would change that. */
-export class HostRefusedError extends Error {}
+/**
+ * This host may not be connected to. The message is for everyone, tenants included, and says nothing of addresses;
+ * `detail` is for the operator's log.
+ */
+export class HostRefusedError extends Error {
+  readonly detail: string;
+  constructor(message: string, detail: string) {
+    super(message);
+    this.detail = detail;
+  }
+}
 
 /**
  * Resolves and checks the host of `url`; the agent is for requests to it, and for no other.
@@ -49,7 +61,7 @@ export class HostRefusedError extends Error {}
  */
 export async function guardedAgent(
   url: URL,
-  { allowed, onlyAllowed, setting, resolve, signal, keepAlive = false }: GuardOptions,
+  { allowed, onlyAllowed, setting, resolve, signal, keepAlive = false, trusted = false }: GuardOptions,
 ): Promise<GuardedAgent> {
   const secure = url.protocol === 'https:';
   const hostname = url.hostname.replace(/^\[|\]$/g, '');
@@ -58,20 +70,16 @@ export async function guardedAgent(
   const family = isIP(hostname);
   const resolved =
     family === 0 ? await untilAborted(signal, resolve(hostname)) : [{ address: hostname, family }];
-  const namedByUser = allowed.coversName(hostname, port);
+  const namedByUser = trusted || allowed.coversName(hostname, port);
   const covered = resolved.filter(({ address }) => allowed.coversAddress(address, port));
   // A name with several addresses, of which the user opened some: only those are used.
   const usable = namedByUser || covered.length === 0 ? resolved : covered;
   if (!namedByUser && covered.length === 0) {
     const refused = resolved.find(({ address }) => !isPublicAddress(address));
     if (refused !== undefined || onlyAllowed) {
-      const what =
-        refused === undefined
-          ? 'is not among the allowed hosts'
-          : `is at the private address ${refused.address}`;
-      throw new HostRefusedError(
-        `${withoutQuery(url)} ${what}. To allow it, add the host or its address to ${setting}.`,
-      );
+      const message = `${shown(url)} is refused: this host may not be reached. ${setting} opens hosts.`;
+      const address = refused === undefined ? 'is not among the allowed hosts' : `is at ${refused.address}`;
+      throw new HostRefusedError(message, `${url.host} ${address}`);
     }
   }
   if (usable.length === 0) throw new Error('the host name has no address');
@@ -85,10 +93,14 @@ export async function guardedAgent(
     lookup: pinned,
     allowPrivateIPAddress: namedByUser,
     allowMetaIPAddress: namedByUser,
-    allowIPAddressList: covered.map(({ address }) => address),
+    // It refuses every NAT64 address; those that were found public here pass.
+    allowIPAddressList: [...covered, ...usable.filter(isTranslated)].map(({ address }) => address),
   };
   return secure ? new RequestFilteringHttpsAgent(settings) : new RequestFilteringHttpAgent(settings);
 }
+
+const isTranslated = ({ address }: ResolvedAddress): boolean =>
+  translatedIPv4(address) !== null && isPublicAddress(address);
 
 export function keepGuardedAgents(
   guard: Omit<GuardOptions, 'signal' | 'keepAlive'>,
@@ -112,14 +124,15 @@ export function keepGuardedAgents(
   }
 
   return {
-    async agentFor(url, signal) {
+    async agentFor(url, signal, trusted = false) {
       forgetOld();
-      const known = kept.get(url.origin);
+      const name = `${trusted ? 'trusted ' : ''}${url.origin}`;
+      const known = kept.get(name);
       if (known) return known.agent;
-      const agent = await guardedAgent(url, { ...guard, signal, keepAlive: true });
-      const meanwhile = kept.get(url.origin);
+      const agent = await guardedAgent(url, { ...guard, signal, keepAlive: true, trusted });
+      const meanwhile = kept.get(name);
       if (meanwhile) return meanwhile.agent;
-      kept.set(url.origin, { agent, madeAt: now() });
+      kept.set(name, { agent, madeAt: now() });
       return agent;
     },
     close() {
@@ -127,11 +140,6 @@ export function keepGuardedAgents(
       kept.clear();
     },
   };
-}
-
-/** A link for messages: without its query, in which signatures and tokens stand. */
-function withoutQuery(url: URL): string {
-  return `${url.origin}${url.pathname}`.slice(0, 200);
 }
 
 /** The promise, or a rejection as soon as the signal aborts. */

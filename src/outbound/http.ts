@@ -36,6 +36,8 @@ export interface TransportOptions {
 export interface WireRequest {
   readonly method: string;
   readonly url: string | URL;
+  /** Path and query as they are to be sent. Default: those of `url`. */
+  readonly target?: string;
   readonly headers: http.OutgoingHttpHeaders;
   readonly body?: Buffer;
   /** Destroys the request at any time, also while the body of the answer is read. */
@@ -51,9 +53,12 @@ export interface WireAnswer {
   readonly request: http.ClientRequest;
 }
 
-/** One request. Resolves with the status line and the body as a stream, and rejects with Node's own error. */
+/**
+ * One request. Resolves with the status line and the body as a stream, and rejects with Node's own error. Node emits no
+ * error but only `close` when the server switches protocols (101) unasked: that rejects too.
+ */
 export function send(
-  { method, url, headers, body, signal }: WireRequest,
+  { method, url, target, headers, body, signal }: WireRequest,
   { agent, watcher, decompress = false }: TransportOptions,
 ): Promise<WireAnswer> {
   return new Promise((resolve, reject) => {
@@ -62,7 +67,13 @@ export function send(
     let answered = false;
     const request = (secure ? https : http).request(
       to,
-      { method, headers, agent, ...(signal ? { signal } : {}) },
+      {
+        method,
+        headers,
+        agent,
+        ...(target === undefined ? {} : { path: target }),
+        ...(signal ? { signal } : {}),
+      },
       (response) => {
         answered = true;
         resolve({
@@ -75,6 +86,9 @@ export function send(
       },
     );
     request.on('error', reject);
+    request.once('close', () => {
+      if (!answered) reject(new Error('The connection closed without an answer.'));
+    });
     if (watcher) watch(request, secure, watcher, () => answered);
     request.end(body);
   });
@@ -140,15 +154,15 @@ const MAX_RETRY_AFTER_MS = 60 * 60 * 1000;
 const HTTP_DATE = /^(mon|tue|wed|thu|fri|sat|sun)[a-z]*,? .*\d/i;
 
 /**
- * The wait that a `Retry-After` asks for, in ms: seconds or a date (against `at`), clamped to 0 … 1 h, since a server
- * with a wrong clock must not park a generation for a year. Null when it makes no sense.
+ * The wait that a `Retry-After` asks for, in ms: seconds or a date (against `at`), clamped to 0 … `maxMs` (1 h unless
+ * told), since a server with a wrong clock must not park a generation for a year. Null when it makes no sense.
  */
-export function parseRetryAfterMs(header: string, at: number): number | null {
+export function parseRetryAfterMs(header: string, at: number, maxMs = MAX_RETRY_AFTER_MS): number | null {
   const text = header.trim();
   let waitMs = NaN;
   if (/^[+-]?\d+(\.\d+)?$/.test(text)) waitMs = Number(text) * 1000;
   // The oldest of the three HTTP date forms names no zone, and means GMT as the others do.
   else if (HTTP_DATE.test(text))
     waitMs = Date.parse(/gmt|utc|[+-]\d{4}$/i.test(text) ? text : `${text} GMT`) - at;
-  return Number.isNaN(waitMs) ? null : Math.round(Math.min(Math.max(waitMs, 0), MAX_RETRY_AFTER_MS));
+  return Number.isNaN(waitMs) ? null : Math.round(Math.min(Math.max(waitMs, 0), maxMs));
 }

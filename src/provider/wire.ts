@@ -42,9 +42,13 @@ function readTaskId(value: unknown): string | null {
 }
 const taskId = field(readTaskId);
 
-/** An absolute http(s) URL as it was written (signed links are fussy), or null. */
+/** A gateway may name its own file without scheme and host. */
+const CONTENT_PATH = /^\/v1\/videos\/[^/?#\s]+\/content(\?\S*)?$/;
+
+/** An absolute http(s) URL as it was written (signed links are fussy), a content path of the gateway, or null. */
 function httpUrl(written: string): string | null {
   const url = written.trim();
+  if (CONTENT_PATH.test(url)) return url;
   if (!/^https?:\/\//i.test(url) || !URL.canParse(url)) return null;
   return /[\s\p{Cc}]/u.test(url) ? new URL(url).href : url;
 }

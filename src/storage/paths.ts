@@ -29,10 +29,16 @@ const FILE_NAMES: Readonly<Record<AssetName, string>> = {
 
 /** S3 takes 1,024 bytes of key; some are left for a bucket prefix and the file name. */
 const MAX_KEY_BYTES = 900;
+/** `/last-frame.webp` and `/manifest.json`, with room. */
+const MAX_FILE_NAME_BYTES = 24;
 /** Common file systems take 255 bytes per name. */
 const MAX_PART_BYTES = 255;
-/** In code points, so at most 240 bytes. */
+/** In code points. */
 const MAX_VALUE_LENGTH = 60;
+/** Most bytes of one value, tried in this order until every part of the path and the whole of it are short enough. */
+const VALUE_BYTES = [240, 160, 120, 90, 60, 40, 24, 12] as const;
+/** What a value takes at least, when it is not cut further: an id has 36 bytes. */
+const FIXED_BYTES: Readonly<Record<string, number>> = { generationId: 36, yyyy: 4, mm: 2, dd: 2 };
 
 const PLACEHOLDER = /\{([^{}]*)\}/g;
 const KNOWN_PLACEHOLDER = /^(yyyy|mm|dd|generationId|tenant|metadata\.[A-Za-z0-9_-]{1,64})$/;
@@ -57,6 +63,14 @@ export function keyTemplateProblems(template: string, path = 'keyTemplate'): Pro
   if (!LITERAL.test(literal)) {
     complain(
       `expected letters, digits, ". _ = @ + -", spaces and / around the braces, got ${JSON.stringify(template)}`,
+    );
+  }
+  const shortest = template.replace(PLACEHOLDER, (_whole, name: string) =>
+    'x'.repeat(FIXED_BYTES[name] ?? Math.min(...VALUE_BYTES)),
+  );
+  if (!fits(shortest)) {
+    complain(
+      `expected at most ${MAX_PART_BYTES} bytes in each part and ${MAX_KEY_BYTES} in all, got ${JSON.stringify(template)}`,
     );
   }
   // A placeholder is never empty, so any letter can stand for it.
@@ -84,13 +98,27 @@ export function folderFor(template: string, fields: KeyFields): string {
     generationId: fields.generationId,
     tenant: fields.tenant,
   };
-  const folder = template.replace(PLACEHOLDER, (_whole, name: string) => {
-    const field = name.startsWith('metadata.') ? name.slice('metadata.'.length) : null;
-    if (field === null) return harmless(values[name]);
-    return harmless(Object.hasOwn(fields.metadata, field) ? fields.metadata[field] : null);
-  });
+  const valueOf = (name: string): unknown => {
+    if (!name.startsWith('metadata.')) return values[name];
+    const field = name.slice('metadata.'.length);
+    return Object.hasOwn(fields.metadata, field) ? fields.metadata[field] : null;
+  };
+  const cutAt = (maxBytes: number): string =>
+    template.replace(PLACEHOLDER, (_whole, name: string) =>
+      harmless(valueOf(name), FIXED_BYTES[name] === undefined ? maxBytes : MAX_PART_BYTES),
+    );
+  const folders = VALUE_BYTES.map(cutAt);
+  const folder = folders.find(fits) ?? folders.at(-1)!;
   assertKey(folder);
   return folder;
+}
+
+/** Short enough for file systems and object stores, with the name of a file behind it. */
+function fits(folder: string): boolean {
+  return (
+    Buffer.byteLength(folder) <= MAX_KEY_BYTES - MAX_FILE_NAME_BYTES &&
+    folder.split('/').every((part) => Buffer.byteLength(part) <= MAX_PART_BYTES)
+  );
 }
 
 /** The key of an asset without its extension: `…/last-frame`. */
@@ -129,14 +157,25 @@ function isBadPart(part: string): boolean {
 }
 
 /** A value as one part of a path, or a piece of one: never empty, no separators, no dots at its ends. */
-function harmless(value: unknown): string {
+function harmless(value: unknown, maxBytes: number): string {
   const text =
     typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? String(value) : '';
   const plain = text
     .normalize('NFC')
     .replace(/[^\p{L}\p{N}._@+-]/gu, '-')
     .replace(/^[.]+|[.]+$/g, '-');
-  // Whole code points: half of one could not be written.
-  const cut = Array.from(plain).slice(0, MAX_VALUE_LENGTH).join('').replace(/[.]+$/, '-');
+  const cut = cutToBytes(plain, maxBytes).replace(/[.]+$/, '-');
   return cut === '' ? '_' : cut;
+}
+
+/** Whole code points: half of one could not be written. */
+function cutToBytes(text: string, maxBytes: number): string {
+  let cut = '';
+  let sizeBytes = 0;
+  for (const char of Array.from(text).slice(0, MAX_VALUE_LENGTH)) {
+    sizeBytes += Buffer.byteLength(char);
+    if (sizeBytes > maxBytes) break;
+    cut += char;
+  }
+  return cut;
 }

@@ -107,3 +107,47 @@ describe('an MP4', () => {
     expect(() => check(Buffer.concat([mp4Faststart, Buffer.alloc(8)]))).toThrow('no box');
   });
 });
+
+describe('bytes behind an MP4 of an announced length', () => {
+  const junk = [
+    Buffer.alloc(3),
+    Buffer.alloc(8),
+    Buffer.alloc(1000),
+    Buffer.from('\0\0\0\0\n<!-- served by cache -->'),
+  ];
+
+  test.each([
+    ['moov at its end', mp4MoovAtEnd],
+    ['moov at its begin', mp4Faststart],
+  ])('are let be when the file is whole: %s', (_name, whole) => {
+    for (const tail of [...junk, Buffer.from('<html>oops</html>')]) {
+      const bytes = Buffer.concat([whole, tail]);
+      const reader = createStructureReader((cursor) => mp4(cursor, bytes.length));
+      for (const byte of bytes) reader.write(Buffer.of(byte));
+      reader.end();
+      expect(reader.trailingBytes()).toBe(tail.length);
+    }
+  });
+
+  test('are let be behind fragments only when they are zeros', () => {
+    const check = (tail: Buffer) => {
+      const bytes = Buffer.concat([mp4Fragmented, tail]);
+      const reader = createStructureReader((cursor) => mp4(cursor, bytes.length));
+      reader.write(bytes);
+      reader.end();
+    };
+    expect(() => check(Buffer.alloc(12))).not.toThrow();
+    expect(() => check(Buffer.from('\0\0\x20\0moof'))).toThrow();
+    expect(() => check(Buffer.from('\0\0\x20'))).toThrow();
+  });
+
+  test('make no file whole that is cut, wherever it is cut', () => {
+    for (const whole of [mp4MoovAtEnd, mp4Faststart]) {
+      for (let length = 0; length < whole.length - 16; length += 7) {
+        const bytes = Buffer.concat([whole.subarray(0, length), Buffer.alloc(16)]);
+        expect(() => check(bytes, bytes.length)).toThrow();
+        expect(() => check(whole.subarray(0, length), length)).toThrow();
+      }
+    }
+  });
+});

@@ -369,11 +369,30 @@ describe('an answer', () => {
     });
   });
 
-  test('in an encoding that was not asked for is invalid', async () => {
+  test('that is labelled with an encoding passes the label on, and its bytes as they are', async () => {
     const { url } = await host((_request, response) =>
-      response.writeHead(200, { 'Content-Encoding': 'gzip' }).end('x'),
+      response.writeHead(200, { 'Content-Encoding': 'aws-chunked' }).end('x'),
     );
-    expect(await failure(url)).toMatchObject({ kind: 'invalid' });
+    const asset = await openAsset(url, loopback);
+    expect(asset.contentEncoding).toBe('aws-chunked');
+    expect((await asset.body.toArray()).join('')).toBe('x');
+  });
+
+  test('206 with the whole file is the file, with a part of it is not', async () => {
+    let range = 'bytes 0-9/10';
+    const { url } = await host((_request, response) =>
+      response.writeHead(206, { 'Content-Range': range, 'Content-Length': 10 }).end('0123456789'),
+    );
+    expect((await fetchAll(url)).toString()).toBe('0123456789');
+    range = 'bytes 0-9/11';
+    expect(await failure(url)).toMatchObject({ kind: 'unavailable', httpStatus: 206 });
+  });
+
+  test('101 without being asked ends at once, and so does an abort', async () => {
+    const { url } = await host((_request, response) => {
+      response.socket?.end('HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n');
+    });
+    expect(await failure(url)).toMatchObject({ kind: 'unavailable' });
   });
 
   test('that announces too many bytes is not read', async () => {
@@ -654,4 +673,120 @@ describe('a body that breaks off', () => {
     expect(await failure(url)).toMatchObject({ kind: 'unavailable' });
     expect(seen).toHaveLength(2);
   });
+});
+
+describe('a link', () => {
+  test.each([
+    ["/a'b.mp4?sig='x'&t=a%27", "/a'b.mp4?sig='x'&t=a%27"],
+    ['/v.mp4?a={1}|"2"', '/v.mp4?a={1}|"2"'],
+    ['/v%2emp4/%7euser?x=%2f+', '/v%2emp4/%7euser?x=%2f+'],
+    ["?sig='x'", "/?sig='x'"],
+    ['/v.mp4?x=1#part', '/v.mp4?x=1'],
+    ['/f\u00fcr dich.mp4', '/f%C3%BCr%20dich.mp4'],
+  ])('%s is asked for byte for byte', async (path, target) => {
+    const { url, seen } = await host(answer);
+    await fetchAll(`${url}${path}`);
+    expect(seen[0]?.url).toBe(target);
+  });
+
+  test.each([
+    ['/d\u00e9j\u00e0.mp4', '/d%C3%A9j%C3%A0.mp4'],
+    ["/v.mp4?sig='x'", "/v.mp4?sig='x'"],
+    ["next.mp4?sig='x'", "/a/next.mp4?sig='x'"],
+  ])('a redirect to %s goes there', async (location, target) => {
+    const { url, seen } = await host((request, response) => {
+      if (request.url !== '/a/start') return response.end('ok');
+      // Raw UTF-8, as servers send it: Node itself writes headers as Latin-1.
+      response.writeHead(302, { location: Buffer.from(location).toString('latin1') }).end();
+    });
+    expect((await fetchAll(`${url}/a/start`)).toString()).toBe('ok');
+    expect(seen[1]?.url).toBe(target);
+  });
+});
+
+describe('the content link of a task', () => {
+  const key = 'key-0123456789';
+  const api = async () => {
+    const { url, seen } = await host(answer);
+    const authorized = () => seen.map(({ headers }) => headers.authorization ?? null);
+    return { url, seen, authorized, options: { api: { baseUrl: url, key, taskId: 'task-1' } } };
+  };
+
+  test.each([
+    '/v1/videos/task-1/content',
+    'http://localhost:3000/v1/videos/task-1/content',
+    'https://gateway.example/v1/videos/task-1/content',
+  ])('%s is asked for at the API with the key, which needs no entry', async (link) => {
+    const { seen, authorized, options } = await api();
+    expect((await fetchAll(link, options)).toString()).toBe('ok');
+    expect(seen.map(({ url }) => url)).toEqual(['/v1/videos/task-1/content']);
+    expect(authorized()).toEqual([`Bearer ${key}`]);
+  });
+
+  test('of another task gets no key and no open door', async () => {
+    const { url, seen, authorized, options } = await api();
+    expect(await failure(`${url}/v1/videos/task-2/content`, options)).toMatchObject({
+      kind: 'forbiddenHost',
+    });
+    expect(seen).toEqual([]);
+    await fetchAll(`${url}/v1/videos/task-2/content`, { ...options, ...loopback });
+    expect(authorized()).toEqual([null]);
+  });
+});
+
+test('a host that turns away unknown user agents is told the one that is set, and the failure names the setting', async () => {
+  const { url } = await host((request, response) =>
+    response.writeHead(request.headers['user-agent'] === 'Mozilla/5.0' ? 200 : 403).end('ok'),
+  );
+  expect((await fetchAll(url, { ...loopback, userAgent: 'Mozilla/5.0' })).toString()).toBe('ok');
+  expect((await failure(url)).message).toContain('ARCHIVE_USER_AGENT');
+});
+
+describe('in a NAT64 network', () => {
+  const resolve =
+    (...addresses: string[]) =>
+    async () =>
+      Promise.resolve(addresses.map((address) => ({ address, family: address.includes(':') ? 6 : 4 })));
+
+  test('a public host at both kinds of address passes both checks', async () => {
+    // Nothing answers there: what counts is that the connection is tried.
+    const options = { resolve: resolve('64:ff9b::808:808'), connectTimeoutMs: 100 };
+    expect(await failure('http://cdn.example/', options)).toMatchObject({ kind: 'unavailable' });
+    const both = { resolve: resolve('64:ff9b::808:808', '8.8.8.8'), connectTimeoutMs: 100 };
+    expect(await failure('http://cdn.example/', both)).toMatchObject({ kind: 'unavailable' });
+  });
+
+  test.each(['64:ff9b::7f00:1', '64:ff9b::a00:1', '64:ff9b:1::808:808'])(
+    '%s stays forbidden',
+    async (address) => {
+      const error = await failure('http://cdn.example/', { resolve: resolve(address) });
+      expect(error.kind).toBe('forbiddenHost');
+      expect(error.message).not.toContain(address);
+      expect(error.detail).toContain(address);
+    },
+  );
+});
+
+test('many redirects and resumes leave no listener behind', async () => {
+  const warnings: Error[] = [];
+  const onWarning = (warning: Error): void =>
+    void (warning.name.startsWith('MaxListeners') && warnings.push(warning));
+  process.on('warning', onWarning);
+  const { url } = await host((request, response) => {
+    const hop = Number(new URL(request.url!, 'http://x').searchParams.get('hop') ?? 0);
+    if (hop < 5) return response.writeHead(302, { location: `/?hop=${hop + 1}` }).end();
+    const from = Number(/\d+/.exec(request.headers.range ?? '')?.[0] ?? 0);
+    response.writeHead(from === 0 ? 200 : 206, {
+      ETag: '"v"',
+      'Content-Length': bytes.length - from,
+      ...(from === 0 ? {} : { 'Content-Range': `bytes ${from}-${bytes.length - 1}/${bytes.length}` }),
+    });
+    const to = Math.min(from + 70_000, bytes.length);
+    response.write(bytes.subarray(from, to), () => void (to < bytes.length && response.destroy()));
+    if (to === bytes.length) response.end();
+  });
+  const job = new AbortController();
+  for (let turn = 0; turn < 12; turn += 1) await fetchAll(url, { ...loopback, signal: job.signal });
+  process.off('warning', onWarning);
+  expect(warnings).toEqual([]);
 });

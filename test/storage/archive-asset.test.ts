@@ -1,3 +1,4 @@
+import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type RequestListener, type Server } from 'node:http';
@@ -239,4 +240,75 @@ test('an asset that cannot be stored lets its host go, and says that it is the s
   expect(await readFile(join(root, 'archive'), 'utf8')).toBe('a file, not a directory');
   server.close();
   await rm(root, { recursive: true });
+});
+
+describe('bytes that are labelled with an encoding', () => {
+  const bytes = files.mp4MoovAtEnd;
+  let root: string;
+  beforeEach(async () => {
+    root = await mkdtemp(join(tmpdir(), 'reelhaul-encoded-'));
+  });
+  afterEach(() => rm(root, { recursive: true, force: true }));
+
+  async function haul(sent: Buffer, encoding: string | null, onTrailingBytes = (_sizeBytes: number) => {}) {
+    const server = createServer((_request, response) =>
+      response
+        .writeHead(200, {
+          'Content-Length': sent.length,
+          ...(encoding === null ? {} : { 'Content-Encoding': encoding }),
+        })
+        .end(sent),
+    );
+    server.listen(0, '127.0.0.1');
+    await once(server, 'listening');
+    try {
+      return await archiveAsset({
+        storage: createLocalStorage({ root }),
+        url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/video`,
+        kind: 'video',
+        keyBase: 'a/video',
+        fetchOptions: { allowHosts: ['127.0.0.1'], maxBytes: 1_000_000 },
+        onTrailingBytes,
+      });
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
+  }
+  const digest = createHash('sha256').update(bytes).digest('hex');
+
+  test.each<[string, Buffer, string | null]>([
+    ['plain, labelled aws-chunked', bytes, 'aws-chunked'],
+    ['plain, labelled gzip', bytes, 'gzip'],
+    ['plain, labelled br', bytes, 'br'],
+    ['plain, labelled utf-8', bytes, 'utf-8'],
+    ['gzip, labelled so', gzipSync(bytes), 'gzip'],
+    ['gzip, labelled aws-chunked', gzipSync(bytes), 'aws-chunked'],
+    ['gzip, not labelled', gzipSync(bytes), null],
+    ['deflate', deflateSync(bytes), 'deflate'],
+    ['brotli', brotliCompressSync(bytes), 'br'],
+  ])('%s: the video is stored as it is', async (_name, sent, encoding) => {
+    expect(await haul(sent, encoding)).toMatchObject({ sha256: digest, sizeBytes: bytes.length });
+  });
+
+  test('are refused when they are broken, or more than allowed once undone', async () => {
+    await expect(haul(gzipSync(bytes).subarray(0, -20), 'gzip')).rejects.toMatchObject({ kind: 'invalid' });
+    await expect(haul(gzipSync(Buffer.from('<html>')), 'gzip')).rejects.toMatchObject({ kind: 'invalid' });
+    await expect(haul(Buffer.alloc(0), 'gzip')).rejects.toMatchObject({ kind: 'invalid' });
+    const bomb = gzipSync(Buffer.concat([bytes, Buffer.alloc(2_000_000)]));
+    await expect(haul(bomb, 'gzip')).rejects.toMatchObject({
+      code: expect.stringMatching(/too_large|invalid/),
+    });
+    expect(
+      await readdir(root, { recursive: true }).then((names) => names.filter((n) => n.endsWith('.mp4'))),
+    ).toEqual([]);
+  });
+
+  test('a few bytes behind a whole video are kept and told', async () => {
+    const told: number[] = [];
+    const padded = Buffer.concat([bytes, Buffer.alloc(13)]);
+    const stored = await haul(padded, null, (sizeBytes) => told.push(sizeBytes));
+    expect(stored.sizeBytes).toBe(padded.length);
+    expect(told).toEqual([13]);
+  });
 });

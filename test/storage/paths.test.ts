@@ -102,6 +102,26 @@ describe('object names', () => {
     expect(() => folderFor(template, fields)).toThrow(InvalidInputError);
   });
 
+  test.each([
+    '{yyyy}/{tenant}_{metadata.title}_{generationId}',
+    '{tenant}{metadata.title}{metadata.title}{generationId}',
+    '{tenant}/{metadata.title}/{tenant}/{metadata.title}/{tenant}/{generationId}',
+  ])('cut values by bytes until %s fits, and keep the id whole', (template) => {
+    for (const letter of ['東', '𝔸', 'ü', 'a']) {
+      const long = letter.repeat(100);
+      const folder = folderFor(template, { ...fields, tenant: long, metadata: { title: long } });
+      expect(folder).toContain(generationId);
+      expect(folder).toContain(letter.normalize('NFC').repeat(3));
+      for (const part of folder.split('/')) expect(Buffer.byteLength(part)).toBeLessThanOrEqual(255);
+      assertKey(`${folder}/last-frame.webp`);
+    }
+  });
+
+  test('refuse a template that is too long whatever the values', () => {
+    expect(keyTemplateProblems(`${'a'.repeat(230)}{generationId}`)).toHaveLength(1);
+    expect(keyTemplateProblems(`${'a/'.repeat(500)}{generationId}`)).toHaveLength(1);
+  });
+
   test('find nothing wrong with good templates', () => {
     for (const template of [
       DEFAULT_KEY_TEMPLATE,

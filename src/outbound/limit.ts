@@ -1,0 +1,48 @@
+/**
+ * A hard limit for work that calls out. Sockets, DNS and file systems have ways to fall silent that no time-out of
+ * their own ends; here the caller goes on whatever they do, so that no job slot is lost to them.
+ */
+
+/** So long aborted work may take to end by itself, which tells more and leaves nothing behind. */
+const GRACE_MS = 1000;
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
+
+/**
+ * Runs `work` with a signal that aborts when `signal` does or when `limitMs` is over. Settles at the latest a second
+ * after that: with what `work` came to, else with the reason of the abort or with `tooLong()`.
+ */
+export async function withinLimit<T>(
+  limitMs: number,
+  signal: AbortSignal,
+  work: (signal: AbortSignal) => Promise<T>,
+  tooLong: () => Error,
+): Promise<T> {
+  signal.throwIfAborted();
+  const inner = new AbortController();
+  let limit: NodeJS.Timeout | undefined;
+  let grace: NodeJS.Timeout | undefined;
+  let onAbort = (): void => {};
+  const over = new Promise<never>((_resolve, reject) => {
+    const end = (reason: unknown): void => {
+      if (inner.signal.aborted) return;
+      inner.abort(reason);
+      grace = setTimeout(
+        () => reject(reason instanceof Error ? reason : new Error(String(reason))),
+        GRACE_MS,
+      );
+    };
+    onAbort = () => end(signal.reason);
+    signal.addEventListener('abort', onAbort, { once: true });
+    limit = setTimeout(() => end(tooLong()), Math.min(limitMs, LONGEST_TIMER_MS));
+  });
+  try {
+    return await Promise.race([work(inner.signal), over]);
+  } catch (error) {
+    // What the work says of an abort ("aborted") tells less than its reason.
+    throw inner.signal.aborted ? inner.signal.reason : error;
+  } finally {
+    clearTimeout(limit);
+    clearTimeout(grace);
+    signal.removeEventListener('abort', onAbort);
+  }
+}
