@@ -1,10 +1,12 @@
 /** What apps were told, and what they could not be told. */
 import type { Command } from 'commander';
 import { wholeNumber } from './arguments.js';
-import { withLibrary } from './session.js';
+import { ConfigError } from '../errors.js';
+import { notifySecrets } from '../outbound/notify-secrets.js';
+import { readSettings, withLibrary } from './session.js';
 import { complain, print, showNotifications } from './terminal.js';
 
-/** `notifications`, `retry-notification`. */
+/** `notifications`, `retry-notification`, `notify-secret`. */
 export function addNotifications(program: Command): void {
   program
     .command('notifications [id]')
@@ -36,4 +38,16 @@ export function addNotifications(program: Command): void {
         process.exitCode = 1;
       }),
     );
+
+  program
+    .command('notify-secret <tenant>')
+    .description('the secret that verifies the notifications of a tenant, newest first')
+    .action(async (tenant: string) => {
+      const { NOTIFY_SECRET } = await readSettings();
+      if (NOTIFY_SECRET.length === 0)
+        throw new ConfigError([
+          { path: 'NOTIFY_SECRET', message: 'expected the secret of the workers, got nothing' },
+        ]);
+      for (const secret of notifySecrets(NOTIFY_SECRET, tenant)) print(secret);
+    });
 }

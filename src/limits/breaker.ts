@@ -8,8 +8,8 @@
 import type { RedisConnection } from '../redis/connect.js';
 
 export type Call = 'submit' | 'poll';
-/** What a breaker stands before: a kind of call, or a host that assets come from. */
-export type Target = Call | `asset@${string}`;
+/** What a breaker stands before: a kind of call, a host that assets come from, or one that is notified. */
+export type Target = Call | `asset@${string}` | `receiver@${string}`;
 
 /** Failures count as in a row when no more than this lies between them. */
 const IN_A_ROW_MS = 60_000;

@@ -2,18 +2,22 @@
  * Sends one notification: a POST signed as the Standard Webhooks specification says
  * (https://www.standardwebhooks.com). The address comes from an app, so it is not trusted: private addresses are refused
  * after DNS unless `NOTIFY_ALLOW_HOSTS` names them, redirects are not followed, nothing of the answer's body is read.
+ * The reason of a failure is for the tenant, and says nothing that would make this a port scanner: why there was no
+ * connection stands in `detail`, for the log.
  */
 import { lookup } from 'node:dns/promises';
-import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http';
-import { request as httpsRequest } from 'node:https';
 import { Webhook } from 'standardwebhooks';
 import type { AllowedHosts } from './address-rules.js';
 import { guardedAgent, HostRefusedError, type ResolvedAddress } from './guarded-agent.js';
+import { parseRetryAfterMs, send } from './http.js';
+import { withinLimit } from './limit.js';
 
 export interface Message {
   readonly url: string;
   /** `webhook-id`: the same at every try. */
   readonly id: string;
+  /** Whose it is: named in `webhook-tenant`, and its secret signs. */
+  readonly tenant: string;
   /** JSON; signed byte by byte. */
   readonly body: string;
 }
@@ -30,91 +34,92 @@ export interface SendOptions {
   readonly resolve?: (hostname: string) => Promise<readonly ResolvedAddress[]>;
 }
 
+interface NotSent {
+  /** For the tenant. */
+  readonly reason: string;
+  /** For the log only; null when there is no more to say. */
+  readonly detail: string | null;
+}
+
 export type Sent =
   | { readonly kind: 'delivered' }
-  /** Worth another try; `retryAfterMs` is the receiver's wish. */
-  | { readonly kind: 'failed'; readonly reason: string; readonly retryAfterMs: number | null }
+  /** Worth another try; `retryAfterMs` is the receiver's wish. `away`: it did not answer at all. */
+  | ({ readonly kind: 'failed'; readonly retryAfterMs: number | null; readonly away: boolean } & NotSent)
   /** The same message would be refused again: the host may not be reached, or the receiver said 410 Gone. */
-  | { readonly kind: 'refused'; readonly reason: string };
+  | ({ readonly kind: 'refused' } & NotSent);
+
+/** A receiver may be down for an afternoon. */
+const MAX_RETRY_AFTER_MS = 4 * 3_600_000;
+
+class NoAnswerError extends Error {}
 
 /** Rejects only with the reason of `signal`. */
 export async function sendNotification(message: Message, options: SendOptions): Promise<Sent> {
-  const { secrets, timeoutMs, signal, now, resolve = (name) => lookup(name, { all: true }) } = options;
+  const { secrets, timeoutMs, signal, now } = options;
   if (secrets.length === 0) return failed('NOTIFY_SECRET is not set on this worker: nothing can be signed');
-  signal.throwIfAborted();
-  const limit = new AbortController();
-  const timer = setTimeout(() => limit.abort(new Error(`no answer within ${timeoutMs} ms`)), timeoutMs);
-  const either = AbortSignal.any([signal, limit.signal]);
   try {
-    const url = new URL(message.url);
-    const agent = await guardedAgent(url, {
-      allowed: options.allowed,
-      onlyAllowed: false,
-      setting: 'NOTIFY_ALLOW_HOSTS',
-      resolve,
-      signal: either,
-    });
-    const headers = signedHeaders(message, secrets, now());
-    const { statusCode = 0, headers: answered } = await post(
-      url,
-      { agent, headers, signal: either },
-      message.body,
+    const { status, headers } = await withinLimit(
+      timeoutMs,
+      signal,
+      (within) => post(message, { ...options, signal: within }),
+      () => new NoAnswerError(`no answer within ${timeoutMs} ms`),
     );
-    if (statusCode >= 200 && statusCode < 300) return { kind: 'delivered' };
-    if (statusCode === 410) return { kind: 'refused', reason: 'the receiver answered 410 Gone' };
-    const redirect = statusCode >= 300 && statusCode < 400 ? '; redirects are not followed' : '';
-    return failed(
-      `the receiver answered ${statusCode}${redirect}`,
-      retryAfterMs(answered['retry-after'], now()),
-    );
+    if (status >= 200 && status < 300) return { kind: 'delivered' };
+    if (status === 410) return { kind: 'refused', reason: 'the receiver answered 410 Gone', detail: null };
+    const redirect = status >= 300 && status < 400 ? '; redirects are not followed' : '';
+    const retryAfterMs = parseRetryAfterMs(headers['retry-after'] ?? '', now(), MAX_RETRY_AFTER_MS);
+    return { ...failed(`the receiver answered ${status}${redirect}`), retryAfterMs };
   } catch (error) {
     signal.throwIfAborted();
-    if (error instanceof HostRefusedError) return { kind: 'refused', reason: error.message };
-    return failed(limit.signal.aborted ? `no answer within ${timeoutMs} ms` : nameOf(error));
-  } finally {
-    clearTimeout(timer);
+    if (error instanceof HostRefusedError)
+      return { kind: 'refused', reason: error.message, detail: error.detail };
+    if (error instanceof NoAnswerError) return { ...failed(error.message), away: true };
+    return { ...failed('there was no connection, or it broke'), detail: nameOf(error), away: true };
   }
 }
 
-function signedHeaders({ id, body }: Message, secrets: readonly string[], now: number) {
+/** Resolves with the head of the answer; the rest is thrown away. */
+async function post(message: Message, options: SendOptions) {
+  const { allowed, signal, secrets, now, resolve = (name) => lookup(name, { all: true }) } = options;
+  const url = new URL(message.url);
+  const agent = await guardedAgent(url, {
+    allowed,
+    onlyAllowed: false,
+    setting: 'NOTIFY_ALLOW_HOSTS',
+    resolve,
+    signal,
+  });
+  const headers = signedHeaders(message, secrets, now());
+  const answer = await send(
+    { method: 'POST', url, headers, body: Buffer.from(message.body), signal },
+    { agent },
+  );
+  answer.body.on('error', () => {});
+  answer.body.destroy();
+  return answer;
+}
+
+function signedHeaders({ id, tenant, body }: Message, secrets: readonly string[], now: number) {
   const at = new Date(now);
   return {
     'content-type': 'application/json',
     'content-length': Buffer.byteLength(body),
     'user-agent': 'reelhaul',
     'webhook-id': id,
+    // A header holds no letters beyond ASCII, which a tenant's name may have.
+    'webhook-tenant': encodeURIComponent(tenant),
     'webhook-timestamp': String(Math.floor(now / 1000)),
     'webhook-signature': secrets.map((secret) => new Webhook(secret).sign(id, at, body)).join(' '),
   };
 }
 
-/** Resolves with the head of the answer; the rest is thrown away. */
-function post(url: URL, options: RequestOptions, body: string): Promise<IncomingMessage> {
-  return new Promise((resolve, reject) => {
-    const send = url.protocol === 'https:' ? httpsRequest : httpRequest;
-    const request = send(url, { ...options, method: 'POST' }, (answer) => {
-      answer.on('error', () => {});
-      answer.destroy();
-      resolve(answer);
-    });
-    request.on('error', reject);
-    request.end(body);
-  });
-}
-
-const failed = (reason: string, wanted: number | null = null): Sent => ({
+const failed = (reason: string): Sent & { kind: 'failed' } => ({
   kind: 'failed',
   reason,
-  retryAfterMs: wanted,
+  detail: null,
+  retryAfterMs: null,
+  away: false,
 });
-
-/** `Retry-After`: seconds, or a date. */
-function retryAfterMs(header: string | undefined, now: number): number | null {
-  if (header === undefined) return null;
-  if (/^\d{1,9}$/.test(header.trim())) return Number(header) * 1000;
-  const at = Date.parse(header);
-  return Number.isNaN(at) ? null : Math.max(0, at - now);
-}
 
 function nameOf(error: unknown): string {
   const { code, message } = error as { code?: unknown; message?: unknown };

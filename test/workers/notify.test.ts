@@ -1,6 +1,8 @@
 /** Every end is told at least once under one id, and nothing that goes wrong with it touches the generation. */
+import { createServer, type AddressInfo, type Socket } from 'node:net';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { Webhook } from 'standardwebhooks';
+import { notifySecrets } from '../../src/outbound/notify-secrets.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { SECRET, startReceiver, type Receiver } from '../support/receiver.js';
 import { until } from '../support/until.js';
@@ -261,4 +263,121 @@ test.each([
   await setUp();
   await expect(bed.enqueue('x', { notifyUrl })).rejects.toThrow(words);
   expect((await bed.reelhaul.list()).generations).toEqual([]);
+});
+
+describe('receivers of several tenants', () => {
+  /** Answers as it is told, and counts. */
+  async function peer(onConnection: (socket: Socket) => void) {
+    let connections = 0;
+    const sockets = new Set<Socket>();
+    const server = createServer((socket) => {
+      connections += 1;
+      sockets.add(socket);
+      socket.on('error', () => {});
+      onConnection(socket);
+    });
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    return {
+      url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/hook`,
+      connections: () => connections,
+      close: () => {
+        for (const socket of sockets) socket.destroy();
+        server.close();
+      },
+    };
+  }
+  const endNow = async (notifyUrl: string, tenant: string) => {
+    const { id } = await bed.enqueue('over at once', { notifyUrl, tenant, delayMs: 3_600_000 });
+    await bed.reelhaul.cancel(id);
+    return id;
+  };
+
+  test('each is signed with a secret of its own, which nobody else can derive, and says whose it is', async () => {
+    await setUp();
+    const acme = await startReceiver(notifySecrets([SECRET], 'ácme')[0]);
+    await bed.work();
+    await endNow(acme.url, 'ácme');
+    await until(() => acme.received.length === 1, 'the notification of the tenant');
+    expect(acme.received[0]!.headers['webhook-tenant']).toBe('%C3%A1cme');
+    expect(acme.received[0]!.body.data.tenant).toBe('ácme');
+    // Sent by another tenant to this receiver: it does not verify.
+    const id = await endNow(acme.url, 'mallory');
+    const [{ lastError }] = await until(async () => {
+      const tried = await bed.reelhaul.notifications(id);
+      return tried[0]?.lastError ? (tried as [(typeof tried)[0]]) : null;
+    }, 'a try');
+    expect(lastError).toContain('400');
+    expect(acme.received).toHaveLength(1);
+    await acme.close();
+  });
+
+  test('a receiver that says nothing delays nobody else', async () => {
+    await setUp({ NOTIFY_CONCURRENCY: '4', NOTIFY_TIMEOUT_MS: '30000' });
+    const silent = await peer(() => {});
+    for (let i = 0; i < 40; i += 1) await endNow(silent.url, 'slow');
+    await bed.work();
+    await until(() => silent.connections() > 0, 'the slow tenant to be told first');
+    const id = await endNow(receiver.url, 'default');
+    await comes('generation.canceled');
+    await settled(id);
+    // Its share of the slots, and no more.
+    expect(silent.connections()).toBeLessThanOrEqual(2);
+    silent.close();
+  });
+
+  test('a host that is away is asked by one at a time, which costs the others no tries', async () => {
+    await setUp({ NOTIFY_TIMEOUT_MS: '100', BREAKER_FAILURES: '3', BREAKER_PROBE_MS: '60000' });
+    const silent = await peer(() => {});
+    const ids: string[] = [];
+    for (let i = 0; i < 30; i += 1) ids.push(await endNow(silent.url, 'slow'));
+    await bed.work();
+    const id = await endNow(receiver.url, 'default');
+    await settled(id);
+    const waiting = async () => {
+      const all = await Promise.all(ids.map((one) => bed.reelhaul.notifications(one)));
+      return all.flat().filter(({ attempts }) => attempts === 0).length;
+    };
+    await until(
+      async () => (await bed.redis.zcard(`${bed.prefix}:notify:delayed`)) === ids.length,
+      'all to wait',
+    );
+    expect(await waiting()).toBeGreaterThan(0);
+    silent.close();
+  });
+
+  test('an answer of 101 is a failed try, and every slot comes free again', async () => {
+    await setUp({ NOTIFY_CONCURRENCY: '2', NOTIFY_ATTEMPTS: '1', BREAKER_FAILURES: '1000' });
+    const switching = await peer((socket) =>
+      socket.once('data', () =>
+        socket.write('HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n'),
+      ),
+    );
+    const ids: string[] = [];
+    for (let i = 0; i < 6; i += 1) ids.push(await endNow(switching.url, 'trap'));
+    const workers = await bed.work();
+    for (const id of ids) await dead(id);
+    await endNow(receiver.url, 'default');
+    await comes('generation.canceled');
+    await workers.close();
+    switching.close();
+  });
+
+  test('a failure says nothing of addresses and ports; the log does', async () => {
+    await setUp({ NOTIFY_ALLOW_HOSTS: '127.0.0.1', NOTIFY_ATTEMPTS: '1' });
+    const resetting = await peer((socket) => socket.destroy());
+    const closed = await peer(() => {});
+    closed.close();
+    const lines: string[] = [];
+    const { pino } = await import('pino');
+    await bed.work({ log: pino({ level: 'info' }, { write: (line) => void lines.push(line) }) });
+    const errors: (string | null)[] = [];
+    for (const url of [resetting.url, closed.url, 'http://no-such-host.invalid/'])
+      errors.push((await dead(await endNow(url, 'scanner'))).lastError);
+    expect(new Set(errors).size).toBe(1);
+    const inside = await dead(await endNow('http://10.1.2.3/', 'scanner'));
+    expect(inside.lastError).not.toContain('private');
+    expect(lines.join()).toMatch(/ECONNREFUSED/);
+    expect(lines.join()).toMatch(/10\.1\.2\.3 is at 10\.1\.2\.3/);
+    resetting.close();
+  });
 });
