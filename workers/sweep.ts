@@ -56,7 +56,9 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
   }
   const abandoned = signal.aborted
     ? 0
-    : await storage.removeAbandoned(ABANDONED_AFTER_FACTOR * config.ARCHIVE_TIMEOUT_MS);
+    : await storage.removeAbandoned(ABANDONED_AFTER_FACTOR * config.ARCHIVE_TIMEOUT_MS, (problem) =>
+        log.warn({ stage: 'sweep', err: problem }, 'storage could not be tidied'),
+      );
   const report = { looked, restored, pruned, abandoned };
   if (restored + pruned + abandoned > 0) log.info(report, 'swept');
   return report;

@@ -24,7 +24,7 @@ import {
 import { dirname, join, resolve, sep } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { StorageConflictError, StorageError } from '../errors.js';
+import { InvalidInputError, StorageConflictError, StorageError } from '../errors.js';
 import { assertKey } from './paths.js';
 import { createMeter, type Measured } from './meter.js';
 import type { PutOptions, Storage, StoredFile } from './storage.js';
@@ -32,11 +32,11 @@ import type { PutOptions, Storage, StoredFile } from './storage.js';
 export interface LocalStorageOptions {
   /** Directory of the archive; made when it is not there. */
   readonly root: string;
-  /** Permissions of the files. Default 0o644, minus the umask. */
-  readonly fileMode?: number;
-  /** Epoch milliseconds, to tell how old partial files are. Default `Date.now`. */
-  readonly now?: () => number;
 }
+
+/** For this user only: videos and prompts belong to tenants. */
+const FILE_MODE = 0o600;
+const FOLDER_MODE = 0o700;
 
 const PARTIAL_DIRECTORY = '.reelhaul-partial';
 const PROBE_DIRECTORY = '.reelhaul-probe';
@@ -67,13 +67,12 @@ const ADVICE: Readonly<Record<string, string>> = {
   EXDEV: 'the archive must lie on one file system: nothing inside it may be a mount of its own',
   ENOTDIR: 'a part of the path is a file, not a directory',
   EISDIR: 'a directory is where the file should be',
-  ENAMETOOLONG: 'the name is too long for the file system',
   ELOOP: 'the path goes in circles',
 };
 /** What file systems without hard links say. */
 const NO_LINKS: ReadonlySet<string> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK']);
 
-export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: LocalStorageOptions): Storage {
+export function createLocalStorage({ root }: LocalStorageOptions): Storage {
   const home = resolve(root);
   const partials = join(home, PARTIAL_DIRECTORY);
   /** Where `home` was found to lie at the last look. */
@@ -116,7 +115,7 @@ export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: L
 
   /** Writes all chunks to a new partial file, flushed to the disk. */
   async function writePartial(partial: string, chunks: AsyncIterable<Buffer>): Promise<void> {
-    const file = await openNew(partial, fileMode);
+    const file = await openNew(partial);
     try {
       for await (const chunk of chunks) await writeWhole(file, chunk);
       await file.sync();
@@ -214,16 +213,25 @@ export function createLocalStorage({ root, fileMode = 0o644, now = Date.now }: L
     }
   }
 
-  async function removeAbandoned(olderThanMs: number): Promise<number> {
+  async function removeAbandoned(
+    olderThanMs: number,
+    report: (problem: StorageError) => void = () => {},
+  ): Promise<number> {
     let removed = 0;
     for (const directory of [partials, join(home, PROBE_DIRECTORY)]) {
       try {
-        for (const name of await readdir(directory)) {
+        const names = await readdir(directory);
+        if (names.length === 0) continue;
+        const before = (await timeOf(directory)) - olderThanMs;
+        for (const name of names) {
           const path = join(directory, name);
-          if (!writing.has(path) && (await unlinkIfOld(path, now() - olderThanMs))) removed += 1;
+          if (!writing.has(path) && (await unlinkIfOld(path, before))) removed += 1;
         }
       } catch (error) {
-        if (!isMissing(error)) throw asStorageError(error, `${directory} cannot be tidied`);
+        if (isMissing(error)) continue;
+        const problem = asStorageError(error, `${directory} cannot be tidied`);
+        if (!(problem instanceof StorageError)) throw problem;
+        report(problem);
       }
     }
     return removed;
@@ -256,10 +264,10 @@ async function publish(partial: string, path: string): Promise<boolean> {
 }
 
 /** A new file, in a directory that is nearly always there. */
-async function openNew(path: string, mode: number): Promise<FileHandle> {
+async function openNew(path: string): Promise<FileHandle> {
   for (let tries = 1; ; tries += 1) {
     try {
-      return await open(path, 'wx', mode);
+      return await open(path, 'wx', FILE_MODE);
     } catch (error) {
       if (codeOf(error) !== 'ENOENT' || tries === DIRECTORY_TRIES) throw error;
     }
@@ -277,7 +285,7 @@ const isIn = (path: string, directory: string | null): boolean =>
  */
 async function makeDirectory(directory: string): Promise<void> {
   try {
-    await mkdir(directory);
+    await mkdir(directory, FOLDER_MODE);
   } catch (error) {
     if (codeOf(error) === 'EEXIST') {
       const there = await stat(directory).catch(() => null);
@@ -339,6 +347,18 @@ async function syncDirectory(directory: string): Promise<void> {
   }
 }
 
+/** The time of the file system, which may be another machine's: that of a file written there now. Epoch ms. */
+async function timeOf(directory: string): Promise<number> {
+  const path = join(directory, `${randomUUID()}.clock`);
+  const file = await openNew(path);
+  try {
+    return (await file.stat()).mtimeMs;
+  } finally {
+    await file.close();
+    await unlink(path).catch(() => {});
+  }
+}
+
 async function unlinkIfOld(path: string, before: number): Promise<boolean> {
   try {
     if ((await lstat(path)).mtimeMs >= before) return false;
@@ -373,6 +393,11 @@ function isMissing(error: unknown): boolean {
 /** Errors of the file system as `StorageError`; others pass as they are. */
 function asStorageError(error: unknown, what: string): unknown {
   const code = codeOf(error);
+  if (code === 'ENAMETOOLONG') {
+    // No waiting mends it: it is about this key alone.
+    const message = 'expected a name that is short enough for the file system';
+    return new InvalidInputError(what, [{ path: 'key', message }]);
+  }
   if (error instanceof StorageError || error instanceof StorageConflictError || !/^E[A-Z0-9]+$/.test(code))
     return error;
   return new StorageError(`${what}: ${ADVICE[code] ?? code}.`, PASSING.has(code), { cause: error });

@@ -16,8 +16,6 @@ import type { Storage } from './storage.js';
 export interface OpenStorageOptions {
   /** Where `file:./…` starts. Default the working directory. */
   readonly baseDirectory?: string;
-  /** Epoch milliseconds, to tell how old abandoned writes are. Default `Date.now`. */
-  readonly now?: () => number;
   /** What the URL is called in problems. Default `STORAGE_URL`. */
   readonly path?: string;
 }
@@ -69,15 +67,14 @@ const S3_PARAMETERS: Readonly<Record<string, Parameter>> = {
  */
 export async function openStorage(url: string, options: OpenStorageOptions = {}): Promise<Storage> {
   const { path = 'STORAGE_URL', baseDirectory = process.cwd() } = options;
-  const now = options.now === undefined ? {} : { now: options.now };
   if (/^file:/i.test(url)) {
-    return createLocalStorage({ root: readDirectory(url, baseDirectory, path), ...now });
+    return createLocalStorage({ root: readDirectory(url, baseDirectory, path) });
   }
   if (/^s3:/i.test(url)) {
     const settings = readS3Url(url, path);
     // Loaded only here: the SDK is large, and users of a local disk need none of it.
     const { createS3Storage } = await import('./s3.js');
-    return createS3Storage({ ...settings, ...now });
+    return createS3Storage(settings);
   }
   throw refused([
     {

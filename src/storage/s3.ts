@@ -57,8 +57,6 @@ export interface S3StorageOptions {
   readonly checksums?: boolean;
   /** Default: the SDK's usual chain. */
   readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string };
-  /** Epoch milliseconds, to tell how old abandoned uploads are. Default `Date.now`. */
-  readonly now?: () => number;
 }
 
 const PROBE_PREFIX = '.reelhaul-probe';
@@ -95,10 +93,11 @@ const ADVICE: Readonly<Record<string, string>> = {
 const PASSING_STATUS: ReadonlySet<number> = new Set([408, 409, 429]);
 
 export function createS3Storage(options: S3StorageOptions): Storage {
-  const { bucket, endpoint, now = Date.now, conditionalWrites = true } = options;
+  const { bucket, endpoint, conditionalWrites = true } = options;
   const prefix =
     options.prefix === undefined || options.prefix === '' ? '' : `${options.prefix.replace(/\/+$/, '')}/`;
   const client = createClient(options);
+  const serverTime = watchServerTime(client);
   const place = `s3://${bucket}/${prefix}`;
   /** Uploads of this very object, which are not abandoned however old they look. */
   const writing = new Set<{ readonly objectKey: string }>();
@@ -231,7 +230,7 @@ export function createS3Storage(options: S3StorageOptions): Storage {
       throw new StorageError(`${place} gives back other bytes than were written.`, false);
   }
 
-  async function abortOldUploads(before: number): Promise<number> {
+  async function abortOldUploads(olderThanMs: number): Promise<number> {
     let aborted = 0;
     let marker: { KeyMarker?: string; UploadIdMarker?: string } = {};
     for (;;) {
@@ -242,6 +241,7 @@ export function createS3Storage(options: S3StorageOptions): Storage {
           ...marker,
         }),
       );
+      const before = serverTime() - olderThanMs;
       for (const { Key, UploadId, Initiated } of page.Uploads ?? []) {
         if (Key === undefined || UploadId === undefined || Initiated === undefined) continue;
         const isOurs = [...writing].some(({ objectKey }) => objectKey === Key);
@@ -269,10 +269,11 @@ export function createS3Storage(options: S3StorageOptions): Storage {
     }
   }
 
-  async function removeOldProbes(before: number): Promise<number> {
+  async function removeOldProbes(olderThanMs: number): Promise<number> {
     let removed = 0;
     const pages = paginateListObjectsV2({ client }, { Bucket: bucket, Prefix: `${prefix}${PROBE_PREFIX}/` });
     for await (const page of pages) {
+      const before = serverTime() - olderThanMs;
       for (const { Key, LastModified } of page.Contents ?? []) {
         if (Key === undefined || LastModified === undefined || LastModified.getTime() >= before) continue;
         if ([...writing].some(({ objectKey }) => objectKey === Key)) continue;
@@ -283,18 +284,24 @@ export function createS3Storage(options: S3StorageOptions): Storage {
     return removed;
   }
 
-  async function removeAbandoned(olderThanMs: number): Promise<number> {
-    const before = now() - olderThanMs;
-    try {
-      // A server that cannot list uploads leaves them to its own rules (a lifecycle rule of the bucket).
-      const uploads = await abortOldUploads(before).catch((error: unknown) => {
+  async function removeAbandoned(
+    olderThanMs: number,
+    report: (problem: StorageError) => void = () => {},
+  ): Promise<number> {
+    const tidied = async (what: string, work: Promise<number>): Promise<number> => {
+      try {
+        return await work;
+      } catch (error) {
+        // A server that cannot list uploads leaves them to its own rules (a lifecycle rule of the bucket).
         if (statusOf(error) === 501 || statusOf(error) === 405) return 0;
-        throw error;
-      });
-      return uploads + (await removeOldProbes(before));
-    } catch (error) {
-      throw asStorageError(error, `${place} cannot be tidied`);
-    }
+        const problem = asStorageError(error, `${what} of ${place} cannot be tidied`);
+        if (!(problem instanceof StorageError)) throw problem;
+        report(problem);
+        return 0;
+      }
+    };
+    const uploads = await tidied('unfinished uploads', abortOldUploads(olderThanMs));
+    return uploads + (await tidied('probe files', removeOldProbes(olderThanMs)));
   }
 
   async function urlFor(
@@ -309,7 +316,13 @@ export function createS3Storage(options: S3StorageOptions): Storage {
         },
       ]);
     }
-    const command = new GetObjectCommand({ Bucket: bucket, Key: objectKeyOf(key) });
+    // The bytes may be kept as long as the link lives, not as long as the object says.
+    const cacheControl = `private, max-age=${expiresInSeconds}`;
+    const command = new GetObjectCommand({
+      Bucket: bucket,
+      Key: objectKeyOf(key),
+      ResponseCacheControl: cacheControl,
+    });
     try {
       const { getSignedUrl } = await import('@aws-sdk/s3-request-presigner');
       return await getSignedUrl(client, command, { expiresIn: expiresInSeconds });
@@ -355,6 +368,22 @@ function createClient(options: S3StorageOptions): S3Client {
   });
 }
 
+/** The server's clock as its last answer told it, epoch ms: ages are told by the clock that wrote the dates. */
+function watchServerTime(client: S3Client): () => number {
+  let latest = Date.now();
+  client.middlewareStack.add(
+    (next) => async (args) => {
+      const result = await next(args);
+      const { headers } = result.response as { headers?: Record<string, string> };
+      const at = Date.parse(headers?.['date'] ?? '');
+      latest = Number.isNaN(at) ? Date.now() : at;
+      return result;
+    },
+    { step: 'deserialize', name: 'reelhaulServerTime' },
+  );
+  return () => latest;
+}
+
 /**
  * The client, with its bytes stopped by the signal. The uploader's own abort only stops waiting: it would leave the parts
  * that are on their way, and then clean up before they have arrived. What begins and ends an upload is let through: an
@@ -395,6 +424,12 @@ function asStorageError(error: unknown, what: string): unknown {
   }
   const status = statusOf(error);
   const name = fieldOf(error, 'name');
+  if (name === 'KeyTooLongError') {
+    // No waiting mends it: it is about this key alone.
+    return new InvalidInputError(what, [
+      { path: 'key', message: 'expected a name that is short enough for S3' },
+    ]);
+  }
   const code = fieldOf(error, 'code');
   const advice =
     (typeof name === 'string' && Object.hasOwn(ADVICE, name) ? ADVICE[name] : undefined) ??

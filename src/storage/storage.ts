@@ -6,6 +6,7 @@
  * `InvalidInputError` (the key makes no sense).
  */
 import type { Readable } from 'node:stream';
+import type { StorageError } from '../errors.js';
 
 export interface PutOptions {
   readonly contentType: string;
@@ -45,10 +46,11 @@ export interface Storage {
   probe(): Promise<void>;
   /**
    * Removes what writers left behind that died midway (never visible, but it takes room), if it is older than
-   * `olderThanMs`. That must be longer than any write may take, since other replicas may be writing. Gives the number
-   * of things removed.
+   * `olderThanMs` by the storage's own clock. That must be longer than any write may take, since other replicas may be
+   * writing. Gives the number of things removed. What cannot be tidied, such as uploads that the credentials may not
+   * list, is told to `report` and stops nothing else.
    */
-  removeAbandoned(olderThanMs: number): Promise<number>;
+  removeAbandoned(olderThanMs: number, report?: (problem: StorageError) => void): Promise<number>;
   /** A link to the file that works for a while without credentials. Only drivers that can give one have this. */
   urlFor?(key: string, options: { readonly expiresInSeconds: number }): Promise<string>;
   close(): Promise<void>;

@@ -1,7 +1,7 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
@@ -216,15 +216,54 @@ describe('the local disk', () => {
 
     const left = await filesIn(root);
     expect(left).toEqual([expect.stringMatching(/^\.reelhaul-partial\/.+\.partial$/)]);
-    const { mtimeMs } = await stat(join(root, left[0]!));
-    const storage = createLocalStorage({ root, now: () => mtimeMs + 60_000 });
+    const wroteAt = new Date(Date.now() - 60_000);
+    await utimes(join(root, left[0]!), wroteAt, wroteAt);
+    const storage = createLocalStorage({ root });
     expect(await storage.stat('a/video.mp4')).toBeNull();
-    expect(await storage.removeAbandoned(60_001)).toBe(0);
+    expect(await storage.removeAbandoned(3_600_000)).toBe(0);
     expect(await filesIn(root)).toEqual(left);
-    expect(await storage.removeAbandoned(59_999)).toBe(1);
+    expect(await storage.removeAbandoned(59_000)).toBe(1);
     expect(await filesIn(root)).toEqual([]);
     // The next try of the same generation is not in its way.
     await storage.put('a/video.mp4', streamOf([Buffer.from('whole')]), type);
     expect(await filesIn(root)).toEqual(['a/video.mp4']);
   });
+});
+
+test('files and folders are for this user only', async () => {
+  const root = await mkdtemp(join(tmpdir(), 'reelhaul-modes-'));
+  const storage = createLocalStorage({ root: join(root, 'archive') });
+  await storage.put('a/b/k', streamOf([Buffer.from('x')]), type);
+  const modeOf = async (path: string) => ((await stat(join(root, 'archive', path))).mode & 0o777).toString(8);
+  expect(await Promise.all(['', 'a', 'a/b', 'a/b/k'].map(modeOf))).toEqual(['700', '700', '700', '600']);
+  await rm(root, { recursive: true });
+});
+
+test('a clock of this machine that is far ahead abandons nothing that another process writes', async () => {
+  const root = await mkdtemp(join(tmpdir(), 'reelhaul-clock-'));
+  await mkdir(join(root, '.reelhaul-partial'));
+  await writeFile(join(root, '.reelhaul-partial', 'live.partial'), 'half of a video');
+  const now = Date.now;
+  Date.now = () => now() + 31 * 24 * 3_600_000;
+  try {
+    expect(await createLocalStorage({ root }).removeAbandoned(1_800_000)).toBe(0);
+  } finally {
+    Date.now = now;
+  }
+  expect(await filesIn(root)).toEqual(['.reelhaul-partial/live.partial']);
+  await rm(root, { recursive: true });
+});
+
+test('a name that the file system does not take is an input that cannot be used, not an outage', async () => {
+  const root = await mkdtemp(join(tmpdir(), 'reelhaul-long-'));
+  // What is too long all in all: each part is within its limit.
+  const storage = createLocalStorage({
+    root: join(root, ...Array.from({ length: 17 }, () => 'd'.repeat(230))),
+  });
+  await expect(storage.put(`${'k'.repeat(250)}/v`, streamOf([Buffer.from('x')]), type)).rejects.toMatchObject(
+    {
+      code: 'invalid_input',
+    },
+  );
+  await rm(root, { recursive: true });
 });
