@@ -5,6 +5,7 @@ WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci --ignore-scripts
 COPY tsconfig.json ./
+COPY scripts ./scripts
 COPY src ./src
 COPY workers ./workers
 RUN npm run build
@@ -12,7 +13,9 @@ RUN npm run build
 FROM node:26-trixie-slim AS dependencies
 WORKDIR /app
 COPY package.json package-lock.json .npmrc ./
-RUN npm ci --omit=dev --ignore-scripts
+COPY scripts ./scripts
+# The image serves every set-up: packages that are optional for an app are part of it.
+RUN node scripts/with-optional-packages.mjs && npm ci --omit=dev --ignore-scripts
 
 FROM node:26-trixie-slim
 ENV NODE_ENV=production \

@@ -64,6 +64,32 @@ export class RedisUnusableError extends ReelhaulError {
   }
 }
 
+/** A package that only some set-ups need is not installed. */
+export class MissingPackageError extends ReelhaulError {
+  constructor(purpose: string, packages: readonly string[], options?: ErrorOptions) {
+    super(
+      'missing_package',
+      `${purpose} needs packages that are not installed. Run: npm install ${packages.join(' ')}`,
+      options,
+    );
+  }
+}
+
+/** Loads a module that imports optional packages. @throws MissingPackageError */
+export async function loadOptional<T>(
+  purpose: string,
+  packages: readonly string[],
+  load: () => Promise<T>,
+): Promise<T> {
+  try {
+    return await load();
+  } catch (error) {
+    const code = error instanceof Error && 'code' in error ? error.code : null;
+    if (code !== 'ERR_MODULE_NOT_FOUND' && code !== 'MODULE_NOT_FOUND') throw error;
+    throw new MissingPackageError(purpose, packages, { cause: error });
+  }
+}
+
 /** Redis answers, and takes no writes now: what was asked for was not recorded. */
 export class WritesRefusedError extends ReelhaulError {
   /** @param refusal its own word for why, such as `OOM` */

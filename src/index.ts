@@ -19,6 +19,7 @@ export {
   ConfigError,
   IdempotencyConflictError,
   InvalidInputError,
+  MissingPackageError,
   NewerRecordError,
   NotFoundError,
   RebillNotAllowedError,

@@ -144,9 +144,8 @@ test('a live run, accepted, ends with one submit and a file', async () => {
 });
 
 test('every npm script that is named exists', () => {
-  const named = [...readme.matchAll(/npm (?:run )?(\w+)/g)]
-    .map(([, name]) => name!)
-    .filter((name) => name !== 'and');
+  const named = [...readme.matchAll(/npm (?:run )?(?!install|scripts|and\b)(\w+)/g)].map(([, name]) => name!);
+  expect(named).toEqual(expect.arrayContaining(['test', 'demo', 'chaos', 'check']));
   for (const name of named) expect(Object.keys(scripts)).toContain(name);
 });
 
@@ -163,13 +162,29 @@ test('the flags in the table exist', async () => {
   }
 });
 
-test('npx reelhaul worker starts and stops as shown', async () => {
-  const block = blocks('sh').find((text) => text.includes('npx reelhaul worker'))!;
-  expect(block).toMatch(/^export COMETAPI_KEY=/);
+test('reelhaul worker starts and stops as shown', async () => {
+  const block = blocks('sh').find((text) => text.includes('reelhaul worker'))!;
+  expect(block).toMatch(/^export COMETAPI_KEY=[^]*\nnode_modules\/\.bin\/reelhaul worker\n$/);
   const worker = bed.spawnWorker({ LOG_LEVEL: 'info' });
   await until(() => worker.output().includes('worker started'), 'the worker to start');
   worker.child.kill('SIGTERM');
   expect(await worker.exited).toBe(0);
+});
+
+test('a worker that npx started stops in order when npx ends', async () => {
+  const npx = spawn('npx', ['--no-install', 'reelhaul', 'worker'], {
+    cwd: root,
+    env: { ...environment(), LOG_LEVEL: 'info' },
+  });
+  let out = '';
+  npx.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
+  // The pipe is open for as long as the worker lives.
+  const closed = once(npx, 'close');
+  await until(() => out.includes('worker started'), 'the worker to start');
+  npx.kill('SIGTERM');
+  await closed;
+  expect(out).toContain('"signal":"parent ended"');
+  expect(out).toContain('worker stopped');
 });
 
 test('npx reelhaul simulate and serve answer', async () => {

@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import type { Logger } from 'pino';
 import type { Config } from '../config/config.js';
+import { loadOptional } from '../errors.js';
 import { STAGES, type Stage } from '../generation/states.js';
 import type { Hub } from '../pipeline/context.js';
 import { wantsTraces } from '../telemetry/active-trace.js';
@@ -10,6 +11,24 @@ import type { Vitals } from '../generation/work.js';
 import type { RunningWorkers } from '../../workers/main.js';
 import { stageList } from './arguments.js';
 import { askedToStop, listenOn, loggerFor, readSettings } from './session.js';
+
+const SERVER_PACKAGES = [
+  'hono',
+  '@hono/node-server',
+  '@bull-board/api',
+  '@bull-board/hono',
+  '@bull-board/ui',
+];
+const OPS_PACKAGES = ['hono', '@hono/node-server'];
+const TRACE_PACKAGES = [
+  '@opentelemetry/api',
+  '@opentelemetry/exporter-trace-otlp-http',
+  '@opentelemetry/resources',
+  '@opentelemetry/sdk-trace-node',
+];
+const loadOps = () => loadOptional('WORKER_PORT', OPS_PACKAGES, () => import('../http/health-routes.js'));
+const loadTracing = () =>
+  loadOptional('Tracing (OTEL_…)', TRACE_PACKAGES, () => import('../telemetry/tracing.js'));
 
 /** `worker`, `serve`. */
 export function addProcesses(program: Command): void {
@@ -20,11 +39,11 @@ export function addProcesses(program: Command): void {
     .option('--serve', 'also answer the HTTP API and the callbacks of the provider on PORT')
     .action(async ({ stages, serve }: { stages?: Stage[]; serve?: boolean }) => {
       const config = await readSettings();
-      const [{ startWorkers }, { createMetrics }, { createOps, startOpsServer }] = await Promise.all([
+      const [{ startWorkers }, { createMetrics }] = await Promise.all([
         import('../../workers/main.js'),
         import('../telemetry/metrics.js'),
-        import('../http/health-routes.js'),
       ]);
+      const ops = !serve && config.WORKER_PORT > 0 ? await loadOps() : null;
       const metrics = createMetrics();
       const log = await loggerFor(config, (alarm) => metrics.alarmed(alarm));
       const stopped = askedToStop();
@@ -37,11 +56,10 @@ export function addProcesses(program: Command): void {
         : null;
       const watch = async (hub: Hub) => {
         listeners.watch(hub);
-        if (!serve && config.WORKER_PORT > 0)
-          server = await listenOn(
-            'WORKER_PORT',
-            startOpsServer(createOps(hub, metrics, vitals), config.WORKER_PORT, log),
-          );
+        if (ops) {
+          const answers = ops.createOps(hub, metrics, vitals);
+          server = await listenOn('WORKER_PORT', ops.startOpsServer(answers, config.WORKER_PORT, log));
+        }
       };
       try {
         workers = await startWorkers({ config, log, watch, ...(stages ? { stages } : {}) });
@@ -78,9 +96,7 @@ export function addProcesses(program: Command): void {
 
 /** Whoever listens to what this process does: metrics, and traces where they are wanted. */
 async function openWatch(metrics: Metrics): Promise<{ watch(hub: Hub): void; close(): Promise<void> }> {
-  const tracing = wantsTraces(process.env)
-    ? (await import('../telemetry/tracing.js')).createTracing(process.env)
-    : null;
+  const tracing = wantsTraces(process.env) ? (await loadTracing()).createTracing(process.env) : null;
   return {
     watch(hub) {
       metrics.watch(hub);
@@ -107,8 +123,8 @@ async function serveHttp(
     import('../pipeline/context.js'),
     import('../redis/clock.js'),
     import('../redis/connect.js'),
-    import('../http/server.js'),
-    import('../http/health-routes.js'),
+    loadOptional('The HTTP server', SERVER_PACKAGES, () => import('../http/server.js')),
+    loadOps(),
   ]);
   const redis = await connectRedis(config, 'producer', log);
   try {

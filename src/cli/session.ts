@@ -2,6 +2,7 @@
  * What a command stands on: the settings, the log, the library. They are loaded when a command runs, so that a wrong
  * command line and `--help` are answered without them, at once.
  */
+import { readFileSync } from 'node:fs';
 import type { Logger } from 'pino';
 import type { Config } from '../config/config.js';
 import { ReelhaulError } from '../errors.js';
@@ -49,10 +50,43 @@ export async function listenOn<T>(setting: string, listening: Promise<T>): Promi
   }
 }
 
-/** Resolves at the first SIGINT, SIGTERM or SIGHUP; a second one ends the process at once. */
-export function askedToStop(): Promise<NodeJS.Signals> {
+const LOOK_FOR_PARENT_MS = 1000;
+
+/** The process above `pid`; null where the system has no /proc. */
+function parentOf(pid: number): string | null {
+  try {
+    return /^PPid:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? null;
+  } catch {
+    return null;
+  }
+}
+
+/**
+ * npm and npx end at SIGTERM and do not pass it on: what they started would go on as an orphan. The system tells a process
+ * nothing when its parent ends, so its parent is looked at once a second, and above a shell between the two as well.
+ */
+function whenPackageManagerEnds(gone: () => void): void {
+  if (!process.env['npm_config_user_agent']) return;
+  const ancestors = () => `${process.ppid} ${parentOf(process.ppid)}`;
+  const first = ancestors();
+  const timer = setInterval(() => {
+    if (ancestors() === first) return;
+    clearInterval(timer);
+    gone();
+  }, LOOK_FOR_PARENT_MS).unref();
+}
+
+/**
+ * Resolves at the first SIGINT, SIGTERM or SIGHUP, or when the npm that started this process ends; a second signal ends
+ * the process at once.
+ */
+export function askedToStop(): Promise<NodeJS.Signals | 'parent ended'> {
   return new Promise((resolve) => {
     let asked = false;
+    whenPackageManagerEnds(() => {
+      asked = true;
+      resolve('parent ended');
+    });
     for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
       process.on(name, () => {
         if (asked) process.exit(1);

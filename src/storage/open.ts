@@ -8,10 +8,12 @@
  */
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { InvalidInputError, type Problem, withoutSecrets } from '../errors.js';
+import { InvalidInputError, loadOptional, type Problem, withoutSecrets } from '../errors.js';
 import { createLocalStorage } from './local.js';
 import type { S3StorageOptions } from './s3.js';
 import type { Storage } from './storage.js';
+
+const S3_PACKAGES = ['@aws-sdk/client-s3', '@aws-sdk/lib-storage', '@aws-sdk/s3-request-presigner'];
 
 export interface OpenStorageOptions {
   /** Where `file:./…` starts. Default the working directory. */
@@ -63,9 +65,12 @@ const S3_PARAMETERS: Readonly<Record<string, Parameter>> = {
 
 /**
  * Opens it; nothing is read or written yet (`probe` does that).
- * @throws InvalidInputError naming every problem of the URL.
+ * @throws InvalidInputError naming every problem of the URL; MissingPackageError.
  */
-export async function openStorage(url: string, options: OpenStorageOptions = {}): Promise<Storage> {
+export const openStorage = (url: string, options: OpenStorageOptions = {}): Promise<Storage> =>
+  loadOptional('STORAGE_URL=s3://…', S3_PACKAGES, () => openNamed(url, options));
+
+async function openNamed(url: string, options: OpenStorageOptions): Promise<Storage> {
   const { path = 'STORAGE_URL', baseDirectory = process.cwd() } = options;
   if (/^file:/i.test(url)) {
     return createLocalStorage({ root: readDirectory(url, baseDirectory, path) });

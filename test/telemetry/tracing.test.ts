@@ -113,9 +113,9 @@ test('one trace per generation across processes, found by its id, with one span 
   expect(root.parentSpanId).toBeFalsy();
   for (const name of ['archive', 'notify', 'poll', 'submit']) expect(of(name).parentSpanId).toBe(root.spanId);
   const { attempts, createdAt } = await bed.reelhaul.get(id);
-  expect(attempts.poll).toBeGreaterThan(3);
+  expect(attempts.poll).toBeGreaterThan(0);
   expect(Number(attribute(of('poll'), 'reelhaul.polls'))).toBe(attempts.poll);
-  expect(of('poll').events!.filter(({ name }) => name === 'poll').length).toBeGreaterThan(3);
+  expect(of('poll').events!.filter(({ name }) => name === 'poll').length).toBe(attempts.poll);
   expect(of('submit').events!.map(({ name }) => name)).toEqual([
     'queued → submitting',
     'submitting → generating',
@@ -188,8 +188,8 @@ test('nothing of OpenTelemetry is loaded by library or worker unless it is wante
         `import { register } from 'node:module';
          register(${JSON.stringify(hook)});
          await import(${JSON.stringify(`file://${root}/src/index.js`)});
-         process.argv = ['node', 'worker'];
-         await import(${JSON.stringify(`file://${root}/src/cli.js`)});`,
+         process.argv = ['node', 'reelhaul', 'worker'];
+         await import(${JSON.stringify(`file://${root}/src/cli/main.js`)});`,
       ],
       {
         env: {

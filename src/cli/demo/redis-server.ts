@@ -83,7 +83,7 @@ function embeddedProgram(): string {
       .replace(/index\.js$/, 'cli.js');
   } catch (error) {
     throw new RedisUnusableError(
-      'There is no Redis here. Install one (apt install redis-server, brew install redis, or docker compose up redis).',
+      'There is no Redis here. Install one (apt install redis-server, brew install redis), or take the embedded one: npm install js-redis-server',
       { cause: error },
     );
   }
