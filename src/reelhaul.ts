@@ -239,7 +239,7 @@ export function createReelhaulOn(
         );
       }
       const expiresAt = now() + expiresInSeconds * 1000;
-      return createSignedLink(PUBLIC_URL, CALLBACK_SECRET, { generationId, name, expiresAt });
+      return createSignedLink(PUBLIC_URL, CALLBACK_SECRET[0] ?? '', { generationId, name, expiresAt });
     },
 
     cancel: (generationId) => cancel(hub, generationId),

@@ -14,7 +14,7 @@ import { backoffMs } from '../src/polling/schedule.js';
 import { stageOf } from '../src/generation/states.js';
 import type { Budget, OverBudget } from '../src/generation/change.js';
 import { budgetOf, hasBudget } from '../src/limits/budget.js';
-import { priceOf } from '../src/generation/price.js';
+import { priceOf, unknownPrice } from '../src/generation/price.js';
 import {
   adoptTask,
   advance,
@@ -131,7 +131,7 @@ async function beginSubmit(
       {
         publicUrl: config.PUBLIC_URL,
         placeholderUrl: config.CALLBACK_PLACEHOLDER_URL,
-        secret: config.CALLBACK_SECRET,
+        secret: config.CALLBACK_SECRET[0] ?? '',
       },
       id,
     ),
@@ -207,11 +207,9 @@ async function isProviderBack(
 
 /** There is a budget, and nobody knows what this one costs. */
 async function refusePrice(context: Context, record: GenerationRecord): Promise<Outcome> {
-  const { model, options } = record.request;
-  const length = options?.seconds === undefined ? 'without a length' : `of ${options.seconds} s`;
   await fail(context, record, {
     code: 'price_unknown',
-    message: `PRICES says nothing about ${model} ${length}, and a budget is set. Nothing was submitted.`,
+    message: `${unknownPrice(record.request)} Nothing was submitted.`,
     stage: 'submit',
     retryable: true,
     charge: chargeBefore(record),

@@ -18,12 +18,14 @@ export async function loggerFor(
   config: Config,
   onAlarm: (alarm: string) => void = () => {},
 ): Promise<Logger> {
-  const [{ secretsIn }, { createLogger }] = await Promise.all([
+  const [{ misspeltSettings, secretsIn }, { createLogger }] = await Promise.all([
     import('../config/config.js'),
     import('../telemetry/logger.js'),
   ]);
   const secrets = secretsIn(config, process.env);
-  return createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: process.stdout.isTTY, onAlarm });
+  const log = createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: process.stdout.isTTY, onAlarm });
+  for (const { path, message } of misspeltSettings(process.env)) log.warn(`${path} ${message}`);
+  return log;
 }
 
 export async function withLibrary(work: (reelhaul: Reelhaul) => Promise<void>): Promise<void> {

@@ -6,13 +6,14 @@
 import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import { z } from 'zod';
+import { didYouMean } from '../generation/did-you-mean.js';
 import { ConfigError, InvalidInputError, type Problem, withoutSecrets } from '../errors.js';
 import { parseAllowedHosts } from '../outbound/address-rules.js';
+import { storageUrlProblems } from '../storage/open.js';
 import { DEFAULT_KEY_TEMPLATE, keyTemplateProblems } from '../storage/paths.js';
+import { contradictions } from './rules.js';
 
 const MAX_MS = 365 * 24 * 3_600_000;
-/** Guessing is slowed down to some ten thousand tries a day: this many characters outlast that. */
-const MIN_PASSWORD_LENGTH = 12;
 
 function integer(min: number, max: number, unit: string) {
   const expected = `expected a whole number of ${unit} from ${min} to ${max}`;
@@ -213,6 +214,26 @@ const webhookSecrets = z
   })
   .describe('expected entries of whsec_ and 24 to 64 bytes as base64, separated by commas');
 
+/** The first signs, all are accepted: one is changed without turning away what was made with the one before. */
+const callbackSecrets = z
+  .string()
+  .transform((text) => text.split(',').map((part) => part.trim()))
+  .superRefine((secrets, issue) => {
+    for (const [i, secret] of secrets.entries()) {
+      if (secret.length < 16)
+        issue.addIssue({
+          code: 'custom',
+          message: `expected secrets of at least 16 characters, separated by commas (entry ${i + 1} is not that)`,
+        });
+    }
+  })
+  .describe('expected secrets of at least 16 characters, separated by commas');
+
+const storageUrl = z.string().superRefine((text, issue) => {
+  for (const { path, message } of storageUrlProblems(text))
+    issue.addIssue({ code: 'custom', message: path === 'STORAGE_URL' ? message : `${path}: ${message}` });
+});
+
 /**
  * `token[:tenant][:ro]` entries separated by commas. Only digests are kept, so that nothing that prints the
  * configuration can give a token away; one may also be given as `sha256-<hex>`, and is then nowhere at all.
@@ -349,9 +370,9 @@ const shape = {
     })
     .describe('expected a name with one hash tag such as {reelhaul}')
     .default('{reelhaul}'),
-  STORAGE_URL: z.string().default('file:./archive'),
+  STORAGE_URL: storageUrl.default('file:./archive'),
   PUBLIC_URL: httpUrl().default(''),
-  CALLBACK_SECRET: z.string().default(''),
+  CALLBACK_SECRET: callbackSecrets.default([]),
   CALLBACK_PLACEHOLDER_URL: url(['https:', 'http:']).default('https://example.com/webhook'),
   API_TOKENS: tokenList.default([]),
   DASHBOARD_USER: z.string().default(''),
@@ -435,62 +456,7 @@ const shape = {
   NOTIFY_ALLOW_HOSTS: hostList.default([]),
 };
 
-const schema = z.object(shape).superRefine((config, issue) => {
-  const complain = (path: string, message: string) =>
-    issue.addIssue({ code: 'custom', path: [path], message });
-  if (config.PUBLIC_URL && config.CALLBACK_SECRET.length < 16) {
-    complain(
-      'CALLBACK_SECRET',
-      'expected at least 16 characters, the same for every replica, since PUBLIC_URL is set',
-    );
-  }
-  if (config.REDIS_CLUSTER_NODES.length > 0) {
-    if (config.REDIS_SENTINELS.length > 0)
-      complain(
-        'REDIS_CLUSTER_NODES',
-        'expected this or REDIS_SENTINELS, got both: a Cluster fails over by itself',
-      );
-    if (/\/0*[1-9]\d*$/.test(config.REDIS_URL))
-      complain('REDIS_URL', 'expected no number of a database, since a Cluster has only database 0');
-  }
-  if ((config.REDIS_TLS_CERT_FILE === '') !== (config.REDIS_TLS_KEY_FILE === ''))
-    complain('REDIS_TLS_CERT_FILE', 'expected together with REDIS_TLS_KEY_FILE, or neither');
-  if (config.REDIS_TLS_CA_FILE + config.REDIS_TLS_CERT_FILE && !config.REDIS_URL.startsWith('rediss:'))
-    complain('REDIS_URL', 'expected rediss://, since files for TLS are given');
-  for (const role of ['DASHBOARD', 'DASHBOARD_VIEWER'] as const) {
-    const [user, password] = [config[`${role}_USER`], config[`${role}_PASSWORD`]];
-    if (/[:\p{Cc}]/u.test(user)) complain(`${role}_USER`, 'expected a name without a colon');
-    if (user === '' && password !== '') complain(`${role}_USER`, `expected a name beside ${role}_PASSWORD`);
-    if (user !== '' && password.length < MIN_PASSWORD_LENGTH) {
-      complain(`${role}_PASSWORD`, `expected at least ${MIN_PASSWORD_LENGTH} characters beside ${role}_USER`);
-    }
-  }
-  if (config.DASHBOARD_VIEWER_USER !== '' && config.DASHBOARD_USER === '') {
-    complain('DASHBOARD_USER', 'expected one beside DASHBOARD_VIEWER_USER');
-  } else if (config.DASHBOARD_USER !== '' && config.DASHBOARD_USER === config.DASHBOARD_VIEWER_USER) {
-    complain('DASHBOARD_VIEWER_USER', 'expected another name than DASHBOARD_USER');
-  }
-  if (config.POLL_MAX_INTERVAL_MS < config.POLL_MIN_INTERVAL_MS) {
-    complain(
-      'POLL_MAX_INTERVAL_MS',
-      `expected at least POLL_MIN_INTERVAL_MS, got ${config.POLL_MAX_INTERVAL_MS}`,
-    );
-  }
-  const budgets = [
-    config.BUDGET_PER_DAY,
-    config.BUDGET_PER_TENANT_PER_DAY,
-    ...Object.values(config.TENANTS).map(({ budgetPerDay }) => budgetPerDay ?? null),
-  ];
-  if (budgets.some((amount) => amount !== null) && Object.keys(config.PRICES).length === 0) {
-    complain('PRICES', 'expected a price table, since a budget is set');
-  }
-  if (config.RETENTION_MS < config.IDEMPOTENCY_TTL_MS) {
-    complain(
-      'RETENTION_MS',
-      'expected at least IDEMPOTENCY_TTL_MS: a remembered key must not outlive its generation',
-    );
-  }
-});
+const schema = z.object(shape);
 
 /** What a variable may be, in the words of its error message; null for any text. */
 export function expectationOf(name: string): string | null {
@@ -515,29 +481,40 @@ const REMOVED: Readonly<Record<string, string>> = {
     'expected nothing: generations are not spread over shards any more. Run one installation (one REDIS_PREFIX) per group of tenants instead (docs/redis.md)',
 };
 
-/** Blanks around a value come from files and copying; only what a person chose freely may have them. */
-const trimmed = (name: string, text: string | undefined) =>
-  /PASSWORD$|^CALLBACK_SECRET$/.test(name) ? text : text?.trim();
+/** Blanks around a value come from files and copying; only a password that a person chose may have them. */
+const trimmed = (name: string, text: string | undefined) => (name.endsWith('PASSWORD') ? text : text?.trim());
 
 /**
  * Reads the configuration. An empty value counts as not set.
  * @throws ConfigError naming every problem.
  */
 export function readConfig(environment: Readonly<Record<string, string | undefined>>): Config {
-  const given = Object.fromEntries(
-    VARIABLES.map((name) => [name, trimmed(name, environment[name])]).filter(([, text]) => text),
-  );
-  const removed = Object.entries(REMOVED)
+  const problems = Object.entries(REMOVED)
     .filter(([name]) => environment[name])
     .map(([path, message]): Problem => ({ path, message }));
-  const result = schema.safeParse(given);
-  if (result.success && removed.length === 0) return Object.freeze(result.data);
-  const issues = result.success ? [] : result.error.issues;
-  const problems: Problem[] = [
-    ...removed,
-    ...issues.map(({ path, message }) => ({ path: path.join('.'), message })),
-  ];
-  throw new ConfigError(problems);
+  const given: Record<string, string> = {};
+  for (const name of VARIABLES) {
+    const text = trimmed(name, environment[name]);
+    if (!text) continue;
+    const read = shape[name as keyof typeof shape].safeParse(text);
+    if (read.success) given[name] = text;
+    else problems.push(...read.error.issues.map(({ message }) => ({ path: name, message })));
+  }
+  // What cannot be read is left at its default here; rules that ask for it are not asked.
+  const config = schema.parse(given);
+  problems.push(...contradictions(config, new Set(problems.map(({ path }) => path))));
+  if (problems.length > 0) throw new ConfigError(problems);
+  return Object.freeze(config);
+}
+
+/** What is set under a name that is nearly that of a setting, and so has no effect: a line for each. */
+export function misspeltSettings(environment: Readonly<Record<string, string | undefined>>): Problem[] {
+  return Object.keys(environment).flatMap((name) => {
+    // Shorter ones are names of everything.
+    if (name.length < 6 || VARIABLES.includes(name) || Object.hasOwn(REMOVED, name)) return [];
+    const meant = didYouMean(name, VARIABLES);
+    return meant === null ? [] : [{ path: name, message: `has no effect. Did you mean ${meant}?` }];
+  });
 }
 
 /**
@@ -557,7 +534,7 @@ export function secretsIn(
   return [
     config.COMETAPI_KEY,
     config.COMETAPI_QUOTA_KEY,
-    config.CALLBACK_SECRET,
+    ...config.CALLBACK_SECRET,
     config.REDIS_SENTINEL_PASSWORD,
     ...config.NOTIFY_SECRET,
     // What is signed with has no prefix.

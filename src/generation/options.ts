@@ -1,6 +1,7 @@
 /** How an app wants its generation handled: the options of `enqueue`, checked at the edge. */
 import { z } from 'zod';
 import { InvalidInputError, type Problem } from '../errors.js';
+import { didYouMean } from './did-you-mean.js';
 import { requestSchema, type GenerationRequest, type GenerationRequestInput } from './request.js';
 
 const MAX_METADATA_BYTES = 16_384;
@@ -93,15 +94,34 @@ export interface Order {
   readonly options: EnqueueOptions;
 }
 
-function problemsOf(error: z.ZodError, prefix: string): Problem[] {
+const REQUEST_FIELDS = Object.keys(requestSchema.shape);
+const OPTION_FIELDS = Object.keys(optionsSchema.shape);
+
+/** What an unknown field may be meant for: another spelling, or a field of the other part. */
+function whatIsMeant(key: string, part: 'request' | 'options'): string {
+  if (key === 'callback_url') return 'unknown field: reelhaul sets callback_url itself';
+  const [own, other, otherPart] =
+    part === 'request'
+      ? [REQUEST_FIELDS, OPTION_FIELDS, 'options']
+      : [OPTION_FIELDS, REQUEST_FIELDS, 'request'];
+  if (other.includes(key)) return `unknown field: it belongs into ${otherPart}`;
+  const stem = key.replace(/_?(url|uri)$/i, '');
+  const meant = didYouMean(key, own) ?? didYouMean(stem, own);
+  if (meant !== null) return `unknown field; did you mean ${meant}?`;
+  const elsewhere = didYouMean(key, other);
+  if (elsewhere !== null) return `unknown field; did you mean ${elsewhere}, in ${otherPart}?`;
+  return 'unknown field; expected only the documented ones';
+}
+
+function problemsOf(error: z.ZodError, prefix: 'request' | 'options'): Problem[] {
   return error.issues.flatMap((issue): Problem[] => {
     const path = [prefix, ...issue.path].join('.');
     if (issue.code !== 'unrecognized_keys') return [{ path, message: issue.message }];
     return issue.keys.map((key) => ({
       path: `${path}.${key}`,
       message:
-        key === 'callback_url'
-          ? 'unknown field: reelhaul sets callback_url itself'
+        issue.path.length === 0
+          ? whatIsMeant(key, prefix)
           : 'unknown field; expected only the documented ones',
     }));
   });
@@ -139,6 +159,23 @@ function sizeProblems(part: unknown, prefix: string): Problem[] {
   return problems;
 }
 
+const wellFormed = (text: string) => text.replaceAll(/\p{Cs}/gu, '\ufffd');
+
+/** Half of a surrogate pair: half an emoji, cut by an app. Strict receivers refuse the whole body for it. */
+function brokenTexts(value: unknown, path: string): Problem[] {
+  if (typeof value === 'string') {
+    const at = value.search(/\p{Cs}/u);
+    return at < 0
+      ? []
+      : [{ path, message: `expected whole characters, got half of a surrogate pair at position ${at}` }];
+  }
+  if (typeof value !== 'object' || value === null) return [];
+  return Object.entries(value).flatMap(([key, inner]) => [
+    ...brokenTexts(key, `${path}.${wellFormed(key)} (its name)`),
+    ...brokenTexts(inner, `${path}.${wellFormed(key)}`),
+  ]);
+}
+
 /**
  * Checks what an app handed in.
  * @param now epoch milliseconds
@@ -152,11 +189,14 @@ export function readOrder(
   // Input that is not two objects is left to the schemas.
   const tooLarge = [...sizeProblems(request, 'request'), ...sizeProblems(options, 'options')];
   if (tooLarge.length > 0) throw new InvalidInputError('The generation was not enqueued', tooLarge);
+  const broken = [...brokenTexts(request, 'request'), ...brokenTexts(options, 'options')];
   const checked = requestSchema.safeParse(request);
   const wanted = optionsSchema.safeParse(options === undefined ? {} : options);
   const tooLate = (wanted.data?.runAt ?? 0) > now + MAX_DELAY_MS;
-  if (checked.success && wanted.success && !tooLate) return { request: checked.data, options: wanted.data };
+  if (checked.success && wanted.success && !tooLate && broken.length === 0)
+    return { request: checked.data, options: wanted.data };
   throw new InvalidInputError('The generation was not enqueued', [
+    ...broken,
     ...(checked.success ? [] : problemsOf(checked.error, 'request')),
     ...(wanted.success ? [] : problemsOf(wanted.error, 'options')),
     ...(tooLate ? [{ path: 'options.runAt', message: 'expected an instant within a year from now' }] : []),

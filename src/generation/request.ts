@@ -6,6 +6,7 @@
  */
 import { isIP } from 'node:net';
 import { z } from 'zod';
+import { didYouMean } from './did-you-mean.js';
 
 /** Runway's rule for input URLs: https, a domain name, at most 2,048 characters. (Redirects cannot be seen from here.) */
 const MAX_URL_LENGTH = 2048;
@@ -77,6 +78,16 @@ export type GenerationRequest = z.output<typeof requestSchema>;
 /** A request as the app writes it. */
 export type GenerationRequestInput = z.input<typeof requestSchema>;
 
+/** What is sent where an app says no length: a gateway that fills in its own default bills by it. */
+const DEFAULT_SECONDS = 5;
+
+/** The length that is asked for and paid. */
+export function secondsOf({ options }: Pick<GenerationRequest, 'options'>): number {
+  return options?.seconds ?? DEFAULT_SECONDS;
+}
+
+const KNOWN_OPTIONS = ['seconds', 'motion_vector', 'image_as_end_frame'];
+
 export interface Warning {
   readonly code: string;
   readonly message: string;
@@ -95,6 +106,14 @@ export function requestWarnings(request: GenerationRequest): Warning[] {
     warnings.push({
       code: 'ratio_unknown',
       message: `The ratio ${request.ratio} is not among the documented ones (${KNOWN_RATIOS.join(', ')}).`,
+    });
+  }
+  for (const name of Object.keys(request.options ?? {})) {
+    const meant = KNOWN_OPTIONS.includes(name) ? null : didYouMean(name, KNOWN_OPTIONS);
+    if (meant === null) continue;
+    warnings.push({
+      code: 'option_unknown',
+      message: `The option ${name} is passed on as it is. Did you mean ${meant}?`,
     });
   }
   if (request.image === undefined) {

@@ -93,7 +93,8 @@ export function createLinkRoutes(hub: Hub, openedStorage: () => Promise<Storage>
     const { id: generationId, name } = c.req.param();
     const target = { generationId, name, expiresAt: Number(c.req.query('expires')) };
     const signature = c.req.query('signature') ?? '';
-    if (!isSignedLink(hub.config.CALLBACK_SECRET, target, signature, hub.now())) {
+    const { CALLBACK_SECRET } = hub.config;
+    if (!CALLBACK_SECRET.some((secret) => isSignedLink(secret, target, signature, hub.now()))) {
       throw new HttpError(403, 'link_expired', 'This link is not good, or not any more.');
     }
     const record = await hub.store.get(generationId);

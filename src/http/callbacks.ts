@@ -25,7 +25,7 @@ export function createCallbackRoutes(hub: Hub): Hono {
       const { generationId, token } = c.req.param();
       const known =
         GENERATION_ID.test(generationId) &&
-        callbackTokenMatches(hub.config.CALLBACK_SECRET, generationId, token);
+        hub.config.CALLBACK_SECRET.some((secret) => callbackTokenMatches(secret, generationId, token));
       if (!known) return c.body(null, 404);
       await next();
     },

@@ -5,10 +5,13 @@
 import { createHash } from 'node:crypto';
 import {
   IdempotencyConflictError,
+  InvalidInputError,
   RedisUnusableError,
   ReelhaulError,
   WritesRefusedError,
 } from '../errors.js';
+import { budgetOf, hasBudget } from '../limits/budget.js';
+import { priceOf, unknownPrice } from '../generation/price.js';
 import { createdAtOf } from '../store/listing.js';
 import { readOrder, type EnqueueOptionsInput, type Order } from '../generation/options.js';
 import { toGeneration, type FieldPatch, type Generation } from '../generation/record.js';
@@ -66,8 +69,19 @@ function digestOf(request: unknown): string {
     .digest('base64url');
 }
 
+/** Under a budget a request without a price would only fail later. Workers that know other prices judge again. */
+function checkPrice({ config }: Hub, { request, options }: Order): void {
+  if (config.UNKNOWN_PRICE === 'allow' || !hasBudget(budgetOf(config, options.tenant))) return;
+  if (priceOf(request, config.PRICES) !== null) return;
+  throw new InvalidInputError('The generation was not enqueued', [
+    { path: 'request.model', message: `expected one with a price: ${unknownPrice(request)}` },
+  ]);
+}
+
 /** Writes the record, which then stands in line. A known idempotency key gives the generation of then. */
-async function create(hub: Hub, { request, options }: Order): Promise<Created> {
+async function create(hub: Hub, order: Order): Promise<Created> {
+  checkPrice(hub, order);
+  const { request, options } = order;
   const id = hub.newGenerationId();
   // The instant that lists go by: another look at the clock could be a millisecond later.
   const createdAt = createdAtOf(id);

@@ -10,7 +10,7 @@ import http from 'node:http';
 import https from 'node:https';
 import type { Readable } from 'node:stream';
 import { create } from 'axios';
-import type { GenerationRequest } from '../generation/request.js';
+import { secondsOf, type GenerationRequest } from '../generation/request.js';
 import type { Exchange, FailureReason } from './answer.js';
 import { classifyPoll } from './classify-poll.js';
 import { classifySubmit, type Submit5xxPolicy } from './classify-submit.js';
@@ -257,9 +257,10 @@ export function createProvider(options: ProviderOptions): Provider {
   };
 }
 
-/** The documented fields, and the address of our callback. What is undefined is left out by JSON. */
+/** The documented fields, and the address of our callback. The length is always said. What is undefined is left out. */
 function wireRequest(request: GenerationRequest, callbackUrl: string): object {
-  const { prompt, model, image, ratio, style, options, last_image } = request;
+  const { prompt, model, image, ratio, style, last_image } = request;
+  const options = { ...request.options, seconds: secondsOf(request) };
   return { callback_url: callbackUrl, prompt, model, image, ratio, style, options, last_image };
 }
 

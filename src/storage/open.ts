@@ -81,7 +81,25 @@ async function openNamed(url: string, options: OpenStorageOptions): Promise<Stor
     const { createS3Storage } = await import('./s3.js');
     return createS3Storage(settings);
   }
-  throw refused([
+  throw unknownScheme(url, path);
+}
+
+/** What is wrong with the address of a storage; nothing is opened. */
+export function storageUrlProblems(url: string): readonly Problem[] {
+  const path = 'STORAGE_URL';
+  try {
+    if (/^file:/i.test(url)) readDirectory(url, '/', path);
+    else if (/^s3:/i.test(url)) readS3Url(url, path);
+    else throw unknownScheme(url, path);
+    return [];
+  } catch (error) {
+    if (error instanceof InvalidInputError) return error.problems;
+    throw error;
+  }
+}
+
+function unknownScheme(url: string, path: string): InvalidInputError {
+  return refused([
     {
       path,
       message: `expected file:./directory, file:///directory or s3://bucket/prefix, got ${shown(url)}`,

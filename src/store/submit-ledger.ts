@@ -19,6 +19,7 @@ export interface DurabilitySettings {
   readonly LEDGER_WAIT_AOF: boolean;
   readonly LEDGER_WAIT_TIMEOUT_MS: number;
   readonly LEDGER_HOLD_MS: number;
+  readonly SUBMIT_TIMEOUT_MS: number;
 }
 
 /** A paid POST that left this process, or was about to. */
@@ -53,7 +54,11 @@ export interface LedgerDeps {
 }
 
 /** Longer than any Redis that is set up as it should be can forget, shorter than memory would matter. */
-const REMEMBER_MS = 120_000;
+const FORGETS_AT_MOST_MS = 120_000;
+/** How long posts are remembered: what an answer takes, and then as long as Redis may forget what it brought. */
+export const rememberForMs = ({ SUBMIT_TIMEOUT_MS }: Pick<DurabilitySettings, 'SUBMIT_TIMEOUT_MS'>): number =>
+  SUBMIT_TIMEOUT_MS + FORGETS_AT_MOST_MS;
+
 const LOOK_AGAIN_MS = 500;
 
 /**
@@ -197,7 +202,7 @@ export async function openLedger(
 
   function forgetOld(): void {
     for (const [nonce, { sentAt }] of posts) {
-      if (sentAt > now() - REMEMBER_MS) return;
+      if (sentAt > now() - rememberForMs(settings)) return;
       posts.delete(nonce);
     }
   }

@@ -2,8 +2,9 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { parseEnv } from 'node:util';
 import { expect, test } from '@jest/globals';
-import { readConfig, VARIABLES } from '../../src/config/config.js';
+import { misspeltSettings, readConfig, VARIABLES } from '../../src/config/config.js';
 import { ConfigError } from '../../src/errors.js';
+import { rememberForMs } from '../../src/store/submit-ledger.js';
 
 const example = readFileSync(fileURLToPath(new URL('../../.env.example', import.meta.url)), 'utf8');
 
@@ -70,7 +71,9 @@ test('slashes and blanks around a value are left out, but not of passwords', () 
     COMETAPI_KEY: 'sk-0123456789\n',
     REDIS_URL: 'redis://127.0.0.1:6379 ',
     PUBLIC_URL: 'https://reels.example.com/base ',
-    CALLBACK_SECRET: ' a secret with blanks ',
+    DASHBOARD_USER: 'admin ',
+    DASHBOARD_PASSWORD: ' twelve characters ',
+    CALLBACK_SECRET: 'a secret with blanks ',
     SUBMIT_CONCURRENCY: ' 7',
   });
   expect(config).toMatchObject({
@@ -78,9 +81,90 @@ test('slashes and blanks around a value are left out, but not of passwords', () 
     COMETAPI_KEY: 'sk-0123456789',
     REDIS_URL: 'redis://127.0.0.1:6379',
     PUBLIC_URL: 'https://reels.example.com/base',
-    CALLBACK_SECRET: ' a secret with blanks ',
+    DASHBOARD_USER: 'admin',
+    DASHBOARD_PASSWORD: ' twelve characters ',
+    CALLBACK_SECRET: ['a secret with blanks'],
     SUBMIT_CONCURRENCY: 7,
   });
+});
+
+test('what cannot be read hides no contradiction, and the other way round', () => {
+  const problems = problemsWith({
+    DASHBOARD_USER: 'admin',
+    DASHBOARD_PASSWORD: 'short',
+    API_TOKENS: 'tiny',
+    STORAGE_URL: 's3://reels?colour=red',
+    PUBLIC_URL: 'https://reels.example.com',
+    POLL_MAX_INTERVAL_MS: '1000',
+    SUBMIT_CONCURRENCY: 'many',
+  });
+  expect(Object.keys(problems).sort()).toEqual([
+    'API_TOKENS',
+    'CALLBACK_SECRET',
+    'DASHBOARD_PASSWORD',
+    'POLL_MAX_INTERVAL_MS',
+    'STORAGE_URL',
+    'SUBMIT_CONCURRENCY',
+  ]);
+  expect(problems['STORAGE_URL']).toMatch(/^STORAGE_URL colour: expected one of region,/);
+});
+
+test('a rule about a setting that cannot be read is not asked', () => {
+  expect(Object.keys(problemsWith({ BUDGET_PER_DAY: '5', PRICES: 'free' }))).toEqual(['PRICES']);
+});
+
+test.each(['ftp://files.example.com/reels', 'file:', 'file:///a?b', 's3://', 's3://reels?sse=none'])(
+  'a storage address that nothing can open is refused at once: %s',
+  (url) => {
+    expect(problemsWith({ STORAGE_URL: url })['STORAGE_URL']).toMatch(/expected/);
+  },
+);
+
+test('a callback secret can be two, and each is long enough', () => {
+  const [before, after] = ['the secret of before', 'the secret of today'];
+  expect(readConfig({ CALLBACK_SECRET: `${after}, ${before}` }).CALLBACK_SECRET).toEqual([after, before]);
+  expect(problemsWith({ CALLBACK_SECRET: `${after},short` })['CALLBACK_SECRET']).toMatch(/entry 2/);
+});
+
+test('a resubmit that could meet its first call under way is refused', () => {
+  const both = { UNCONFIRMED_WAIT_MS: '30000', SUBMIT_TIMEOUT_MS: '90000' };
+  expect(problemsWith({ ...both, UNCONFIRMED_POLICY: 'resubmit' })['UNCONFIRMED_WAIT_MS']).toMatch(
+    /at least SUBMIT_TIMEOUT_MS \(90000\), got 30000/,
+  );
+  expect(problemsWith(both)).toEqual({});
+});
+
+test('posts are remembered longer than their answer can take', () => {
+  expect(rememberForMs({ SUBMIT_TIMEOUT_MS: 600_000 })).toBeGreaterThanOrEqual(660_000);
+});
+
+test.each([
+  ['MAX_IN_FLIGTH', 'MAX_IN_FLIGHT'],
+  ['BUDGET_PER_DAYS', 'BUDGET_PER_DAY'],
+  ['COMETAPI_API_KEY', 'COMETAPI_KEY'],
+  ['REDIS_URI', 'REDIS_URL'],
+  ['API_TOKEN', 'API_TOKENS'],
+  ['SUBMIT_CONCURENCY', 'SUBMIT_CONCURRENCY'],
+])('%s is told to have no effect, and to be meant for %s', (name, meant) => {
+  expect(misspeltSettings({ [name]: '1' })).toEqual([
+    { path: name, message: `has no effect. Did you mean ${meant}?` },
+  ]);
+});
+
+test('names of other programs are let be', () => {
+  const others = [
+    'PATH',
+    'HOME',
+    'HOST',
+    'NODE_ENV',
+    'AWS_REGION',
+    'REDIS_PORT',
+    'OTEL_SERVICE_NAME',
+    'LOGNAME',
+  ];
+  expect(misspeltSettings(Object.fromEntries([...others, ...VARIABLES].map((name) => [name, '1'])))).toEqual(
+    [],
+  );
 });
 
 test('settings that contradict each other are refused', () => {

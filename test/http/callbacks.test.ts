@@ -125,6 +125,21 @@ test('one brings the next poll forward', async () => {
   expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded', attempts: { poll: 1 } });
 });
 
+test('the secret is changed without turning away what was made with the one before', async () => {
+  await setUp({ CALLBACK_SECRET: `the secret of tomorrow,${CALLBACK_SECRET}` });
+  const { id } = await bed.enqueue('made with either');
+  const tomorrow = { publicUrl, placeholderUrl: 'https://example.com', secret: 'the secret of tomorrow' };
+  expect((await call(urlOf(id), {})).status).toBe(204);
+  expect((await call(callbackUrl(tomorrow, id), {})).status).toBe(204);
+  expect((await call(callbackUrl({ ...tomorrow, secret: 'a third secret' }, id), {})).status).toBe(404);
+  await bed.work();
+  const lost = await bed.enqueue('lost answer [sim: submit=reset-after, callback-delay=200ms]');
+  expect(await bed.reelhaul.waitFor(lost.id)).toMatchObject({ state: 'succeeded', charge: 'charged' });
+  expect(bed.simulator.ledger().submits.map(({ callbackUrl: url }) => url)).toContain(
+    callbackUrl(tomorrow, lost.id),
+  );
+});
+
 test('a wrong token is refused before Redis is asked, and changes nothing', async () => {
   await setUp();
   const { id } = await bed.enqueue('guarded');

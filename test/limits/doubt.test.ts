@@ -66,7 +66,11 @@ describe('an unconfirmed submit', () => {
   });
 
   test.each([
-    ['by policy', { UNCONFIRMED_POLICY: 'resubmit' }, null],
+    [
+      'by policy',
+      { UNCONFIRMED_POLICY: 'resubmit', SUBMIT_TIMEOUT_MS: '2000', UNCONFIRMED_WAIT_MS: '2000' },
+      null,
+    ],
     ['by an operator', {}, (id: string) => bed.reelhaul.decide(id, { resubmit: true })],
   ] as const)('that is submitted again %s waits for its own slot first', async (_, environment, decide) => {
     await worksWith(environment);

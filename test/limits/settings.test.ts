@@ -18,12 +18,19 @@ describe('the price', () => {
   test.each([
     [request('gen4', 5), 320_000],
     [request('gen4', 10), 500_000],
-    [request('gen4'), 500_000],
+    [request('gen4'), 320_000],
     [request('gen3', 10), 100_000],
     [request('anything'), 900_000],
     [request('constructor'), 900_000],
   ])('of %j is %i millionths', (asked, price) => {
     expect(priceOf(asked, table)).toBe(price);
+  });
+
+  test('of a length that its model does not name is that of the outer *', () => {
+    const prices = { gen4: { '5': 0.32, '10': 0.64 }, gen3: { '10': 1 }, '*': 0.5 };
+    expect(priceOf(request('gen4'), prices)).toBe(320_000);
+    expect(priceOf(request('gen3'), prices)).toBe(500_000);
+    expect(priceOf(request('gen3'), { gen3: { '10': 1 }, '*': { '5': 2, '*': 3 } })).toBe(2_000_000);
   });
 
   test('is not guessed where the table says nothing', () => {

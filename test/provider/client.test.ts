@@ -62,10 +62,10 @@ describe('what is sent', () => {
     expect(seen[0]?.body).toEqual({ ...request, callback_url: CALLBACK_URL });
   });
 
-  test('fields that the request leaves out are left out', async () => {
+  test('fields that the request leaves out are left out, but for the length', async () => {
     const { baseUrl, seen } = await recorder({ code: 200, data: { task_id: 't' } });
     await provider(baseUrl).submit(REQUEST, { callbackUrl: CALLBACK_URL });
-    expect(seen[0]?.body).toEqual({ ...REQUEST, callback_url: CALLBACK_URL });
+    expect(seen[0]?.body).toEqual({ ...REQUEST, options: { seconds: 5 }, callback_url: CALLBACK_URL });
   });
 
   test('a poll asks for the task with the same headers', async () => {

@@ -1,5 +1,5 @@
 /** The doctor's look at the settings: which are set, with secrets hidden, and what they come to together. */
-import { VARIABLES, type Config } from '../../config/config.js';
+import { misspeltSettings, VARIABLES, type Config } from '../../config/config.js';
 import { type ConfigError, withoutSecrets } from '../../errors.js';
 import { failed, warning, type Finding } from './finding.js';
 
@@ -23,12 +23,17 @@ export function describeConfig(config: Config, defaults: Config): string[] {
 export function examineUnreadable({ problems }: ConfigError): Finding[] {
   return [
     ...problems.map(({ path, message }) => failed(path, `${message}. Set it so.`)),
+    ...examineSpelling(),
     warning('settings', 'nothing else was looked at. Mend these first, and ask again.'),
   ];
 }
 
+/** What is set and read by nothing, since its name is misspelt. */
+const examineSpelling = (): Finding[] =>
+  misspeltSettings(process.env).map(({ path, message }) => warning(path, message));
+
 export function examineConfig(config: Config): Finding[] {
-  const findings: Finding[] = [];
+  const findings = examineSpelling();
   if (config.COMETAPI_KEY === '')
     findings.push(failed('COMETAPI_KEY', 'is not set: workers will not start. Set it.'));
   if (config.SHUTDOWN_TIMEOUT_MS < config.SUBMIT_TIMEOUT_MS) {

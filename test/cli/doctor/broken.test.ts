@@ -247,7 +247,7 @@ describe('of the storage', () => {
     's3://reels?secretAccessKey=a-storage-password',
   ])('%s is refused in one line, without its password', async (url) => {
     const { code, out, said } = await consult({ STORAGE_URL: url });
-    expect(said('storage')).toMatch(/^error: STORAGE_URL.*expected.*Set STORAGE_URL/);
+    expect(said('STORAGE_URL')).toMatch(/^error: .*expected.*Set it so/);
     expect(out).not.toContain('a-storage-password');
     expect(code).toBe(1);
   });
@@ -322,6 +322,13 @@ describe('of PUBLIC_URL', () => {
     const { said } = await consult({ PUBLIC_URL: url, CALLBACK_SECRET: 'a secret for the tests' });
     expect(said('callbacks')).toMatch(expected);
   });
+});
+
+test('a misspelt setting is a warning with what was meant', async () => {
+  const { code, said } = await consult({ MAX_IN_FLIGTH: '5', BUDGET_PER_DAYS: '10' });
+  expect(said('MAX_IN_FLIGTH')).toBe('warning: has no effect. Did you mean MAX_IN_FLIGHT?');
+  expect(said('BUDGET_PER_DAYS')).toBe('warning: has no effect. Did you mean BUDGET_PER_DAY?');
+  expect(code).toBe(0);
 });
 
 test('settings that cannot be read are findings, each by its name and without what is secret', async () => {
