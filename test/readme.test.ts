@@ -194,6 +194,14 @@ test('npx reelhaul simulate and serve answer', async () => {
     'the simulator’s address',
   );
   expect((await fetch(`${url}/ledger`)).status).toBe(200);
+  const exported = [
+    `COMETAPI_BASE_URL=${url}`,
+    'COMETAPI_KEY=',
+    'ARCHIVE_ALLOW_HOSTS=',
+    'REDIS_URL=',
+    'REDIS_PREFIX=',
+  ];
+  for (const name of exported) expect(simulator.output()).toContain(`  export ${name}`);
   const server = bed.spawnWorker({ PORT: '0', LOG_LEVEL: 'info' }, [cliFile, 'serve']);
   const port = await until(() => /"port":(\d+)/.exec(server.output())?.[1], 'the server’s port');
   expect((await fetch(`http://127.0.0.1:${port}/healthz`)).status).toBe(200);

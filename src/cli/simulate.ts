@@ -14,6 +14,21 @@ interface SimulateFlags {
   callbackHosts?: string;
 }
 
+/** What a worker, and an app beside it, have to be started with. */
+function exportsFor(url: string): string {
+  return [
+    '',
+    'For the worker:',
+    `  export COMETAPI_BASE_URL=${url}`,
+    '  export COMETAPI_KEY=simulated-key',
+    '  export ARCHIVE_ALLOW_HOSTS=127.0.0.1,localhost',
+    'For the worker and the app, the same in both (these are the defaults):',
+    '  export REDIS_URL=redis://127.0.0.1:6379',
+    "  export REDIS_PREFIX='{reelhaul}'",
+    '',
+  ].join('\n');
+}
+
 export function addSimulate(program: Command): void {
   program
     .command('simulate')
@@ -43,6 +58,7 @@ export function addSimulate(program: Command): void {
       });
       const simulator = await listenOn('--port', starting);
       print(`The simulator listens at ${simulator.url}; its ledger is at ${simulator.url}/ledger`);
+      print(exportsFor(simulator.url));
       await stopped;
       await simulator.close();
     });

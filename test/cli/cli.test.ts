@@ -210,6 +210,7 @@ describe('doctor', () => {
       REDIS_URL: 'redis://127.0.0.1:9',
       STORAGE_URL: 'file:/dev/null/archive',
       SHUTDOWN_TIMEOUT_MS: '1000',
+      COMETAPI_BASE_URL: 'https://api.cometapi.com',
       PUBLIC_URL: 'http://localhost:1',
       CALLBACK_SECRET: 'a secret for the tests',
     });

@@ -6,11 +6,12 @@
 import type { Logger } from 'pino';
 import type { Config } from '../../config/config.js';
 import { InvalidInputError } from '../../errors.js';
+import { parseAllowedHosts } from '../../outbound/address-rules.js';
 import { createProvider } from '../../provider/client.js';
 import { readQuota } from '../../provider/quota.js';
 import { openStorage } from '../../storage/open.js';
 import type { Storage } from '../../storage/storage.js';
-import { examineCallbacks } from './callbacks.js';
+import { examineCallbacks, isLoopback } from './callbacks.js';
 import { failed, inTime, ok, reasonOf, warning, type Finding } from './finding.js';
 import { examineRedis } from './redis.js';
 import { examineConfig } from './settings.js';
@@ -30,10 +31,28 @@ export async function examine(config: Config, log: Logger): Promise<Finding[]> {
     examineQuota(config),
     examineCallbacks(config).then(alone),
   ]);
-  return [...examineConfig(config), ...found.flat()];
+  return [...examineConfig(config), ...found.flat(), ...examineAssetHosts(config)];
 }
 
 const alone = (finding: Finding): Finding[] => [finding];
+
+/** Hosts that nothing lets through fail a paid generation as asset_forbidden. */
+function examineAssetHosts(config: Config): Finding[] {
+  const { ARCHIVE_ALLOW_HOSTS: hosts, ARCHIVE_ONLY_ALLOWED: only, COMETAPI_BASE_URL: provider } = config;
+  const about = 'asset hosts';
+  if (only && hosts.length === 0) {
+    const what = 'ARCHIVE_ONLY_ALLOWED is set, and no host is allowed: no video can be fetched.';
+    return [failed(about, `${what} Set ARCHIVE_ALLOW_HOSTS.`)];
+  }
+  const { hostname, port } = new URL(provider);
+  const allowed = parseAllowedHosts(hosts);
+  const at = hostname.replaceAll(/^\[|\]$/g, '');
+  const isAllowed =
+    allowed.coversName(at, Number(port || 80)) || allowed.coversAddress(at, Number(port || 80));
+  if (!isLoopback(provider) || isAllowed) return [];
+  const what = `${at} is this machine, whose addresses are refused: the videos of this provider cannot be fetched.`;
+  return [failed(about, `${what} Set ARCHIVE_ALLOW_HOSTS=127.0.0.1,localhost.`)];
+}
 
 async function examineStorage(config: Config): Promise<Finding> {
   let storage: Storage;

@@ -319,9 +319,40 @@ describe('of PUBLIC_URL', () => {
     ['https://[fd00::5]', /^error: .*Set PUBLIC_URL/],
     ['http://9.9.9.9', /^warning: .*not https.*Set PUBLIC_URL/],
   ])('%s', async (url, expected) => {
-    const { said } = await consult({ PUBLIC_URL: url, CALLBACK_SECRET: 'a secret for the tests' });
+    const { said } = await consult({
+      PUBLIC_URL: url,
+      CALLBACK_SECRET: 'a secret for the tests',
+      // Not asked without a key; a provider on this machine would reach this machine.
+      COMETAPI_BASE_URL: 'https://api.cometapi.com',
+      COMETAPI_KEY: '',
+    });
     expect(said('callbacks')).toMatch(expected);
   });
+});
+
+test('a loopback PUBLIC_URL beside a provider on this machine is none', async () => {
+  const server = createHttpServer((_request, response) => void response.end());
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  try {
+    const { port } = server.address() as AddressInfo;
+    const settings = { PUBLIC_URL: `http://127.0.0.1:${port}`, CALLBACK_SECRET: 'a secret for the tests' };
+    const { code, said } = await consult(settings);
+    expect(said('callbacks')).toMatch(/^ok/);
+    expect(code).toBe(0);
+  } finally {
+    server.close();
+  }
+});
+
+test.each([
+  [{ ARCHIVE_ALLOW_HOSTS: '' }, /^error: 127\.0\.0\.1 is this machine.*Set ARCHIVE_ALLOW_HOSTS=127/],
+  [
+    { ARCHIVE_ALLOW_HOSTS: '', ARCHIVE_ONLY_ALLOWED: 'true' },
+    /^error: .*no video can be fetched.*Set ARCHIVE/,
+  ],
+  [{ ARCHIVE_ALLOW_HOSTS: '127.0.0.0/8' }, /^$/],
+])('hosts of assets that nothing lets through are an error: %j', async (settings, expected) => {
+  expect((await consult(settings)).said('asset hosts')).toMatch(expected);
 });
 
 test('a misspelt setting is a warning with what was meant', async () => {
