@@ -13,8 +13,6 @@ import { openClock, type RedisClock } from '../src/redis/clock.js';
 import { checkRedis, connectRedis } from '../src/redis/connect.js';
 import { createWorkerHold, type WorkerHold } from '../src/redis/worker-hold.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/queue/runner.js';
-import { createTimetable } from '../src/queue/timetable.js';
-import { startTimetableRunner } from '../src/queue/timetable-runner.js';
 import { startFigures } from '../src/telemetry/time-series.js';
 import type { RunName, Vitals } from '../src/generation/work.js';
 import { archive } from './archive.js';
@@ -146,7 +144,7 @@ async function runStages(
   stages: readonly Stage[],
   workerHold: WorkerHold,
 ): Promise<RunningStages> {
-  const { config, log, redis, work, store, now } = context;
+  const { config, log, redis, work, now } = context;
   const prefix = config.REDIS_PREFIX;
   const concurrency = {
     submit: config.SUBMIT_CONCURRENCY,
@@ -168,10 +166,6 @@ async function runStages(
       runLimitMs: runLimitMs[name],
     };
     const lockMs = config.JOB_LOCK_MS;
-    if (name === 'poll') {
-      const timetable = createTimetable(redis, store.keys);
-      return startTimetableRunner({ ...common, timetable, leaseMs: lockMs });
-    }
     const holdQueue = (durationMs: number) => context.queues.hold(name, durationMs);
     return startRunner({ ...common, prefix, lockMs, holdQueue, abortOnLostLock: name !== 'submit' });
   };

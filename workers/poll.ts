@@ -12,11 +12,16 @@ import { courseOf, readNews, type News } from '../src/polling/read-answer.js';
 import type { Followed } from '../src/polling/poll-state.js';
 import { lessonOfEnd, lessonOfGivingUp } from '../src/polling/observation.js';
 import type { Charge, GenerationRecord } from '../src/generation/record.js';
-import { easingDelayMs, hintedPollDelayMs, notVisibleDelayMs } from '../src/polling/schedule.js';
+import {
+  easingDelayMs,
+  hintedPollDelayMs,
+  notVisibleDelayMs,
+  soonestPollMs,
+} from '../src/polling/schedule.js';
 import { announced, type Change } from '../src/generation/change.js';
 import { advance, expire, fail, hastenNotification, withWarning } from '../src/pipeline/advance.js';
 import type { Billing, PollOutcome, Timing } from '../src/provider/outcomes.js';
-import { done, snooze, type Outcome } from '../src/queue/runner.js';
+import { done, hold, snooze, type Outcome } from '../src/queue/runner.js';
 
 export async function poll(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
   const followed = await context.following.begin(generationId);
@@ -64,13 +69,12 @@ async function ask(context: Context, followed: Followed, signal: AbortSignal): P
 
 /** Nobody is asked; our patience may end all the same. */
 async function waitUnasked(context: Context, followed: Followed, waitMs: number): Promise<Outcome> {
-  const { queues, now } = context;
+  const { now } = context;
   const { state, deadlineAt } = followed;
   if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt)
     return awaitTask(context, followed, notAsked(now()));
-  await queues.hold('poll', waitMs);
   const news = readNews(followed, notAsked(now()), now());
-  return (await writeDown(context, followed, news)) ? snooze(waitMs) : snooze(0);
+  return (await writeDown(context, followed, news)) ? hold(waitMs) : snooze(0);
 }
 
 async function noteBreaker({ breaker, queues, log }: Context, { kind, answer }: PollOutcome): Promise<void> {
@@ -202,7 +206,7 @@ async function awaitUrl(
       await learnEnd(context, followed, timing);
     }
     const waitMs = easingDelayMs(now() - since, pacing.settings, dice());
-    return snooze(waitMs);
+    return snooze(waitMs, () => heedHint(context, followed));
   }
   const failed = await fail(
     context,
@@ -239,9 +243,21 @@ async function awaitTask(context: Context, followed: Followed, outcome: Unfinish
   if (state === 'expired' && isUnknown(context, followed, news, outcome))
     await withRecord(context, followed, (record) => freeSlot(context, record));
   if (state === 'expired' && lateCheckIsOver(context, followed)) {
-    return withRecord(context, followed, (record) => endLateCheck(context, record));
+    return withRecord(context, followed, (record) => endLateCheck(context, followed, record));
   }
-  return snooze(await delayAfter(context, followed, news, outcome));
+  return snooze(await delayAfter(context, followed, news, outcome), () => heedHint(context, followed));
+}
+
+/**
+ * A callback that came while this poll ran was written down, and found no delayed job to bring forward. It counts its
+ * hint before it tries, and this is called once the job is delayed: one of the two always sees the other.
+ */
+async function heedHint(
+  { following, queues, now }: Context,
+  { id, hints, beganAt }: Followed,
+): Promise<void> {
+  if ((await following.hints(id)) === hints) return;
+  await queues.hastenTo('poll', id, soonestPollMs(beganAt, now()));
 }
 
 /** Only what changed. False when the generation moved on while the provider was asked. */
@@ -328,8 +344,16 @@ function lateCheckIsOver({ config, now }: Context, { finishedAt, hintedAt }: Fol
 }
 
 /** Nothing is due any more; a callback still gets the task looked at, until the feed says what it said. */
-async function endLateCheck({ store }: Context, record: GenerationRecord): Promise<Outcome> {
+async function endLateCheck(
+  { store }: Context,
+  { hints }: Followed,
+  record: GenerationRecord,
+): Promise<Outcome> {
   const said = record.warnings.some(({ code }) => code === 'late_check_ended');
   const warned = withWarning(record, 'late_check_ended', 'The task did not finish while it was watched.');
-  return (await store.amend(record, { live: false, ...(said ? {} : { set: warned }) })) ? done : snooze(0);
+  // A callback that came during this poll begins the late check anew.
+  const expect = { hints: hints > 0 ? String(hints) : '' };
+  return (await store.amend(record, { live: false, expect, ...(said ? {} : { set: warned }) }))
+    ? done
+    : snooze(0);
 }

@@ -40,6 +40,7 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
     looked += ids.length;
     const records = await store.whereabouts(ids);
     restored += (await restoreJobs(context, records)) + (await rejoinLine(context, records));
+    await heedHints(context, records);
     await failOverdueInLine(context, records);
     await expireOverdueWhileHeld(context, records);
     countRunning(running, records, now());
@@ -47,8 +48,6 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
   }
   if (!signal.aborted)
     await context.durations.setRunning(running, RUNNING_KEPT_FOR * config.SWEEP_INTERVAL_MS);
-  // All that stood there has a place on the timetable now.
-  if (!signal.aborted) await context.queues.retirePollQueue();
   restored += await restoreNotifications(context, signal);
   let pruned = 0;
   for (const state of TERMINAL_STATES) {
@@ -90,6 +89,20 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
   return restored;
 }
 
+/** A worker that died between putting a poll off and looking for hints leaves one that came during that poll unheeded. */
+async function heedHints({ following, queues, log, now }: Context, whereabouts: readonly Whereabouts[]) {
+  const followed = whereabouts.filter(({ state }) => state === 'generating' || state === 'expired');
+  const unheeded = await following.unheeded(followed.map(({ id }) => id));
+  for (const { id: generationId, hintedAt } of unheeded) {
+    if (Math.abs(now() - hintedAt) < SETTLING_MS) continue;
+    await queues.hasten('poll', generationId);
+    log.info(
+      { generationId, stage: 'poll' },
+      'a poll was brought forward: a callback came during the last one',
+    );
+  }
+}
+
 /** What was written in the future was written by another clock, and says nothing. */
 function isSettling({ updatedAt }: Whereabouts, at: number): boolean {
   return Math.abs(at - updatedAt) < SETTLING_MS;
@@ -126,10 +139,10 @@ async function failOverdueInLine(context: Context, whereabouts: readonly Whereab
   }
 }
 
-/** While a 429 holds the polls, for up to an hour, nobody looks at those whose deadline passes. */
+/** While polls are held or paused, for up to an hour or longer, no poll looks at those whose deadline passes. */
 async function expireOverdueWhileHeld(context: Context, whereabouts: readonly Whereabouts[]): Promise<void> {
-  const { store, standing, now } = context;
-  if ((await standing.holdMs('poll')) === 0) return;
+  const { store, queues, now } = context;
+  if ((await queues.backlog(now())).poll.pausedForMs === 0) return;
   for (const { id, state, deadlineAt } of whereabouts) {
     if (state !== 'generating' || deadlineAt === null || deadlineAt > now()) continue;
     const record = await store.get(id);

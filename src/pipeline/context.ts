@@ -22,7 +22,6 @@ import { createRate, type Rate } from '../limits/rate.js';
 import type { RedisClock } from '../redis/clock.js';
 import type { RedisConnection } from '../redis/connect.js';
 import { createStanding, type Standing } from '../limits/standing.js';
-import { createTimetable } from '../queue/timetable.js';
 import { createWorkLog, type WorkLog } from '../generation/work.js';
 
 /**
@@ -115,8 +114,7 @@ export function createHub({
     slots: config,
     onFreed: (tenant) => void dispatch.soon({ tenant }),
   });
-  const timetable = createTimetable(redis, store.keys);
-  const queues = createQueues(redis, prefix, timetable, now, (error) =>
+  const queues = createQueues(redis, prefix, now, (error) =>
     log.warn({ err: error }, 'a queue reported an error'),
   );
   const line = createLine({

@@ -32,8 +32,9 @@ return values
 `;
 
 /**
- * HINT. Remembers that a callback came.
- * KEYS 1 record · ARGV 1 now · 2 the task that it names, or ''
+ * HINT. Remembers that a callback came. One that is expired is looked after by the sweep again, whose late check may
+ * have ended.
+ * KEYS 1 record · 2 live · ARGV 1 now · 2 the task that it names, or '' · 3 id
  * Returns state, hints before this one, when the last poll began; false when there is no such record, or it has another task.
  */
 const HINT = `
@@ -41,6 +42,7 @@ local state, hints, polledAt, task = unpack(redis.call('HMGET', KEYS[1], 'state'
 if not state then return false end
 if task and ARGV[2] ~= '' and ARGV[2] ~= task then return false end
 redis.call('HSET', KEYS[1], 'hints', (tonumber(hints) or 0) + 1, 'hintedAt', ARGV[1])
+if state == 'expired' then redis.call('ZADD', KEYS[2], 0, ARGV[3]) end
 return { state, hints or '0', polledAt or '' }
 `;
 
@@ -85,6 +87,8 @@ export interface Followed {
   readonly progress: number | null;
   /** When the poll before this one began. */
   readonly polledAt: number | null;
+  /** When this one did. */
+  readonly beganAt: number;
   readonly waiting: boolean;
   readonly startedAgeMs: number | null;
   readonly mark: ProgressMark | null;
@@ -110,6 +114,8 @@ export interface Following {
   hint(id: string, taskId: string | null): Promise<Hinted | null>;
   /** How many hints have come for this task. */
   hints(id: string): Promise<number>;
+  /** Those of these whose last hint came after their last poll began, and when it came. */
+  unheeded(ids: readonly string[]): Promise<{ readonly id: string; readonly hintedAt: number }[]>;
 }
 
 /** Fields of a task that is followed no more, for the `set` of a change that begins another. */
@@ -147,12 +153,13 @@ export function createFollowing({
   readonly now: () => number;
 }): Following {
   redis.defineCommand('reelhaulBeginPoll', { lua: BEGIN, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulHint', { lua: HINT, numberOfKeys: 1 });
+  redis.defineCommand('reelhaulHint', { lua: HINT, numberOfKeys: 2 });
   const scripts = redis as unknown as Scripts;
 
   return {
     async begin(id) {
-      const values = await scripts.reelhaulBeginPoll(keys.record(id), now(), RECORD_VERSION, ...FIELDS);
+      const beganAt = now();
+      const values = await scripts.reelhaulBeginPoll(keys.record(id), beganAt, RECORD_VERSION, ...FIELDS);
       const of = (field: (typeof FIELDS)[number]) => values[FIELDS.indexOf(field)] ?? null;
       const state = of('state');
       if (state === null) return null;
@@ -171,6 +178,7 @@ export function createFollowing({
         withoutUrlSince: number(of('withoutUrlSince')),
         progress: number(of('progress')),
         polledAt: number(of('polledAt')),
+        beganAt,
         waiting: of('waiting') === '1',
         startedAgeMs: number(of('startedAge')),
         mark: readMark(of('mark')),
@@ -182,12 +190,21 @@ export function createFollowing({
     },
 
     async hint(id, taskId) {
-      const said = await scripts.reelhaulHint(keys.record(id), now(), taskId ?? '');
+      const said = await scripts.reelhaulHint(keys.record(id), keys.live, now(), taskId ?? '', id);
       if (said === null) return null;
       const [state, before, polledAt] = said;
       return { state: state as State, first: Number(before) === 0, polledAt: number(polledAt) };
     },
 
     hints: async (id) => Number((await redis.hget(keys.record(id), 'hints')) ?? 0),
+
+    async unheeded(ids) {
+      const rows = await Promise.all(ids.map((id) => redis.hmget(keys.record(id), 'hintedAt', 'polledAt')));
+      return rows.flatMap(([hintedAt, polledAt], i) =>
+        hintedAt && Number(hintedAt) >= Number(polledAt ?? 0)
+          ? [{ id: ids[i]!, hintedAt: Number(hintedAt) }]
+          : [],
+      );
+    },
   };
 }

@@ -1,22 +1,19 @@
 /**
- * Reminders: which stage is to look at which generation. Those of polls stand on the timetable (timetable.ts), the others
- * are jobs of BullMQ in a queue per stage, and so is the sweep. A job is only a reminder: its id is the generation's, its
- * data is empty, and it is removed when it is done, so that the next one under the same id is never swallowed (BullMQ
- * ignores an `add` whose id exists, also when that job is finished and kept).
+ * Reminders: which stage is to look at which generation. They are jobs of BullMQ, in a queue for each stage and one for
+ * the sweep. A job is only a reminder: its id is the generation's, its data is empty, and it is removed when it is done,
+ * so that the next one under the same id is never swallowed (BullMQ ignores an `add` whose id exists, also when that job
+ * is finished and kept).
  */
 import { Queue, type JobsOptions } from 'bullmq';
 import { STAGES, type Stage } from '../generation/states.js';
 import { isEchoOfOutage, type RedisConnection } from '../redis/connect.js';
-import type { Timetable } from './timetable.js';
 import type { RunName } from '../generation/work.js';
 
 const SWEEP = 'sweep';
-/** Older versions had a queue of this name. */
-const POLL = 'poll';
-/** What has a queue of BullMQ. */
-type QueueName = Exclude<RunName, 'poll'>;
 /** The worker that plans the next sweep may have a clock this much ahead of Redis. */
 const SWEEP_EARLY_MS = 10_000;
+/** BullMQ's score of a delayed job: its instant, and twelve bits that keep the order of equal ones. */
+const SCORES_PER_MS = 0x1000;
 /** Nobody reads BullMQ's own event streams here; a short one keeps Redis light. */
 const STREAM_LENGTH = 100;
 
@@ -62,7 +59,7 @@ export interface Queues {
   remindMany(stage: Stage, reminders: readonly Reminder[]): Promise<void>;
   /** As `remind` without delay, and brings a delayed one forward. */
   hasten(stage: Stage, generationId: string, priority?: number): Promise<void>;
-  /** The same, to so long from now. */
+  /** The same, to so long from now; one that is due earlier stays where it is. */
   hastenTo(stage: Stage, generationId: string, delayMs: number): Promise<void>;
   /** Takes a waiting or delayed job away; one that runs stays. */
   forget(stage: Stage, generationId: string): Promise<void>;
@@ -71,15 +68,13 @@ export interface Queues {
   /** Writes the job again, whatever is left of the old one. */
   restore(stage: Stage, reminder: Reminder): Promise<void>;
   /** Gives a waiting, delayed or running job another priority; nothing when it has none. */
-  changePriority(stage: Exclude<Stage, 'poll'>, generationId: string, priority: number): Promise<void>;
+  changePriority(stage: Stage, generationId: string, priority: number): Promise<void>;
   /** Lets no worker of any replica begin a job of that queue for so long. */
   hold(name: RunName, durationMs: number): Promise<void>;
   /** Ends that before its time, within a second. */
   release(name: RunName): Promise<void>;
-  /** Removes the jobs that an older version kept for polls. Only when their generations stand on the timetable. */
-  retirePollQueue(): Promise<void>;
   counts(stage: Stage): Promise<QueueCounts>;
-  /** The backlog of every stage and of the sweep at `at` (epoch ms; of polls: now, by Redis' clock), in one round trip. */
+  /** The backlog of every stage and of the sweep at `at` (epoch ms), in one round trip. */
   backlog(at: number): Promise<Record<RunName, Backlog>>;
   /** Makes sure that a sweep comes every so often, once in the whole fleet. */
   scheduleSweep(intervalMs: number): Promise<void>;
@@ -92,7 +87,6 @@ export interface Queues {
 export function createQueues(
   redis: RedisConnection,
   prefix: string,
-  timetable: Timetable,
   now: () => number,
   onError: (error: Error) => void,
 ): Queues {
@@ -109,9 +103,9 @@ export function createQueues(
     });
     return queue;
   };
-  const names: readonly QueueName[] = [...STAGES.filter((stage) => stage !== POLL), SWEEP];
+  const names: readonly RunName[] = [...STAGES, SWEEP];
   const queues = new Map(names.map((name) => [name, open(name)]));
-  const of = (name: QueueName) => queues.get(name)!;
+  const of = (name: RunName) => queues.get(name)!;
   const optionsOf = ({ generationId, delayMs, priority }: Reminder): JobsOptions => ({
     jobId: generationId,
     timestamp: now(),
@@ -119,18 +113,13 @@ export function createQueues(
     ...(priority ? { priority } : {}),
   });
 
-  async function remind(stage: Stage, reminder: Reminder) {
-    const { generationId, delayMs = 0 } = reminder;
-    if (stage === POLL) await timetable.add([{ generationId, delayMs }]);
-    else await of(stage).add(stage, {}, optionsOf(reminder));
-  }
+  const remind = (stage: Stage, reminder: Reminder) => of(stage).add(stage, {}, optionsOf(reminder));
 
   async function hasten(stage: Stage, reminder: Reminder) {
     const { generationId, delayMs = 0 } = reminder;
-    if (stage === POLL) return timetable.hasten({ generationId, delayMs });
-    await remind(stage, reminder);
-    const job = await of(stage).getJob(generationId);
-    if (!job || !(await job.isDelayed())) return;
+    const job = await remind(stage, reminder);
+    const score = await redis.zscore(of(stage).toKey('delayed'), generationId);
+    if (score === null || Number(score) <= (now() + delayMs) * SCORES_PER_MS) return;
     try {
       await (delayMs > 0 ? job.changeDelay(delayMs) : job.promote());
     } catch (error) {
@@ -140,18 +129,17 @@ export function createQueues(
   }
 
   async function forget(stage: Stage, generationId: string) {
-    if (stage === POLL) return timetable.remove(generationId);
     // BullMQ answers 0 for a job that a worker holds; that one ends by itself.
     await of(stage).remove(generationId);
   }
 
   return {
-    remind,
+    async remind(stage, reminder) {
+      await remind(stage, reminder);
+    },
     forget,
 
     async remindMany(stage, reminders) {
-      if (stage === POLL)
-        return timetable.add(reminders.map(({ generationId, delayMs = 0 }) => ({ generationId, delayMs })));
       await of(stage).addBulk(
         reminders.map((r) => ({ name: stage as string, data: {}, opts: optionsOf(r) })),
       );
@@ -161,7 +149,6 @@ export function createQueues(
     hastenTo: (stage, generationId, delayMs) => hasten(stage, { generationId, delayMs }),
 
     async missing(stage, generationIds) {
-      if (stage === POLL) return timetable.missing(generationIds);
       const queue = of(stage);
       const lines = redis.pipeline();
       for (const id of generationIds) {
@@ -202,35 +189,14 @@ export function createQueues(
     },
 
     async hold(name, durationMs) {
-      if (name === POLL) return timetable.hold(durationMs);
       await of(name).rateLimit(Math.max(1, Math.round(durationMs)));
     },
 
     async release(name) {
-      if (name === POLL) return timetable.release();
       await of(name).removeRateLimitKey();
     },
 
-    async retirePollQueue() {
-      const parts = ['wait', 'prioritized', 'delayed', 'active', 'meta'].map(
-        (part) => `${prefix}:${POLL}:${part}`,
-      );
-      if ((await redis.exists(...parts)) === 0) return;
-      const queue = open(POLL);
-      try {
-        // What an older worker polls this instant it may end.
-        if ((await queue.getActiveCount()) > 0) await queue.drain(true);
-        else await queue.obliterate({ force: true });
-      } finally {
-        await queue.close();
-      }
-    },
-
     async counts(stage) {
-      if (stage === POLL) {
-        const { due, delayed, active, orphaned } = await timetable.counts();
-        return { waiting: due + orphaned, active: active - orphaned, delayed };
-      }
       const counts = await of(stage).getJobCounts('wait', 'prioritized', 'active', 'delayed');
       return {
         waiting: (counts['wait'] ?? 0) + (counts['prioritized'] ?? 0),
@@ -244,16 +210,13 @@ export function createQueues(
       for (const queue of queues.values()) {
         lines.llen(queue.toKey('wait'));
         lines.zcard(queue.toKey('prioritized'));
-        // BullMQ's score of a delayed job: its instant, and twelve bits that keep the order of equal ones.
-        lines.zcount(queue.toKey('delayed'), '-inf', at * 0x1000 + 0xfff);
+        lines.zcount(queue.toKey('delayed'), '-inf', (at + 1) * SCORES_PER_MS - 1);
         lines.zcard(queue.toKey('delayed'));
         lines.llen(queue.toKey('active'));
         lines.pttl(queue.toKey('limiter'));
         lines.hexists(queue.toKey('meta'), 'paused');
       }
-      // Sent together, and both awaited: what one of them fails with is not left to nobody.
-      const [answers, polls] = await Promise.all([lines.exec(), timetable.counts()]);
-      const replies = (answers ?? []).map(([error, reply]) => {
+      const replies = ((await lines.exec()) ?? []).map(([error, reply]) => {
         if (error) throw error;
         return Number(reply);
       });
@@ -273,14 +236,7 @@ export function createQueues(
           },
         ];
       });
-      const { due, delayed, active, orphaned, heldMs } = polls;
-      const ofPolls: Backlog = {
-        due: due + orphaned,
-        delayed,
-        active: active - orphaned,
-        pausedForMs: heldMs,
-      };
-      return Object.fromEntries([...rows, [POLL, ofPolls]]) as Record<RunName, Backlog>;
+      return Object.fromEntries(rows) as Record<RunName, Backlog>;
     },
 
     async scheduleSweep(intervalMs) {

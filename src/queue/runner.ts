@@ -1,6 +1,6 @@
 /**
  * Runs one stage on BullMQ: takes its jobs, hands the generation id to the stage, and turns what the stage says into
- * what BullMQ does. Polls, which come again and again, go by the timetable instead (timetable-runner.ts). It promises:
+ * what BullMQ does. It promises:
  *
  * - a snooze costs no attempt and holds no slot (`moveToDelayed` + `DelayedError`);
  * - a hold costs no attempt and stops all workers of the queue (`rateLimit` + `RateLimitError`);
@@ -16,13 +16,21 @@ import type { RunName, RunOutcome, Vitals, WorkLog } from '../generation/work.js
 
 /** What a stage says comes next. It throws only when something failed that it did not foresee. */
 export type Outcome =
-  { readonly kind: 'done' } | { readonly kind: 'snooze' | 'hold'; readonly delayMs: number };
+  | { readonly kind: 'done' }
+  | {
+      readonly kind: 'snooze';
+      readonly delayMs: number;
+      /** Called once the job is delayed: what wanted it sooner while it ran could not bring it forward. */
+      readonly afterwards?: () => Promise<void>;
+    }
+  | { readonly kind: 'hold'; readonly delayMs: number };
 
 export const done: Outcome = { kind: 'done' };
 /** Run me again in so many milliseconds. Waiting is not failing. */
-export const snooze = (delayMs: number): Outcome => ({
+export const snooze = (delayMs: number, afterwards?: () => Promise<void>): Outcome => ({
   kind: 'snooze',
   delayMs: Math.max(0, Math.round(delayMs)),
+  ...(afterwards ? { afterwards } : {}),
 });
 /**
  * The gate says that no job of this stage may run for so many milliseconds. The job keeps its priority and is the first
@@ -144,6 +152,12 @@ export function startRunner({
       return 'held';
     }
     await job.moveToDelayed(now() + outcome.delayMs, token);
+    try {
+      await outcome.afterwards?.();
+    } catch (error) {
+      // The job is delayed all the same; a hint that was not heeded is found by the sweep.
+      log.warn({ stage: name, generationId, err: error }, 'a delayed job could not be brought forward');
+    }
     return 'snoozed';
   }
 

@@ -14,11 +14,6 @@
  *   <prefix>:notifications-dead:<id>    hash    what was given up of it
  *   <prefix>:notifications-owed         zset    ids with something owed: what the sweep looks at
  *   <prefix>:notifications-dead         zset    ids with something given up
- *   <prefix>:polls                      zset    ids by when they are polled next, epoch ms of Redis (timetable.ts)
- *   <prefix>:polling                    zset    ids that are being polled, by until when their worker holds them
- *   <prefix>:polls-again                hash    id of these → when it is wanted again, whatever that poll finds
- *   <prefix>:polls-hold                 string  nobody polls while it is there
- *   <prefix>:polls-wake                 zset    something, when a worker is to look at the timetable now
  *   <prefix>:durations:<kind>           hash    how long tasks of that kind took lately (durations.ts)
  *   <prefix>:durations                  zset    those kinds by their last task, bounded
  *   <prefix>:running                    hash    kind → ages of the tasks still running, as of the last sweep
@@ -75,11 +70,6 @@ export interface Keys {
   readonly live: string;
   readonly events: string;
   readonly swept: string;
-  readonly polls: string;
-  readonly polling: string;
-  readonly pollsAgain: string;
-  readonly pollsHold: string;
-  readonly pollsWake: string;
   gate(target: string): string;
   readonly gateRefusals: string;
   readonly gateHosts: string;
@@ -108,11 +98,6 @@ export function createKeys(prefix: string): Keys {
     live: `${prefix}:live`,
     events: `${prefix}:events`,
     swept: `${prefix}:swept`,
-    polls: `${prefix}:polls`,
-    polling: `${prefix}:polling`,
-    pollsAgain: `${prefix}:polls-again`,
-    pollsHold: `${prefix}:polls-hold`,
-    pollsWake: `${prefix}:polls-wake`,
     gate: (target) => `${prefix}:gate:${target}`,
     gateRefusals: `${prefix}:gate:refusals`,
     gateHosts: `${prefix}:gate:hosts`,

@@ -111,6 +111,8 @@ export function createHealth({ redis, prefix, fleet, vitals, sweepIntervalMs, no
       for (const one of runners) {
         problems.push(...hangingRuns(one));
         const backlog = figures?.backlog[one.name];
+        if (backlog?.pausedForMs === Infinity)
+          problems.push(`the queue ${one.name} is paused by hand: resume it on /dashboard/queues`);
         if (backlog && backlog.pausedForMs === 0 && one.heldBecause === null)
           problems.push(...leftWork(one, backlog.due));
         else untaken.delete(one.name);

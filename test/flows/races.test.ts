@@ -103,7 +103,7 @@ describe('a 429', () => {
     // Another process that starts now holds still as well: its sweep runs, its stages do not.
     await bed.work();
     if (call === 'poll') {
-      await until(async () => (await bed.redis.pttl(`${bed.prefix}:polls-hold`)) > 0, 'polls to be held');
+      await until(async () => (await bed.redis.pttl(`${bed.prefix}:poll:limiter`)) > 0, 'polls to be held');
     } else {
       const waiting = () => bed.redis.zcount(`${bed.prefix}:ready`, Date.now() + 30_000, '+inf');
       await until(async () => (await waiting()) >= 8, 'all that have a job to be told to wait');

@@ -5,8 +5,6 @@ import { pino } from 'pino';
 import { createWorkLog } from '../../src/generation/work.js';
 import { createQueues, type Queues } from '../../src/queue/queues.js';
 import { done, hold, startRunner, type Runner, type StageFunction } from '../../src/queue/runner.js';
-import { createTimetable } from '../../src/queue/timetable.js';
-import { createKeys } from '../../src/store/keys.js';
 import { redisUrl } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
@@ -20,7 +18,7 @@ let runners: { runner: Runner; connection: Redis }[];
 beforeEach(() => {
   prefix = `{test-${randomUUID()}}`;
   redis = new Redis(redisUrl());
-  queues = createQueues(redis, prefix, createTimetable(redis, createKeys(prefix)), Date.now, () => {});
+  queues = createQueues(redis, prefix, Date.now, () => {});
   runners = [];
 });
 

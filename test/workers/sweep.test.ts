@@ -1,6 +1,5 @@
 /** Every generation that is not over has a job, or gets one with the next sweep. */
 import { afterEach, expect, test } from '@jest/globals';
-import { Queue } from 'bullmq';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
@@ -51,12 +50,15 @@ test('a job that is left in no list is written again', async () => {
   await worker.close();
 });
 
-test('a generation that is left out of the timetable is polled again', async () => {
+test('a generation whose poll job is in no list is polled again', async () => {
   bed = await createTestbed();
   await bed.work();
-  const { id } = await bed.enqueue('off the timetable [sim: duration=2s]');
+  const { id } = await bed.enqueue('in no list [sim: duration=2s]');
   await bed.reaches(id, 'generating');
-  await until(async () => (await bed.redis.zrem(`${bed.prefix}:polls`, id)) === 1, 'the poll to be planned');
+  await until(
+    async () => (await bed.redis.zrem(`${bed.prefix}:poll:delayed`, id)) === 1,
+    'the poll to be planned',
+  );
   expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
 });
 
@@ -65,27 +67,12 @@ test('nor does it stay out because a worker whose clock is ahead wrote it last',
   await bed.work();
   const { id } = await bed.enqueue('of tomorrow [sim: duration=2s, progress=none]');
   await bed.reaches(id, 'generating');
-  await until(async () => (await bed.redis.zrem(`${bed.prefix}:polls`, id)) === 1, 'the poll to be planned');
+  await until(
+    async () => (await bed.redis.zrem(`${bed.prefix}:poll:delayed`, id)) === 1,
+    'the poll to be planned',
+  );
   await bed.redis.hset(`${bed.prefix}:g:${id}`, 'updatedAt', Date.now() + 3_600_000);
   expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
-});
-
-test('poll jobs of an older version are taken over, and nothing is left of their queue', async () => {
-  bed = await createTestbed();
-  const worker = await bed.work();
-  const { id } = await bed.enqueue('of then [sim: duration=2s]');
-  await bed.reaches(id, 'generating');
-  await worker.close();
-  await bed.redis.del(`${bed.prefix}:polls`);
-  const then = new Queue('poll', { connection: bed.redis, prefix: bed.prefix });
-  await then.add('poll', {}, { jobId: id, delay: 3_600_000 });
-  await then.close();
-  await bed.work();
-  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
-  await until(
-    async () => (await bed.redis.keys(`${bed.prefix}:poll:*`)).length === 0,
-    'the queue to be gone',
-  );
 });
 
 test('queued generations that no list holds any more stand in line again, and keep their time', async () => {

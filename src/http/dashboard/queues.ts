@@ -7,14 +7,10 @@ import { createRequire } from 'node:module';
 import { dirname } from 'node:path';
 import { createBullBoard } from '@bull-board/api';
 import { BullMQAdapter } from '@bull-board/api/bullMQAdapter';
-import type { BaseAdapter } from '@bull-board/api/dist/queueAdapters/base.js';
 import { HonoAdapter } from '@bull-board/hono';
 import { serveStatic } from '@hono/node-server/serve-static';
 import { Hono, type Context } from 'hono';
 import type { Hub } from '../../pipeline/context.js';
-import { mastersOf } from '../../redis/connect.js';
-import { createTimetable } from '../../queue/timetable.js';
-import { BoardOfPolls } from './board-of-polls.js';
 import { addressOfFile } from './client-files.js';
 import { HOME, requireActor, type DashboardEnv } from './identity.js';
 import { READING } from '../access.js';
@@ -30,23 +26,12 @@ export const BOARD_POLICY =
 /** Names for its buttons that are pictures only, and what is too pale in it. */
 const OURS = `<link rel="stylesheet" href="${addressOfFile('board.css')}"><script type="module" src="${addressOfFile('board.js')}"></script>`;
 
-function openBoard({ queues, store, redis, config }: Hub, mayAct: boolean): Hono {
+function openBoard({ queues, config }: Hub, mayAct: boolean): Hono {
   const { BASE_PATH: base } = config;
   const serverAdapter = new HonoAdapter(serveStatic);
   serverAdapter.setBasePath(base + BASE);
   createBullBoard({
-    queues: queues
-      .all()
-      .map((queue): BaseAdapter => new BullMQAdapter(queue, { readOnlyMode: !mayAct }))
-      // In the order of the stages.
-      .toSpliced(
-        1,
-        0,
-        new BoardOfPolls({
-          timetable: createTimetable(redis, store.keys),
-          info: () => mastersOf(redis)[0]!.info(),
-        }),
-      ),
+    queues: queues.all().map((queue) => new BullMQAdapter(queue, { readOnlyMode: !mayAct })),
     serverAdapter,
     options: {
       uiBasePath: dirname(createRequire(import.meta.url).resolve('@bull-board/ui/package.json')),

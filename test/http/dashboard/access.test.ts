@@ -1,9 +1,8 @@
 /** Who may come into the dashboard, what each may do there, and what no other page can make them do. */
 import { createHash, createHmac, scryptSync } from 'node:crypto';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { Queue } from 'bullmq';
 import { Redis } from 'ioredis';
-import { createKeys } from '../../../src/store/keys.js';
-import { createTimetable } from '../../../src/queue/timetable.js';
 import { startApi, type TestApi } from '../../support/api.js';
 import {
   ACCOUNTS,
@@ -204,39 +203,27 @@ test('the queues belong to the same login, and load nothing from elsewhere', asy
   expect(queues.map(({ name }) => name).toSorted()).toEqual(['archive', 'notify', 'poll', 'submit', 'sweep']);
 });
 
-test('polls are shown beside the queues, and can only be looked at', async () => {
+test('polls are shown as the jobs they are, and can be brought forward', async () => {
   const redis = new Redis(redisUrl());
-  const timetable = createTimetable(redis, createKeys(stage.bed.prefix));
-  await timetable.add([
-    { generationId: 'board-due', delayMs: 0 },
-    { generationId: 'board-polled', delayMs: 0 },
-    { generationId: 'board-later', delayMs: 3_600_000 },
-  ]);
-  await redis.zadd(`${stage.bed.prefix}:polls`, 1, 'board-polled');
-  await timetable.take(1, 60_000);
-  // Its worker is gone.
-  await redis.zadd(`${stage.bed.prefix}:polling`, 1, 'board-orphan');
+  const { prefix } = stage.bed;
+  const queue = new Queue('poll', { connection: redis, prefix });
+  await queue.add('poll', {}, { jobId: 'board-due' });
+  await queue.add('poll', {}, { jobId: 'board-later', delay: 3_600_000 });
   const { get, cookie } = await visit(api, OPERATOR);
   const ask = async (status: string) => {
     const { body } = await get(`/dashboard/queues/api/queues?activeQueue=poll&status=${status}&page=1`);
     const { queues } = body as { queues: { name: string; counts: object; jobs: { id: string }[] }[] };
     return queues.find(({ name }) => name === 'poll')!;
   };
-  expect((await ask('delayed')).counts).toMatchObject({ active: 2, waiting: 1, delayed: 1 });
+  expect((await ask('delayed')).counts).toMatchObject({ active: 0, waiting: 1, delayed: 1 });
   const shown = async (status: string) => (await ask(status)).jobs.map(({ id }) => id);
-  expect([await shown('active'), await shown('waiting'), await shown('delayed')]).toEqual([
-    ['board-orphan', 'board-polled'],
-    ['board-due'],
-    ['board-later'],
-  ]);
-  expect((await get('/dashboard/queues/api/queues/poll/board-later')).status).toBe(200);
-  const origin = { cookie, origin: api.url };
-  const removed = await api.ask('PUT', '/dashboard/queues/api/queues/poll/board-later/clean', {
-    headers: origin,
-  });
-  expect(removed.status).toBeGreaterThanOrEqual(400);
-  expect(await timetable.missing(['board-later'])).toEqual([]);
-  await redis.del(`${stage.bed.prefix}:polls`, `${stage.bed.prefix}:polling`);
+  expect([await shown('waiting'), await shown('delayed')]).toEqual([['board-due'], ['board-later']]);
+  const headers = { cookie, origin: api.url };
+  const promoted = await api.ask('PUT', '/dashboard/queues/api/queues/poll/board-later/promote', { headers });
+  expect(promoted.status).toBeLessThan(300);
+  expect(await queue.getDelayedCount()).toBe(0);
+  await queue.obliterate({ force: true });
+  await queue.close();
   await redis.quit();
 });
 
