@@ -62,6 +62,8 @@ const ASSUMED_SIGMA = 0.6;
 /** The assumption weighs as much as so many tasks, and nothing any more once there are `KNOWN_AFTER` real ones. */
 const ASSUMED_WEIGHT = 6;
 const KNOWN_AFTER = 48;
+/** Progress is taken to be linear until tasks say otherwise: so far off its promise, as the deviation of the logarithm. */
+const ASSUMED_PROGRESS_SIGMA = 0.06;
 
 /** With so few tasks behind it, a curve is not asked. */
 const ASK_FROM = 8;
@@ -69,22 +71,26 @@ const ASK_FROM = 8;
 /** @param related what is known of all kinds together: what a kind that is new is taken for. */
 export function forecastOf({ total, run, progress }: Experience, related: Histogram = EMPTY): Forecast {
   const assume = (known: Histogram, assumed: ReadonlyMap<number, number>) => {
-    const doubt = Math.max(0, 1 - sumOf(known.finished) / KNOWN_AFTER);
-    const scale = (doubt * ASSUMED_WEIGHT) / (sumOf(assumed) || 1);
+    const scale = (doubtOf(known) * ASSUMED_WEIGHT) / (sumOf(assumed) || 1);
     return new Map([...assumed].map(([bucket, weight]) => [bucket, weight * scale]));
   };
-  const doubt = Math.max(0, 1 - sumOf(related.finished) / KNOWN_AFTER);
   const general = new Map(related.finished);
-  for (const [bucket, weight] of logNormal(ASSUMED_MEDIAN_MS, ASSUMED_SIGMA, doubt * ASSUMED_WEIGHT)) {
+  const assumedWeight = doubtOf(related) * ASSUMED_WEIGHT;
+  for (const [bucket, weight] of logNormal(ASSUMED_MEDIAN_MS, ASSUMED_SIGMA, assumedWeight)) {
     general.set(bucket, (general.get(bucket) ?? 0) + weight);
   }
   return {
     total: curveOf(total, assume(total, general)),
     run: curveOf(run),
-    progress: curveOf(progress),
+    progress: curveOf(
+      progress,
+      logNormal(PROGRESS_UNIT_MS, ASSUMED_PROGRESS_SIGMA, doubtOf(progress) * ASK_FROM),
+    ),
     isKnown: sumOf(total.finished) + sumOf(related.finished) >= ASK_FROM,
   };
 }
+
+const doubtOf = ({ finished }: Histogram) => Math.max(0, 1 - sumOf(finished) / KNOWN_AFTER);
 
 const sumOf = (weights: ReadonlyMap<number, number>) => [...weights.values()].reduce((sum, w) => sum + w, 0);
 

@@ -19,6 +19,9 @@ import {
   type Sighting,
 } from '../../src/polling/schedule.js';
 import { BUCKETS, EMPTY, logNormal } from '../../src/polling/histogram.js';
+import { createDice, firstDay } from '../bench/polling/distributions.js';
+import { fixed, learning, type Policy } from '../bench/polling/policies.js';
+import { simulate, type RunningAt } from '../bench/polling/simulation.js';
 
 const settings: ScheduleSettings = { firstDelayMs: 5000, minIntervalMs: 5000, maxIntervalMs: 60_000 };
 /** A ceiling so high that only the schedule itself decides. */
@@ -307,4 +310,23 @@ test('a task that is not visible yet is looked for soon, below the floor at firs
   expect(notVisibleDelayMs(0, settings, 0.5)).toBe(1000);
   expect(notVisibleDelayMs(8000, settings, 0.5)).toBe(2000);
   expect(notVisibleDelayMs(1_000_000, settings, 0.5)).toBe(5000);
+});
+
+test('with nothing learnt, progress and start times halve the polls of a fixed 6 s, at no later detection', () => {
+  const seeds = Array.from({ length: 4 }, (_, i) => i + 1);
+  const feed = { times: true, progress: true };
+  const run = (create: (dice: () => number, runningAt: RunningAt) => Policy) => {
+    const runs = seeds.map((seed) =>
+      simulate(firstDay(300, createDice(seed)), (runningAt) => create(createDice(1000 + seed), runningAt)),
+    );
+    const delays = runs.flatMap((one) => one.delays).sort((a, b) => a - b);
+    const quantile = (q: number) => delays[Math.floor(q * delays.length)]!;
+    const polls = runs.reduce((sum, one) => sum + one.pollsPerTask, 0);
+    return { polls, p50: quantile(0.5), p95: quantile(0.95) };
+  };
+  const usual = run((dice) => fixed(dice));
+  const ours = run((dice, runningAt) => learning(feed, dice, runningAt));
+  expect(ours.polls).toBeLessThanOrEqual(usual.polls / 2);
+  expect(ours.p50).toBeLessThanOrEqual(usual.p50);
+  expect(ours.p95).toBeLessThanOrEqual(usual.p95);
 });

@@ -95,6 +95,18 @@ function drifting(count: number, dice: () => number): SimulatedTask[] {
   });
 }
 
+const FIRST_DAY_TASKS = 300;
+
+/** So few tasks, and so close together, that most of them are accepted before one has ended. */
+export function firstDay(count: number, dice: () => number): SimulatedTask[] {
+  return Array.from({ length: Math.min(count, FIRST_DAY_TASKS) }, (_, i) => ({
+    submittedAtS: i / 5,
+    stratum: 0,
+    sinceS: 0,
+    ...whole(logNormal(dice, 60, 0.35)),
+  }));
+}
+
 export const DISTRIBUTIONS: readonly Distribution[] = [
   steady('narrow', 'log-normal, median 180 s, sigma 0.15', (dice) => logNormal(dice, 180, 0.15)),
   steady('wide', 'log-normal, median 180 s, sigma 0.5', (dice) => logNormal(dice, 180, 0.5)),
@@ -113,5 +125,10 @@ export const DISTRIBUTIONS: readonly Distribution[] = [
     name: 'backed up',
     about: 'work log-normal, median 150 s, sigma 0.15; for an hour the queue in front of it grows',
     make: backedUp,
+  },
+  {
+    name: 'first day',
+    about: 'nothing learnt: 300 tasks, five a second, log-normal, median 60 s, sigma 0.35',
+    make: firstDay,
   },
 ];
