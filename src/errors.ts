@@ -183,3 +183,12 @@ const SECRET_PARAMETER =
 export function withoutSecrets(text: string): string {
   return text.replaceAll(LOGIN, '//…@').replaceAll(SECRET_PARAMETER, '$1…');
 }
+
+/** A task of the provider belongs to another generation already. */
+export class TaskTakenError extends ReelhaulError {
+  readonly generationId: string;
+  constructor(generationId: string) {
+    super('task_taken', `The task belongs to generation ${generationId}.`);
+    this.generationId = generationId;
+  }
+}

@@ -281,7 +281,7 @@ export function createReelhaulOn(
         const message = `expected a day such as 2026-01-31, got ${JSON.stringify(day.slice(0, 40))}`;
         throw new InvalidInputError('The spend cannot be read', [{ path: 'day', message }]);
       }
-      const inForce = await hub.line.inForce();
+      const inForce = await hub.limits.inForce();
       const of = { dayAt, ...(tenant === undefined ? {} : { tenant }) };
       return readSpend(hub.redis, hub.config.REDIS_PREFIX, inForce, of);
     },

@@ -206,7 +206,6 @@ async function succeed(
     set: {
       assets: JSON.stringify(assets),
       urls: null,
-      charge: 'charged',
       ...(warnings.length > 0 ? { warnings: JSON.stringify([...record.warnings, ...warnings]) } : {}),
     },
   });
@@ -352,7 +351,6 @@ async function end(
     message,
     stage: 'archive',
     retryable: true,
-    charge: 'charged',
   });
   return failed ? done : snooze(0);
 }

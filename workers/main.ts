@@ -15,6 +15,8 @@ import { createWorkerHold, type WorkerHold } from '../src/redis/worker-hold.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/queue/runner.js';
 import { startFigures } from '../src/telemetry/time-series.js';
 import type { RunName, Vitals } from '../src/generation/work.js';
+import { limitsOf } from '../src/limits/settings.js';
+import { wakeQueued } from '../src/limits/overview.js';
 import { archive } from './archive.js';
 import { notify } from './notify.js';
 import { poll } from './poll.js';
@@ -184,14 +186,11 @@ async function runStages(
     ),
   );
   const stopScheduling = await keepSweepScheduled(context, workerHold);
-  const stopDispatching = stages.includes('submit')
-    ? await keepDispatching(context)
-    : () => Promise.resolve();
+  if (stages.includes('submit')) await publishLimits(context);
   return {
     vitals: () => runners.map((runner) => runner.vitals()),
     async close(deadlineAt) {
       stopScheduling();
-      await stopDispatching();
       await Promise.all(runners.map((runner) => runner.close(deadlineAt)));
     },
   };
@@ -208,19 +207,11 @@ async function noteSweep(
 }
 
 /** The limits are those of the worker that started last; a process without a submit stage knows nothing of them. */
-function keepDispatching({ config, line, rate, dispatch }: Context): Promise<() => Promise<void>> {
-  return dispatch.keep(async () => {
-    await rate.publish();
-    await line.publish({
-      maxInFlight: config.MAX_IN_FLIGHT,
-      tenantMaxInFlight: config.MAX_IN_FLIGHT_PER_TENANT,
-      rateMax: config.PROVIDER_RATE_MAX,
-      rateWindowMs: config.PROVIDER_RATE_WINDOW_MS,
-      budgetPerDay: config.BUDGET_PER_DAY,
-      tenantBudgetPerDay: config.BUDGET_PER_TENANT_PER_DAY,
-      tenants: config.TENANTS,
-    });
-  });
+async function publishLimits(context: Context): Promise<void> {
+  await context.rate.publish();
+  await context.gate.publish();
+  // Other limits: what waited for a budget or a slot may go on now.
+  if (await context.limits.publish(limitsOf(context.config))) await wakeQueued(context);
 }
 
 /** The schedule of the sweep may be lost with its queue: every worker whose clock is right looks after it. */

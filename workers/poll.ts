@@ -11,7 +11,8 @@ import type { Context } from './context.js';
 import { courseOf, readNews, type News } from '../src/polling/read-answer.js';
 import type { Followed } from '../src/polling/poll-state.js';
 import { lessonOfEnd, lessonOfGivingUp } from '../src/polling/observation.js';
-import type { Charge, GenerationRecord } from '../src/generation/record.js';
+import type { GenerationRecord } from '../src/generation/record.js';
+import { withBill } from '../src/generation/submits.js';
 import {
   easingDelayMs,
   hintedPollDelayMs,
@@ -20,7 +21,7 @@ import {
 } from '../src/polling/schedule.js';
 import { announced, type Change } from '../src/generation/change.js';
 import { advance, expire, fail, hastenNotification, withWarning } from '../src/pipeline/advance.js';
-import type { Billing, PollOutcome, Timing } from '../src/provider/outcomes.js';
+import type { PollOutcome, Timing } from '../src/provider/outcomes.js';
 import { done, hold, snooze, type Outcome } from '../src/queue/runner.js';
 
 export async function poll(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
@@ -128,17 +129,6 @@ async function learnEnd({ pacing, work, now }: Context, followed: Followed, timi
   await pacing.learn(followed.kind, lessonOfEnd(course), followed.hints > 0);
 }
 
-/** The provider's last word on the bill of this task; an earlier one of the same generation may be billed besides. */
-function chargeAfterFailure(
-  { resubmits, otherTaskIds }: GenerationRecord,
-  { point, refund }: Billing,
-): Charge {
-  if (resubmits > 0 || otherTaskIds.length > 0) return 'possible';
-  if (refund !== null && refund > 0) return 'refunded';
-  if (point === 0) return 'none';
-  return 'possible';
-}
-
 async function haul(
   context: Context,
   followed: Followed,
@@ -151,11 +141,10 @@ async function haul(
       progress: 100,
       linkRefreshed: null,
       visibleAt: record.visibleAt ?? context.now(),
-      // Also what was said to have failed before it was asked for again.
-      charge: 'charged',
       ...(record.state === 'expired' ? { late: 1 } : {}),
     },
-    ...(record.bill === 'possible' || record.bill === 'refunded' ? { bill: 'charged' } : {}),
+    // Also what was said to have failed before it was asked for again.
+    submits: withBill(record.submits, record.taskId, 'charged'),
     answer,
   });
   if (!moved) return snooze(0);
@@ -171,8 +160,8 @@ async function acceptFailure(
 ): Promise<Outcome> {
   const said = message ?? 'The provider gave no reason; usually that is its content filter.';
   const { refund, point } = billing;
-  // Nothing is owed, and its price stays known: its generation may turn out to have another task.
-  const bill = (refund !== null && refund > 0) || point === 0 ? 'refunded' : 'possible';
+  const refunded = refund !== null && refund > 0 ? 'refunded' : 'possible';
+  const submits = withBill(record.submits, record.taskId, point === 0 ? 'none' : refunded);
   const failed = await fail(
     context,
     record,
@@ -181,9 +170,8 @@ async function acceptFailure(
       message: code ? `${said} (${code})` : said,
       stage: 'poll',
       retryable: mayResubmit !== 'never',
-      charge: chargeAfterFailure(record, billing),
     },
-    { answer, bill },
+    { answer, submits },
   );
   if (!failed) return snooze(0);
   await learnEnd(context, followed, timing);
@@ -216,7 +204,6 @@ async function awaitUrl(
       message: 'The provider says that the task succeeded, and gives no address of the video.',
       stage: 'poll',
       retryable: true,
-      charge: 'charged',
     },
     { answer },
   );

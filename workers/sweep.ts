@@ -8,13 +8,15 @@
  */
 import type { Context } from './context.js';
 import { bucketOf } from '../src/polling/histogram.js';
-import { stageOf, TERMINAL_STATES, type FlowStage } from '../src/generation/states.js';
+import { priorityOf } from '../src/store/queued-lua.js';
+import { wakeQueued } from '../src/limits/overview.js';
+import { stageOf, type FlowStage } from '../src/generation/states.js';
 import type { Whereabouts } from '../src/store/store.js';
 import { expireUnasked, failOverdue } from '../src/pipeline/advance.js';
 
 const PAGE = 500;
-/** At most so many of each finished state are forgotten in one sweep. */
-const PRUNE_PER_STATE = 1000;
+/** At most so many are forgotten in one sweep: 160 a second with a sweep a minute. */
+const PRUNED_PER_SWEEP = 10_000;
 /** A generation that moved just now may be between its transition and its next job. */
 const SETTLING_MS = 2000;
 /** The count of running tasks is good for so many sweeps. */
@@ -39,9 +41,9 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
     if (ids.length === 0) break;
     looked += ids.length;
     const records = await store.whereabouts(ids);
-    restored += (await restoreJobs(context, records)) + (await rejoinLine(context, records));
+    restored += await restoreJobs(context, records);
     await heedHints(context, records);
-    await failOverdueInLine(context, records);
+    await failOverdueQueued(context, records);
     await expireOverdueWhileHeld(context, records);
     countRunning(running, records, now());
     after = ids.at(-1) ?? null;
@@ -49,10 +51,8 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
   if (!signal.aborted)
     await context.durations.setRunning(running, RUNNING_KEPT_FOR * config.SWEEP_INTERVAL_MS);
   restored += await restoreNotifications(context, signal);
-  let pruned = 0;
-  for (const state of TERMINAL_STATES) {
-    if (!signal.aborted) pruned += await store.prune(state, now() - config.RETENTION_MS, PRUNE_PER_STATE);
-  }
+  await wakeQueued(context);
+  const pruned = signal.aborted ? 0 : await store.prune(now() - config.RETENTION_MS, PRUNED_PER_SWEEP);
   const abandoned = signal.aborted
     ? 0
     : await storage.removeAbandoned(ABANDONED_AFTER_FACTOR * config.ARCHIVE_TIMEOUT_MS, (problem) =>
@@ -67,8 +67,7 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
   const { queues, now, log } = context;
   const byStage = new Map<FlowStage, Whereabouts[]>();
   for (const record of whereabouts) {
-    // Queued ones stand in line, and get their job in their turn.
-    const stage = record.state === 'queued' ? null : stageOf(record.state);
+    const stage = stageOf(record.state);
     if (stage === null || isSettling(record, now())) continue;
     byStage.set(stage, [...(byStage.get(stage) ?? []), record]);
   }
@@ -80,8 +79,9 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
         records.map(({ id }) => id),
       ),
     );
-    for (const { id: generationId, state } of records.filter(({ id }) => missing.has(id))) {
-      await queues.restore(stage, { generationId });
+    for (const record of records.filter(({ id }) => missing.has(id))) {
+      const { id: generationId, state } = record;
+      await queues.restore(stage, state === 'queued' ? submitReminder(record, now()) : { generationId });
       log.warn({ generationId, stage, state }, 'a lost job was written again');
       restored += 1;
     }
@@ -103,34 +103,19 @@ async function heedHints({ following, queues, log, now }: Context, whereabouts: 
   }
 }
 
+const submitReminder = ({ id, runAt, turn }: Whereabouts, at: number) => ({
+  generationId: id,
+  delayMs: Math.max(0, (runAt ?? 0) - at),
+  priority: priorityOf(turn),
+});
+
 /** What was written in the future was written by another clock, and says nothing. */
 function isSettling({ updatedAt }: Whereabouts, at: number): boolean {
   return Math.abs(at - updatedAt) < SETTLING_MS;
 }
 
-/** Queued generations that no list holds: Redis forgot a part, or an older version wrote them. */
-async function rejoinLine(
-  { line, dispatch, queues, now, log }: Context,
-  whereabouts: readonly Whereabouts[],
-): Promise<number> {
-  const queued = whereabouts.filter((record) => record.state === 'queued' && !isSettling(record, now()));
-  const rejoined = await line.rejoin(queued);
-  if (rejoined > 0) {
-    log.warn({ generations: rejoined, state: 'queued' }, 'generations that were nowhere stand in line again');
-    await dispatch.soon();
-  }
-  // Those with a job are few: as many as workers can take, and a handful.
-  const ready = new Set(await line.ready());
-  const lost = await queues.missing(
-    'submit',
-    queued.filter(({ id }) => ready.has(id)).map(({ id }) => id),
-  );
-  for (const generationId of lost) await queues.restore('submit', { generationId });
-  return rejoined + lost.length;
-}
-
-/** Whoever stands in line is not looked at until its turn, which may be long after its deadline. */
-async function failOverdueInLine(context: Context, whereabouts: readonly Whereabouts[]): Promise<void> {
+/** A queued generation is not looked at until its turn, which may be long after its deadline. */
+async function failOverdueQueued(context: Context, whereabouts: readonly Whereabouts[]): Promise<void> {
   const { store, now } = context;
   for (const { id, state, deadlineAt } of whereabouts) {
     if (state !== 'queued' || deadlineAt === null || deadlineAt > now()) continue;

@@ -16,24 +16,13 @@ function describeBreaker(
 
 /** One line for each thing that limits or waits. */
 export function describeLimits(limits: LimitsOverview): string {
-  const {
-    inFlight,
-    maxInFlight,
-    inLine,
-    ready,
-    scheduled,
-    overBudget,
-    tenantsInLine,
-    tenantsCapped,
-    inForce,
-  } = limits;
-  const lines = [
-    `in flight    ${inFlight}${of(maxInFlight)}`,
-    `in line      ${inLine} of ${tenantsInLine + tenantsCapped} tenants, ${ready} with a job`,
-  ];
-  if (tenantsCapped > 0) lines.push(`             ${tenantsCapped} tenants wait for a slot of their own`);
-  if (scheduled > 0) lines.push(`scheduled    ${scheduled}, ${overBudget} of them for the next day's budget`);
-  if (inForce === null) lines.push('no worker has written the limits yet: nobody is let in');
+  const { inFlight, maxInFlight, inLine, scheduled, overBudget, capped, tenantsCapped, inForce } = limits;
+  const lines = [`in flight    ${inFlight}${of(maxInFlight)}`, `queued       ${inLine} whose time has come`];
+  if (capped > 0)
+    lines.push(`capped       ${capped} of ${tenantsCapped} tenants that have as many as they may`);
+  if (scheduled > 0) lines.push(`scheduled    ${scheduled}`);
+  if (overBudget > 0) lines.push(`over budget  ${overBudget} wait for the next day`);
+  if (inForce === null) lines.push('no worker has written the limits yet: nothing is submitted');
   else if (inForce.rateMax !== null)
     lines.push(`calls        at most ${inForce.rateMax} in ${seconds(inForce.rateWindowMs)}`);
   if (limits.slowedTo !== null)

@@ -1,9 +1,7 @@
 /** What a change of a record does, and which notification it owes to the app. */
 import type { FieldPatch, GenerationRecord, RawAnswer } from './record.js';
+import type { Submit } from './submits.js';
 import { isTerminal, type State } from './states.js';
-
-/** `closed`: whatever it is stays so, and the next submit has a bill of its own. */
-export type Bill = 'possible' | 'charged' | 'none' | 'refunded' | 'closed';
 
 /** What a change does, beside the compare-and-set itself. */
 export interface Change {
@@ -19,29 +17,17 @@ export interface Change {
   readonly event?: { readonly type: string; readonly text: string };
   /** Whether a job is needed from now on; left as it is when not said. */
   readonly live?: boolean;
-  /** Where one that is queued again stands: it keeps its job, or is in line after so long; default: at once. */
-  readonly place?: 'ready' | { readonly afterMs: number };
+  /**
+   * Of one that is queued again: it keeps its turn and its job. Otherwise it gets a new turn, behind its tenant's others.
+   */
+  readonly keepsTurn?: true;
   /** No task of it lives at the provider, whatever the states say: it was surely not accepted, or is not known there. */
   readonly taskGone?: boolean;
-  /** What becomes of the bill of this submit. */
-  readonly bill?: Bill;
-  /** What it will cost, in millionths; null when nobody knows. Said with the submit. */
-  readonly price?: number | null;
-  /** A task beside its own has come to light: a bill of its own. */
-  readonly anotherBill?: boolean;
+  /** The list of submits from now on; what is derived from it (charge, spend, slots) changes in the same step. */
+  readonly submits?: readonly Submit[];
+  /** The task in `set` is the answer to its own submit: it is taken whatever else is known of it. */
+  readonly ownTask?: true;
 }
-
-/**
- * What may be spent on the day (UTC) of a submit, in millionths; null: whatever it takes. As this process has it, which
- * counts as long as Redis knows none that was published.
- */
-export interface Budget {
-  readonly day: number | null;
-  readonly tenantDay: number | null;
-}
-
-/** The budget has no room for a price: that of all, or that of the tenant. */
-export type OverBudget = 'overDay' | 'overTenantDay';
 
 export const PROGRESS = 'generation.progress';
 

@@ -3,6 +3,7 @@
  * every door shows (`Generation`) is made from it. `v` is the version of the stored shape.
  */
 import type { GenerationRequest, Warning } from './request.js';
+import type { Submit } from './submits.js';
 import type { Stage, State } from './states.js';
 
 /** What is known about the bill. `possible`: nobody can know. */
@@ -113,8 +114,8 @@ export interface GenerationRecord extends Generation {
   readonly submitNonce: string | null;
   /** Connections that failed before anything was sent. */
   readonly submitFailures: number;
-  /** Submits after an unconfirmed one, by policy or by an operator: each may be a bill of its own. */
-  readonly resubmits: number;
+  /** Every paid POST and every further task, in order: what was billed, and what takes a slot. */
+  readonly submits: readonly Submit[];
   readonly acceptedAt: number | null;
   readonly unconfirmedAt: number | null;
   readonly onUnconfirmed: UnconfirmedPolicy | null;
@@ -132,9 +133,8 @@ export interface GenerationRecord extends Generation {
   /** Where the app wants to be told; null: nowhere. */
   readonly notifyUrl: string | null;
   readonly notifyOn: NotifyOn;
-  /** What has become of the bill of the present submit, in millionths; null while there is none, or no price. */
-  readonly bill: string | null;
-  readonly price: number | null;
+  /** Its place in fair order; null before it is due. */
+  readonly turn: number | null;
   /** Which state it came to when (trail.ts). */
   readonly trail: string;
   /** When the last poll began. */
@@ -156,7 +156,7 @@ export function toGeneration(record: GenerationRecord): Generation {
     decision: _decision,
     submitNonce: _nonce,
     submitFailures: _failures,
-    resubmits: _resubmits,
+    submits: _submits,
     acceptedAt: _accepted,
     unconfirmedAt: _unconfirmed,
     onUnconfirmed: _policy,
@@ -170,8 +170,7 @@ export function toGeneration(record: GenerationRecord): Generation {
     priority: _priority,
     notifyUrl: _notifyUrl,
     notifyOn: _notifyOn,
-    bill: _bill,
-    price: _price,
+    turn: _turn,
     trail: _trail,
     polledAt: _polledAt,
     hints: _hints,

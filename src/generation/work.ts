@@ -12,7 +12,7 @@ export type RunName = Stage | 'sweep';
  * How a run ended: it was done, wants to run later, was told to wait with all others of its stage, threw, or was stopped
  * from outside and given back.
  */
-export type RunOutcome = 'done' | 'snoozed' | 'held' | 'failed' | 'interrupted';
+export type RunOutcome = 'done' | 'snoozed' | 'held' | 'requeued' | 'failed' | 'interrupted';
 
 export type Work =
   | { readonly kind: 'began'; readonly name: RunName; readonly generationId: string; readonly at: number }

@@ -10,7 +10,7 @@ import { bodyLimit } from 'hono/body-limit';
 import type { Hub } from '../pipeline/context.js';
 import type { Hinted } from '../polling/poll-state.js';
 import { soonestPollMs } from '../polling/schedule.js';
-import { adoptTask, type Adoption } from '../pipeline/advance.js';
+import { adoptTask, type Adoption } from '../pipeline/adopt-task.js';
 import { callbackTokenMatches, keepCallback, readCallback } from '../provider/callback.js';
 
 const MAX_BODY_BYTES = 64 * 1024;

@@ -61,11 +61,10 @@ const limit = z.number().nullable().describe('null: no limit');
 export const limitsSchema = z.object({
   inFlight: count.describe('what lives at the provider, or may, or is about to'),
   maxInFlight: limit,
-  inLine: count.describe('queued, without a job yet'),
-  ready: count.describe('queued, with a job'),
+  inLine: count.describe('queued, and their time has come'),
   scheduled: count.describe('queued, and waiting for their time'),
-  overBudget: count.describe('of those, waiting for the next day’s budget'),
-  tenantsInLine: count,
+  overBudget: count.describe('queued, and waiting for the next day’s budget'),
+  capped: count.describe('queued, and their tenant has as many in flight as it may have'),
   tenantsCapped: count,
   published: z.boolean().describe('a worker has written the limits'),
   inForce: z

@@ -2,11 +2,10 @@
 import type { Queues } from '../queue/queues.js';
 import type { Standing } from './standing.js';
 import type { Breaker, BreakerState } from './breaker.js';
-import type { Dispatch } from './dispatch.js';
-import type { InForce, Line, LineCounts } from './line.js';
+import type { InForce, Limits, QueuedCounts } from './settings.js';
 import type { Rate } from './rate.js';
 
-export interface LimitsOverview extends LineCounts {
+export interface LimitsOverview extends QueuedCounts {
   /** The settings of the worker that started last; null before any has. */
   readonly inForce: InForce | null;
   /** The provider refuses the key or its quota: one submit goes out now and then to look. */
@@ -19,18 +18,17 @@ export interface LimitsOverview extends LineCounts {
 }
 
 export interface LimitsDeps {
-  readonly line: Line;
+  readonly limits: Limits;
   readonly standing: Standing;
   readonly rate: Rate;
   readonly breaker: Breaker;
-  readonly dispatch: Dispatch;
-  readonly queues: Pick<Queues, 'release'>;
+  readonly queues: Pick<Queues, 'release' | 'hasten'>;
 }
 
-export async function readLimits({ line, standing, rate, breaker }: LimitsDeps): Promise<LimitsOverview> {
+export async function readLimits({ limits, standing, rate, breaker }: LimitsDeps): Promise<LimitsOverview> {
   const [counts, inForce, refused, submitMs, pollMs, slowedTo, submit, poll] = await Promise.all([
-    line.counts(),
-    line.inForce(),
+    limits.counts(),
+    limits.inForce(),
     standing.isRefused(),
     standing.holdMs('submit'),
     standing.holdMs('poll'),
@@ -53,9 +51,16 @@ export async function readLimits({ line, standing, rate, breaker }: LimitsDeps):
  * again. Nothing is billed by that which would not be anyway: caps and budgets go on to hold.
  */
 export async function resume(deps: LimitsDeps): Promise<void> {
-  const { line, standing, rate, breaker, dispatch, queues } = deps;
+  const { standing, rate, breaker, queues } = deps;
   await Promise.all([standing.reset(), rate.reset(), breaker.close()]);
   await queues.release('poll');
-  await line.wakeOverBudget();
-  await dispatch.wake();
+  await queues.release('submit');
+  await wakeQueued(deps);
+}
+
+/** The jobs of generations that wait for a budget, or for a slot of their tenant that is free again, are to run now. */
+export async function wakeQueued({ limits, queues }: Pick<LimitsDeps, 'limits' | 'queues'>): Promise<void> {
+  for (let ids = await limits.takeOverBudget(); ids.length > 0; ids = await limits.takeOverBudget())
+    for (const id of ids) await queues.hasten('submit', id);
+  for (const id of await limits.freed()) await queues.hasten('submit', id);
 }

@@ -1,6 +1,6 @@
 /** What was spent on a day, as the transitions wrote it (spend-script.ts): read, never added up again. */
 import type { RedisConnection } from '../redis/connect.js';
-import type { InForce } from './line.js';
+import type { InForce } from './settings.js';
 import { MILLIONTHS } from '../generation/price.js';
 
 /** Amounts are in the currency of `PRICES`. */

@@ -16,8 +16,8 @@ import { createStore, type Store } from '../store/store.js';
 import { createPacing, type Pacing } from '../polling/poll-interval.js';
 import { createQueues, type Queues } from '../queue/queues.js';
 import { createBreaker, type Breaker } from '../limits/breaker.js';
-import { createDispatch, type Dispatch } from '../limits/dispatch.js';
-import { createLine, type Line } from '../limits/line.js';
+import { createGate, type Gate } from '../limits/gate.js';
+import { createLimits, type Limits } from '../limits/settings.js';
 import { createRate, type Rate } from '../limits/rate.js';
 import type { RedisClock } from '../redis/clock.js';
 import type { RedisConnection } from '../redis/connect.js';
@@ -54,8 +54,8 @@ export interface Hub extends Clock {
   readonly pacing: Pacing;
   readonly queues: Queues;
   readonly standing: Standing;
-  readonly line: Line;
-  readonly dispatch: Dispatch;
+  readonly limits: Limits;
+  readonly gate: Gate;
   readonly rate: Rate;
   readonly breaker: Breaker;
   /** Hears of every transition that this process makes. */
@@ -112,18 +112,16 @@ export function createHub({
     now,
     onMove: (move) => moves.tell(move),
     slots: config,
-    onFreed: (tenant) => void dispatch.soon({ tenant }),
+    onFreed: (ids) => void promote(ids),
   });
   const queues = createQueues(redis, prefix, now, (error) =>
     log.warn({ err: error }, 'a queue reported an error'),
   );
-  const line = createLine({
-    redis,
-    prefix,
-    refusedProbeMs: config.REFUSED_PROBE_MS,
-    breakerProbeMs: config.BREAKER_PROBE_MS,
-  });
-  const dispatch = createDispatch({ line, queues, log });
+  /** What it misses, the sweep finds. */
+  const promote = (ids: readonly string[]) =>
+    Promise.all(ids.map((id) => queues.hasten('submit', id))).catch((error: unknown) =>
+      log.warn({ err: error }, 'a generation that has room again waits for the next sweep'),
+    );
   const { keys } = store;
   const onError = (error: unknown) =>
     log.warn({ err: error }, 'what the schedule has learnt could not be read');
@@ -148,8 +146,22 @@ export function createHub({
     pacing: createPacing({ config, durations, arrivals, dice, log }),
     queues,
     standing: createStanding({ redis, prefix, probeMs: config.REFUSED_PROBE_MS, dice }),
-    line,
-    dispatch,
+    limits: createLimits(redis, prefix),
+    gate: createGate({
+      redis,
+      keys,
+      dice,
+      settings: {
+        rate: {
+          max: config.PROVIDER_RATE_MAX,
+          windowMs: config.PROVIDER_RATE_WINDOW_MS,
+          first: config.PROVIDER_RATE_FIRST,
+        },
+        failures: config.BREAKER_FAILURES,
+        awayProbeMs: config.BREAKER_PROBE_MS,
+        refusedProbeMs: config.REFUSED_PROBE_MS,
+      },
+    }),
     breaker: createBreaker({
       redis,
       prefix,

@@ -1,5 +1,5 @@
 /**
- * Enqueue: checks an order and writes its record, which stands in line for its submit from then on. It promises that an item is stored whole or not at
+ * Enqueue: checks an order, writes its record and adds its submit job. It promises that an item is stored whole or not at
  * all, and that nothing which is stored is told as an error: it would be ordered again, and be billed twice.
  */
 import { createHash } from 'node:crypto';
@@ -10,7 +10,7 @@ import {
   ReelhaulError,
   WritesRefusedError,
 } from '../errors.js';
-import { budgetOf, hasBudget } from '../limits/budget.js';
+import { hasBudget } from '../limits/settings.js';
 import { priceOf, unknownPrice } from '../generation/price.js';
 import { createdAtOf } from '../store/listing.js';
 import { readOrder, type EnqueueOptionsInput, type Order } from '../generation/options.js';
@@ -19,6 +19,8 @@ import { readRecord } from '../store/read-record.js';
 import { requestWarnings, type GenerationRequestInput } from '../generation/request.js';
 import type { Hub } from './context.js';
 import { mustGet } from './advance.js';
+import { priorityOf } from '../store/queued-lua.js';
+import type { Reminder } from '../queue/queues.js';
 import { unlessRefused } from '../redis/write-errors.js';
 
 /** So many records are written at once. */
@@ -35,6 +37,7 @@ export type EnqueueResult =
 interface Created {
   readonly generation: Generation;
   readonly replayed: boolean;
+  readonly reminder: Reminder | null;
 }
 
 /** Redis failed in the middle of an enqueue: nobody can know whether it was written. */
@@ -71,14 +74,17 @@ function digestOf(request: unknown): string {
 
 /** Under a budget a request without a price would only fail later. Workers that know other prices judge again. */
 function checkPrice({ config }: Hub, { request, options }: Order): void {
-  if (config.UNKNOWN_PRICE === 'allow' || !hasBudget(budgetOf(config, options.tenant))) return;
+  if (config.UNKNOWN_PRICE === 'allow' || !hasBudget(config, options.tenant)) return;
   if (priceOf(request, config.PRICES) !== null) return;
   throw new InvalidInputError('The generation was not enqueued', [
     { path: 'request.model', message: `expected one with a price: ${unknownPrice(request)}` },
   ]);
 }
 
-/** Writes the record, which then stands in line. A known idempotency key gives the generation of then. */
+/**
+ * Writes the record. A known idempotency key gives the generation of then. `reminder`: the submit job that it needs, unless
+ * it was known.
+ */
 async function create(hub: Hub, order: Order): Promise<Created> {
   checkPrice(hub, order);
   const { request, options } = order;
@@ -108,7 +114,7 @@ async function create(hub: Hub, order: Order): Promise<Created> {
   const result = await unlessRefused(
     hub.redis,
     () => hub.store.create({ id, tenant, createdAt, idempotency, fields }),
-    async () => ((await hub.store.get(id)) ? ({ created: true } as const) : null),
+    async () => ((await hub.store.get(id)) ? ({ created: true, turn: null, waitMs: 0 } as const) : null),
   ).catch((error: unknown) => {
     throw error instanceof WritesRefusedError ? error : unknownOutcome(error);
   });
@@ -118,10 +124,27 @@ async function create(hub: Hub, order: Order): Promise<Created> {
     const generation = toGeneration(
       readRecord(id, storedForm({ ...fields, state: 'queued', tenant, createdAt, updatedAt: createdAt })),
     );
-    return { generation, replayed: false };
+    const reminder = { generationId: id, delayMs: result.waitMs, priority: priorityOf(result.turn) };
+    return { generation, replayed: false, reminder };
   }
   if (result.digest !== digest) throw new IdempotencyConflictError(idempotencyKey ?? '', result.generationId);
-  return { generation: toGeneration(await mustGet(hub, result.generationId)), replayed: true };
+  return {
+    generation: toGeneration(await mustGet(hub, result.generationId)),
+    replayed: true,
+    reminder: null,
+  };
+}
+
+/** What is stored is not told as an error: when a job cannot be added, the sweep adds it. */
+async function remind(hub: Hub, reminders: readonly Reminder[]): Promise<void> {
+  try {
+    await hub.queues.remindMany('submit', reminders);
+  } catch (error) {
+    hub.log.warn(
+      { err: error, jobs: reminders.length },
+      'submit jobs could not be added; the sweep adds them',
+    );
+  }
 }
 
 async function enqueueChunk(hub: Hub, items: readonly EnqueueItem[]): Promise<EnqueueResult[]> {
@@ -134,7 +157,10 @@ async function enqueueChunk(hub: Hub, items: readonly EnqueueItem[]): Promise<En
       }
     }),
   );
-  await hub.dispatch.soon();
+  await remind(
+    hub,
+    created.flatMap((one) => (one instanceof ReelhaulError || one.reminder === null ? [] : [one.reminder])),
+  );
   return created.map((one) =>
     one instanceof ReelhaulError
       ? { ok: false, error: one }
@@ -151,9 +177,9 @@ export async function enqueue(
   request: GenerationRequestInput,
   options?: EnqueueOptionsInput,
 ): Promise<{ generation: Generation; replayed: boolean }> {
-  const created = await create(hub, readOrder(request, options, hub.now()));
-  await hub.dispatch.soon();
-  return created;
+  const { generation, replayed, reminder } = await create(hub, readOrder(request, options, hub.now()));
+  if (reminder) await remind(hub, [reminder]);
+  return { generation, replayed };
 }
 
 /** Each item has its own result, in order. */

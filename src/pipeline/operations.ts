@@ -3,11 +3,20 @@
  * about one round only, and a decision that is sent twice is made once.
  */
 import { randomUUID } from 'node:crypto';
-import { InvalidInputError, NotFoundError, RebillNotAllowedError, StateConflictError } from '../errors.js';
+import {
+  InvalidInputError,
+  NotFoundError,
+  RebillNotAllowedError,
+  StateConflictError,
+  TaskTakenError,
+} from '../errors.js';
 import { toGeneration, type Generation, type GenerationRecord } from '../generation/record.js';
 import { isTerminal, stageOf } from '../generation/states.js';
 import type { Hub } from './context.js';
-import { adoptTask, advance, fail, mustGet, sameTaskIds, settle } from './advance.js';
+import { advance, fail, mustGet, settle } from './advance.js';
+import { adoptTask } from './adopt-task.js';
+import { withTask } from '../generation/submits.js';
+import { priceOf } from '../generation/price.js';
 import { unlessRefused } from '../redis/write-errors.js';
 
 /** As the provider's own: printable, and not longer than any it was seen to give. */
@@ -69,16 +78,15 @@ async function change(
   return toGeneration(await mustGet(hub, generationId));
 }
 
-/** Back to the queue for another paid POST; the task of before stays in view, since it was billed or may be. */
+/** Back to the queue for another paid POST; the task of before stays in the list, since it was billed or may be. */
 async function resubmit(hub: Hub, record: GenerationRecord, mark: Mark): Promise<boolean> {
-  const { id, taskId, otherTaskIds } = record;
-  // The job that waits for a callback would stand in the way of the one it gets in its turn.
+  const { id } = record;
+  // The job that waits for a callback would stand in the way of the one with the new turn.
   if (record.state === 'unconfirmed') await hub.queues.forget('submit', id);
   return advance(hub, record, 'queued', {
     set: {
       ...mark,
       taskId: null,
-      ...(taskId === null ? {} : { otherTaskIds: JSON.stringify([...otherTaskIds, taskId]) }),
       submitNonce: null,
       submitFailures: null,
       acceptedAt: null,
@@ -89,9 +97,6 @@ async function resubmit(hub: Hub, record: GenerationRecord, mark: Mark): Promise
       deadlineAt: null,
       urls: null,
     },
-    expect: sameTaskIds(record),
-    count: ['resubmits'],
-    bill: 'closed',
   });
 }
 
@@ -148,12 +153,18 @@ async function repoll(hub: Hub, record: GenerationRecord, mark: Mark): Promise<b
 
 /** A task that a callback named while the answer was still awaited is noted: it exists, and is billed. */
 async function stop(hub: Hub, record: GenerationRecord, mark: Mark): Promise<boolean> {
-  const { id, state, hintedTaskId } = record;
-  const hinted = hintedTaskId === null ? {} : { taskId: hintedTaskId, hintedTaskId: null, charge: 'charged' };
+  const { id, state, hintedTaskId, submits, request } = record;
+  const price = priceOf(request, hub.config.PRICES);
+  const hinted =
+    hintedTaskId === null
+      ? { set: mark }
+      : {
+          set: { ...mark, taskId: hintedTaskId, hintedTaskId: null },
+          submits: withTask(submits, hintedTaskId, { at: hub.now(), price, answered: false }),
+        };
   const moved = await advance(hub, record, 'canceled', {
-    set: { ...mark, ...hinted },
+    ...hinted,
     expect: { hintedTaskId: hintedTaskId ?? '' },
-    ...(hintedTaskId === null ? {} : { bill: 'charged' }),
   });
   const stage = stageOf(state);
   if (moved && stage !== null) await hub.queues.forget(stage, id);
@@ -196,7 +207,6 @@ export async function decide(hub: Hub, generationId: string, decision: Decision)
       message,
       stage: 'submit',
       retryable: true,
-      charge: 'possible',
     } as const;
     return fail(hub, record, failure, { set: mark });
   };
@@ -218,10 +228,16 @@ async function adopt(hub: Hub, generationId: string, taskId: string): Promise<Ge
     const { taskId: now, otherTaskIds } = await mustGet(hub, generationId);
     return now === taskId || otherTaskIds.includes(taskId) ? 'known' : null;
   };
-  await unlessRefused(
-    hub.redis,
-    () => adoptTask(hub, generationId, taskId, { source: 'operator' }),
-    isAdopted,
-  );
+  try {
+    await unlessRefused(
+      hub.redis,
+      () => adoptTask(hub, generationId, taskId, { source: 'operator' }),
+      isAdopted,
+    );
+  } catch (error) {
+    if (!(error instanceof TaskTakenError)) throw error;
+    // Not which one: it may be another tenant's.
+    throw new StateConflictError(`Task ${taskId} belongs to another generation already.`);
+  }
   return toGeneration(await mustGet(hub, generationId));
 }

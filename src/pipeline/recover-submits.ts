@@ -7,7 +7,9 @@ import { setTimeout as wait } from 'node:timers/promises';
 import type { Post } from '../store/submit-ledger.js';
 import type { Hub } from './context.js';
 import { priceOf } from '../generation/price.js';
-import { adoptTask, settle } from './advance.js';
+import { adoptTask } from './adopt-task.js';
+import { settle } from './advance.js';
+import { withPost } from '../generation/submits.js';
 
 /** While Redis refuses this write it refuses the next `submitting` too, so that trying again comes in time. */
 const TRIES = 120;
@@ -43,20 +45,27 @@ async function bringBackOne(hub: Hub, { generationId, nonce, attempt, sentAt, ta
     hub,
     generationId,
     async (record) => {
-      if (record.state !== 'queued' || record.attempts.submit >= attempt) return { settled: true };
-      // As it was while the request was under way. Whoever finds it calls it unconfirmed; what this process knows or
-      // learns of the answer still counts, by the nonce.
-      const moved = await store.transition(record, 'submitting', {
+      if (record.attempts.submit >= attempt) return { settled: true };
+      // As it was while the request was under way, whatever state Redis went back to: a retry may be forgotten as well.
+      // The next run calls it unconfirmed; what this process knows or learns of the answer still counts, by the nonce.
+      const moved = await store.recoverSubmit(record, {
         live: true,
-        set: { submitNonce: nonce, submittedAt: sentAt, charge: 'possible', submitAttempts: attempt },
-        bill: 'possible',
-        price: priceOf(record.request, hub.config.PRICES),
+        set: {
+          taskId: null,
+          submitNonce: nonce,
+          submittedAt: sentAt,
+          submitAttempts: attempt,
+          failure: null,
+          finishedAt: null,
+        },
+        submits: withPost(record.submits, sentAt, priceOf(record.request, hub.config.PRICES)),
       });
       if (!moved) return 'again';
       log.error(
         { generationId, taskId, alarm: 'post_forgotten' },
         'Redis forgot a submit; it was written again',
       );
+      await hub.queues.hasten('submit', generationId);
       return { settled: true };
     },
     false,

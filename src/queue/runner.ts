@@ -23,7 +23,8 @@ export type Outcome =
       /** Called once the job is delayed: what wanted it sooner while it ran could not bring it forward. */
       readonly afterwards?: () => Promise<void>;
     }
-  | { readonly kind: 'hold'; readonly delayMs: number };
+  | { readonly kind: 'hold'; readonly delayMs: number }
+  | { readonly kind: 'requeue'; readonly priority: number };
 
 export const done: Outcome = { kind: 'done' };
 /** Run me again in so many milliseconds. Waiting is not failing. */
@@ -40,6 +41,9 @@ export const hold = (delayMs: number): Outcome => ({
   kind: 'hold',
   delayMs: Math.max(1, Math.round(delayMs)),
 });
+
+/** Others go first: the job goes back with this priority. */
+export const requeue = (priority: number): Outcome => ({ kind: 'requeue', priority });
 
 /** The work of one stage for one generation. It must be safe to run twice, also at the same time. */
 export type StageFunction = (generationId: string, signal: AbortSignal) => Promise<Outcome>;
@@ -124,7 +128,7 @@ export function startRunner({
       runs.delete(current);
       work.tell({ kind: 'ended', name, generationId, outcome, beganAt, at: now() });
     }
-    if (outcome === 'interrupted') throw new WaitingError();
+    if (outcome === 'interrupted' || outcome === 'requeued') throw new WaitingError();
     if (outcome === 'snoozed') throw new DelayedError();
     if (outcome === 'held') throw Worker.RateLimitError();
   }
@@ -147,6 +151,11 @@ export function startRunner({
       throw error;
     }
     if (outcome.kind === 'done') return 'done';
+    if (outcome.kind === 'requeue') {
+      await job.changePriority({ priority: outcome.priority });
+      await job.moveToWait(token);
+      return 'requeued';
+    }
     if (outcome.kind === 'hold') {
       await holdQueue(outcome.delayMs);
       return 'held';

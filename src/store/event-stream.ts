@@ -5,6 +5,8 @@
 import type { RedisConnection } from '../redis/connect.js';
 import type { State } from '../generation/states.js';
 
+/** The stream is cut at about so many entries. */
+export const MAX_EVENTS = 10_000;
 const BLOCK_MS = 5000;
 const READ_COUNT = 200;
 

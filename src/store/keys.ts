@@ -20,25 +20,22 @@
  *   <prefix>:arrivals                   hash    whether callbacks arrive (arrivals.ts)
  *   <prefix>:swept                      string  when the last sweep ended, epoch ms
  *   <prefix>:figures:<span>:<number>    hash    what was counted in that minute or hour since 1970 (figures.ts)
- *   <prefix>:line                       zset    tenants with generations that wait for their submit, by their turn
- *   <prefix>:line:<tenant>              zset    those generations, by priority and then by age
- *   <prefix>:aging:<tenant>             zset    those of them that have a priority, by age alone
- *   <prefix>:line-clock                 string  how far the turns have come
- *   <prefix>:line-turns                 hash    tenant → how many turns it has had in a row
- *   <prefix>:rested                     zset    tenants without anybody waiting that are ahead of their turn
- *   <prefix>:capped                     zset    tenants that have as many at the provider as they may
- *   <prefix>:capped-look                string  how far the look at them has come, while they are many
+ *   <prefix>:finished                   zset    finished generations, by when they ended: what retention goes by
+ *   <prefix>:queue-clock                string  the turn of the generation that was submitted last (queued-lua.ts)
+ *   <prefix>:queue-turns                zset    tenants, by their next turn
+ *   <prefix>:queue-order:<tenant>       zset    its queued generations whose time has come, by their own priority
+ *   <prefix>:queue-aging                hash    tenant → how many turns it has had, while it uses priorities
  *   <prefix>:scheduled                  zset    queued generations that wait for their time, by it
- *   <prefix>:ready                      zset    queued generations that have a submit job, by when they got it
- *   <prefix>:starting                   zset    those of them whose submit has begun
- *   <prefix>:taken:<tenant>             set     the tenant's own of these two
- *   <prefix>:lingering                  zset    generations that are over for us while their task may live, by until when
- *   <prefix>:lingering:<tenant>         zset    the tenant's own of them
+ *   <prefix>:over-budget                zset    queued generations that wait for the next day's budget
+ *   <prefix>:parked                     set     tenants with queued generations that wait for a slot of their own
+ *   <prefix>:parked:<tenant>            zset    those generations, by their turn
+ *   <prefix>:in-flight                  zset    <id>#<number of its submit>, by until when that task may live
+ *   <prefix>:in-flight:<tenant>         zset    the tenant's own of them
  *   <prefix>:limits                     hash    the limits in force, as the last worker that started wrote them
  *   <prefix>:limits:tenants             hash    tenant → '<weight> <most in flight or ->'
  *   <prefix>:limits:budgets             hash    tenant → most to spend a day, in millionths
  *   <prefix>:rate-limits                hash    the call budget in force
- *   <prefix>:spend:<day>                hash    what was spent on that day (UTC, days since 1970), see limits/spend.ts
+ *   <prefix>:spend:<day>                hash    what was spent on that day (UTC, days since 1970), see submits-lua.ts
  *   <prefix>:gate:<target>              hash    what holds calls of that kind: submit, poll, host:<name> (limits/gate.ts)
  *   <prefix>:gate:rate                  hash    the call rate of the key, as limited and as used
  *   <prefix>:gate:refusals              hash    generations that were refused themselves → how often
@@ -68,6 +65,7 @@ export interface Keys {
   figures(span: 'minute' | 'hour', number: number): string;
   readonly tasks: string;
   readonly live: string;
+  readonly finished: string;
   readonly events: string;
   readonly swept: string;
   gate(target: string): string;
@@ -96,6 +94,7 @@ export function createKeys(prefix: string): Keys {
     figures: (span, number) => `${prefix}:figures:${span}:${number}`,
     tasks: `${prefix}:tasks`,
     live: `${prefix}:live`,
+    finished: `${prefix}:finished`,
     events: `${prefix}:events`,
     swept: `${prefix}:swept`,
     gate: (target) => `${prefix}:gate:${target}`,

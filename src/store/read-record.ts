@@ -3,18 +3,18 @@ import { NewerRecordError } from '../errors.js';
 import type {
   Assets,
   AssetUrls,
-  Charge,
   Failure,
   GenerationRecord,
   NotifyOn,
   UnconfirmedPolicy,
 } from '../generation/record.js';
 import type { GenerationRequest, Warning } from '../generation/request.js';
+import { chargeOf, otherTasks, type Submit } from '../generation/submits.js';
 import type { State } from '../generation/states.js';
 import { unpack } from './compression.js';
 
-/** 1: plain JSON. 2: answers and assets may be packed (`compression.ts`). */
-export const RECORD_VERSION = 2;
+/** The version of the stored shape: nothing was released before it. */
+export const RECORD_VERSION = 1;
 
 const number = (text: string | undefined): number | null =>
   text === undefined || text === '' ? null : Number(text);
@@ -34,6 +34,8 @@ export function checkVersion(id: string, version: string | null | undefined): vo
  */
 export function readRecord(id: string, hash: Readonly<Record<string, string>>): GenerationRecord {
   checkVersion(id, hash['v']);
+  const submits = json<Submit[]>(hash['submits'], []);
+  const taskId = hash['taskId'] ?? null;
   return {
     id,
     state: hash['state'] as State,
@@ -41,11 +43,12 @@ export function readRecord(id: string, hash: Readonly<Record<string, string>>): 
     idempotencyKey: hash['idempotencyKey'] ?? null,
     request: json<GenerationRequest>(hash['request'], {} as GenerationRequest),
     metadata: json(hash['metadata'], {}),
-    taskId: hash['taskId'] ?? null,
-    otherTaskIds: json<string[]>(hash['otherTaskIds'], []),
+    taskId,
+    otherTaskIds: otherTasks(submits, taskId),
+    submits,
     progress: number(hash['progress']),
     late: hash['late'] === '1',
-    charge: (hash['charge'] ?? 'none') as Charge,
+    charge: chargeOf(submits),
     attempts: {
       submit: Number(hash['submitAttempts'] ?? 0),
       poll: Number(hash['pollAttempts'] ?? 0),
@@ -64,7 +67,6 @@ export function readRecord(id: string, hash: Readonly<Record<string, string>>): 
     decision: hash['decision'] ?? null,
     submitNonce: hash['submitNonce'] ?? null,
     submitFailures: Number(hash['submitFailures'] ?? 0),
-    resubmits: Number(hash['resubmits'] ?? 0),
     acceptedAt: number(hash['acceptedAt']),
     unconfirmedAt: number(hash['unconfirmedAt']),
     onUnconfirmed: (hash['onUnconfirmed'] as UnconfirmedPolicy | undefined) ?? null,
@@ -78,8 +80,7 @@ export function readRecord(id: string, hash: Readonly<Record<string, string>>): 
     priority: Number(hash['priority'] ?? 0),
     notifyUrl: hash['notifyUrl'] ?? null,
     notifyOn: (hash['notifyOn'] as NotifyOn | undefined) ?? 'end',
-    bill: hash['bill'] ?? null,
-    price: number(hash['price']),
+    turn: number(hash['turn']),
     trail: hash['trail'] ?? '',
     polledAt: number(hash['polledAt']),
     hints: Number(hash['hints'] ?? 0),

@@ -6,7 +6,6 @@ import type { Config } from '../config/config.js';
 import type { Outbox } from '../store/outbox.js';
 import { STATES, type State } from '../generation/states.js';
 import type { Store } from '../store/store.js';
-import type { LineCounts } from '../limits/line.js';
 import { readLimits, type LimitsDeps, type LimitsOverview } from '../limits/overview.js';
 import { readSpent } from '../limits/spend.js';
 import type { Backlog, Queues } from '../queue/queues.js';
@@ -63,11 +62,6 @@ export async function within<T>(timeoutMs: number, promise: Promise<T>): Promise
   }
 }
 
-function withLine(submit: Backlog, { inLine, scheduled, inFlight, maxInFlight }: LineCounts): Backlog {
-  const room = maxInFlight === null ? inLine : Math.max(0, maxInFlight - inFlight);
-  return { ...submit, due: submit.due + Math.min(inLine, room), delayed: submit.delayed + scheduled };
-}
-
 function readMemory(info: string): Pick<FleetFigures, 'usedBytes' | 'maxBytes'> {
   const bytes = (name: string) => Number(new RegExp(`^${name}:(\\d+)`, 'm').exec(info)?.[1] ?? 0);
   return { usedBytes: bytes('used_memory'), maxBytes: bytes('maxmemory') };
@@ -96,7 +90,7 @@ export function createFleet(deps: FleetDeps): Fleet {
     const [fullest] = memory.map(readMemory).sort((a, b) => b.usedBytes - a.usedBytes);
     return {
       generations: generations as Record<State, number>,
-      backlog: { ...backlog, submit: withLine(backlog.submit, limits) },
+      backlog,
       limits,
       spent,
       notificationsOwed: owed,

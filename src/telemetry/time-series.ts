@@ -69,7 +69,7 @@ type Counts = Map<string, number>;
 
 /** When the queue is left for good: the time it could have been submitted, without a start that the app put off. */
 function queueMs({ record, at }: Move): number | null {
-  if (record.state !== 'submitting' || record.resubmits > 0) return null;
+  if (record.state !== 'submitting' || record.submits.length > 1) return null;
   const couldStartAt = Math.max(record.createdAt, record.runAt ?? 0);
   return (record.submittedAt ?? at) - couldStartAt;
 }

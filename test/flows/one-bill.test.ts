@@ -195,6 +195,7 @@ describe('a submit that was begun and never concluded', () => {
       state: 'submitting',
       submitNonce: 'gone',
       submitAttempts: 1,
+      submits: JSON.stringify([{ at: Date.now(), bill: 'possible' }]),
     });
     await bed.work();
     expect(await bed.reaches(id, 'unconfirmed')).toMatchObject({ charge: 'possible' });

@@ -6,7 +6,8 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
 import { readConfig } from '../../src/config/config.js';
 import { createHub, type Hub } from '../../src/pipeline/context.js';
-import { adoptTask, advance } from '../../src/pipeline/advance.js';
+import { adoptTask } from '../../src/pipeline/adopt-task.js';
+import { advance } from '../../src/pipeline/advance.js';
 import { createTestbed, type Testbed, type TestbedOptions } from '../support/testbed.js';
 import { until } from '../support/until.js';
 

@@ -43,7 +43,7 @@ test('a task leads to its generation, also one that only a callback named, or th
   await store.transition(await record(id), 'submitting', stay);
   await store.amend(await record(id), { set: { hintedTaskId: `${id}-hinted` } });
   await store.transition(await record(id), 'generating', { ...stay, set: { taskId: `${id}-task` } });
-  await store.amend(await record(id), { set: { otherTaskIds: JSON.stringify([`${id}-other`]) } });
+  await store.amend(await record(id), { submits: [{ at: 1, bill: 'charged', taskId: `${id}-other` }] });
   for (const task of ['hinted', 'task', 'other']) expect(await store.idOfTask(`${id}-${task}`)).toBe(id);
   expect(await store.idOfTask('nobody’s')).toBeNull();
 });
@@ -51,11 +51,11 @@ test('a task leads to its generation, also one that only a callback named, or th
 test('a generation that is forgotten takes its tasks along, but not those that are another’s by now', async () => {
   const id = await queued();
   await store.transition(await record(id), 'generating', { ...stay, set: { taskId: `${id}-a` } });
-  await store.amend(await record(id), { set: { otherTaskIds: JSON.stringify([`${id}-b`]) } });
+  await store.amend(await record(id), { submits: [{ at: 1, bill: 'charged', taskId: `${id}-b` }] });
   const finishedAt = Date.now();
   await store.transition(await record(id), 'failed', { live: false, set: { finishedAt } });
   await bed.redis.hset(store.keys.tasks, `${id}-b`, 'another');
-  expect(await store.prune('failed', Date.now() + 1000, 100)).toBe(1);
+  expect(await store.prune(Date.now() + 1000, 100)).toBe(1);
   expect(await store.idOfTask(`${id}-a`)).toBeNull();
   expect(await store.idOfTask(`${id}-b`)).toBe('another');
 });

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
 import { readConfig } from '../../src/config/config.js';
 import { createHub, type Hub } from '../../src/pipeline/context.js';
-import { adoptTask } from '../../src/pipeline/advance.js';
+import { adoptTask } from '../../src/pipeline/adopt-task.js';
 import { serveHttp, stopAll } from '../provider/servers.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
@@ -39,9 +39,11 @@ const spent = async (day?: string) => {
 /** As if the submit had left the day before: what was spent since then stands on that day. @returns that day. */
 async function midnightPasses(id: string): Promise<string> {
   const key = `${bed.prefix}:g:${id}`;
-  const day = Number(await bed.redis.hget(key, 'spendDay'));
+  const submits = JSON.parse((await bed.redis.hget(key, 'submits')) ?? '[]') as { at: number }[];
+  const day = Math.floor(submits[0]!.at / DAY_MS);
   await bed.redis.rename(`${bed.prefix}:spend:${day}`, `${bed.prefix}:spend:${day - 1}`);
-  await bed.redis.hset(key, 'spendDay', day - 1);
+  const earlier = submits.map((submit) => ({ ...submit, at: submit.at - DAY_MS }));
+  await bed.redis.hset(key, 'submits', JSON.stringify(earlier));
   return new Date((day - 1) * DAY_MS).toISOString().slice(0, 10);
 }
 

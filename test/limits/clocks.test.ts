@@ -26,17 +26,6 @@ test('the next probe of polls is no further away than probes are apart', async (
   expect((await hub.breaker.pass('poll')).waitMs).toBeGreaterThan(0);
 });
 
-test('and that of submits neither', async () => {
-  const record = (await hub.store.get((await bed.enqueue('probe')).id))!;
-  await bed.redis.zadd(`${bed.prefix}:ready`, Date.now(), record.id);
-  await bed.redis.hset(`${bed.prefix}:breaker:submit`, {
-    openAt: 1,
-    probes: 3,
-    probeAt: Date.now() + HOUR_MS,
-  });
-  expect(await hub.line.begin(record)).toMatchObject({ kind: 'go', probe: true });
-});
-
 test('the next call is due, without the burst that a long rest would allow', async () => {
   await bed.redis.hset(`${bed.prefix}:rate`, { tat: Date.now() + HOUR_MS, passed: 0 });
   expect(await hub.rate.take('poll', never)).not.toBe('stopped');

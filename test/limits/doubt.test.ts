@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
 import { readConfig } from '../../src/config/config.js';
 import { createHub, type Hub } from '../../src/pipeline/context.js';
-import { adoptTask } from '../../src/pipeline/advance.js';
+import { adoptTask } from '../../src/pipeline/adopt-task.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
@@ -26,17 +26,17 @@ afterEach(async () => {
 
 const worksWith = (environment: Record<string, string> = {}) =>
   bed.work({ config: readConfig({ ...bed.environment, ...environment }) });
-const inFlight = async () => (await hub.line.counts()).inFlight;
+const inFlight = async () => (await hub.limits.counts()).inFlight;
 const submits = () => bed.simulator.ledger().totals.submits;
 const taskIds = () => bed.simulator.ledger().tasks.map(({ taskId }) => taskId);
 /** When the slots that time frees are free, in minutes from now. */
 const freeIn = async () =>
-  (await bed.redis.zrange(`${bed.prefix}:lingering`, '0', '-1', 'WITHSCORES'))
+  (await bed.redis.zrange(`${bed.prefix}:in-flight`, '0', '-1', 'WITHSCORES'))
     .filter((_, i) => i % 2 === 1)
     .map((at) => Math.round((Number(at) - Date.now()) / 60_000));
 /** The patience with all of them ends now. */
 const patienceEnds = async () => {
-  for (const key of [`${bed.prefix}:lingering`, `${bed.prefix}:lingering:default`])
+  for (const key of [`${bed.prefix}:in-flight`, `${bed.prefix}:in-flight:default`])
     for (const name of await bed.redis.zrange(key, '0', '-1')) await bed.redis.zadd(key, Date.now(), name);
 };
 
@@ -59,7 +59,6 @@ describe('an unconfirmed submit', () => {
       );
     expect(await inFlight()).toBe(1);
     expect(await freeIn()).toEqual([PATIENCE_MS / 60_000]);
-    await hub.dispatch.soon();
     expect(submits()).toBe(1);
     await patienceEnds();
     expect((await bed.reelhaul.waitFor(next.id)).state).toBe('succeeded');
@@ -80,7 +79,6 @@ describe('an unconfirmed submit', () => {
     await bed.reaches(id, 'queued');
     expect(await inFlight()).toBe(1);
     expect(await freeIn()).toEqual([PATIENCE_MS / 60_000]);
-    await hub.dispatch.soon();
     expect(submits()).toBe(1);
     await patienceEnds();
     expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
@@ -176,7 +174,7 @@ describe('a task that was not visible by its deadline', () => {
   test('keeps its slot while the provider may only not show it yet', async () => {
     const id = await expires({}, 'visible-after=1500ms, duration=3s');
     expect(await inFlight()).toBe(1);
-    const next = await bed.enqueue('next');
+    const next = await bed.enqueue('next [sim: duration=1500ms]');
     for (const one of [id, next.id]) expect((await bed.reaches(one, 'succeeded')).late).toBe(true);
     expect(bed.simulator.ledger().totals.maxTasksInFlight).toBe(1);
   });

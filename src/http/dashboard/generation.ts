@@ -131,7 +131,8 @@ function facts(record: GenerationRecord): Html {
       ? ''
       : html`<dt>${name}</dt>
           <dd>${value}</dd>`;
-  const { runAt, finishedAt, priority, notifyUrl, state, price } = record;
+  const { runAt, finishedAt, priority, notifyUrl, state, submits } = record;
+  const price = submits.at(-1)?.price ?? null;
   return html`<section aria-labelledby="facts-title">
     <h2 id="facts-title">Facts</h2>
     <dl class="facts" id="facts" data-live>
@@ -180,8 +181,8 @@ function whyQueued({ runAt }: GenerationRecord, figures: FleetFigures | null, no
   if (refused) return html`The provider refuses the API key or its quota is used up: all submits wait.`;
   return maxInFlight === null || inFlight < maxInFlight
     ? null
-    : html`All ${countText(maxInFlight)} places at the provider are taken, and ${countText(inLine)} stand in
-      line.`;
+    : html`All ${countText(maxInFlight)} places at the provider are taken, and ${countText(inLine)}
+      generations wait.`;
 }
 
 /** Why it is where it is, and what is remarkable about it: what somebody asks first. */

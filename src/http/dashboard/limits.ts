@@ -96,26 +96,16 @@ export function alarms(
   </section>`;
 }
 
-/** Who waits to be submitted, and for what. */
-function lineWords({
-  inLine,
-  ready,
-  tenantsInLine,
-  tenantsCapped,
-  scheduled,
-  overBudget,
-}: LimitsOverview): string {
-  const tenants = tenantsInLine + tenantsCapped;
+/** What waits to be submitted, and for what. */
+function queuedWords({ inLine, capped, tenantsCapped, scheduled, overBudget }: LimitsOverview): string {
+  const tenants = `${countText(tenantsCapped)} ${tenantsCapped === 1 ? 'tenant' : 'tenants'} at their own cap`;
   const parts = [
-    ...(inLine === 0
-      ? []
-      : [`${countText(inLine)} of ${tenants === 1 ? '1 tenant' : `${countText(tenants)} tenants`}`]),
-    ...(ready === 0 ? [] : [`${countText(ready)} next`]),
-    ...(tenantsCapped === 0 ? [] : [`${countText(tenantsCapped)} tenants at their own cap`]),
-    ...(scheduled - overBudget <= 0 ? [] : [`${countText(scheduled - overBudget)} later`]),
+    ...(inLine === 0 ? [] : [`${countText(inLine)} next`]),
+    ...(capped === 0 ? [] : [`${countText(capped)} of ${tenants}`]),
+    ...(scheduled === 0 ? [] : [`${countText(scheduled)} later`]),
     ...(overBudget === 0 ? [] : [`${countText(overBudget)} for tomorrow’s budget`]),
   ];
-  return parts.length === 0 ? 'nobody' : parts.join('; ');
+  return parts.length === 0 ? 'nothing' : parts.join('; ');
 }
 
 export function providerCard(limits: LimitsOverview, visitor: Visitor): Html {
@@ -127,7 +117,7 @@ export function providerCard(limits: LimitsOverview, visitor: Visitor): Html {
     inForce?.rateMax == null
       ? 'no limit is set'
       : `at most ${countText(inForce.rateMax)} in ${durationText(inForce.rateWindowMs)}`;
-  const line = lineWords(limits);
+  const line = queuedWords(limits);
   return html`<section aria-labelledby="provider-title" class="card">
     <h2 id="provider-title">Limits</h2>
     <div id="provider" data-live class="stack">

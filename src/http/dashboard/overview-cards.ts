@@ -29,8 +29,8 @@ const tile = (
 function waitingWords({ oldest, limits }: View, now: number): string {
   if (oldest !== null)
     return `the oldest for ${durationText(now - Math.max(oldest.createdAt, oldest.runAt ?? 0))}`;
-  const { inLine, ready, scheduled } = limits;
-  if (inLine + ready > 0) return `${countText(inLine + ready)} in line`;
+  const { inLine, scheduled } = limits;
+  if (inLine > 0) return `${countText(inLine)} are next`;
   return scheduled > 0 ? 'all for later' : 'none is due';
 }
 

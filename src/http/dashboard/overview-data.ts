@@ -50,8 +50,8 @@ export async function look(
   ]);
   const due = waiting.filter((record) => record !== null && (record.runAt ?? 0) <= now());
   const today = due.find((record) => record !== null && !isForTomorrow(record, limits));
-  // Somebody stands in line: then one of those that waited for a new day is let in already.
-  const inLine = limits.inLine + limits.ready > 0;
+  // Something is due: then one of those that waited for a new day may be submitted already.
+  const inLine = limits.inLine > 0;
   const shown = latest.filter((record) => record?.assets?.poster).slice(0, LATEST);
   return {
     slots,

@@ -1,0 +1,195 @@
+/**
+ * The submits of a generation: one list in its record, an entry for each paid POST and for each further task that came to
+ * light. Bills, spend and slots at the provider are derived from it, so that they cannot disagree.
+ */
+import type { Charge, GenerationRecord } from './record.js';
+import type { State } from './states.js';
+
+/** What is known of the bill of one submit. `possible` stays until it is known. */
+export type Bill = 'possible' | 'charged' | 'refunded' | 'none';
+
+export interface Submit {
+  /** When the POST left, or when a further task came to light; epoch ms. Its day (UTC) is the day it is billed on. */
+  readonly at: number;
+  readonly bill: Bill;
+  /** In millionths of the currency of `PRICES`; absent when the price is not known. */
+  readonly price?: number;
+  readonly taskId?: string;
+  /** A task that no POST of ours explains: a callback brought it beside the one that is followed. */
+  readonly extra?: true;
+  /** Until when (epoch ms) its task takes a slot at the provider; absent when no task of it lives. */
+  readonly liveUntil?: number;
+}
+
+/** So many entries are kept: a forged or broken stream of callbacks must not grow a record without end. */
+export const MAX_SUBMITS = 24;
+
+export const writeSubmits = (submits: readonly Submit[]): string =>
+  submits.length === 0 ? '' : JSON.stringify(submits);
+
+/** What is known of the bill of them all: the gravest that any of them may be. */
+export function chargeOf(submits: readonly Submit[]): Charge {
+  for (const bill of ['charged', 'possible', 'refunded'] as const)
+    if (submits.some((submit) => submit.bill === bill)) return bill;
+  return 'none';
+}
+
+/** Every task of the list but the one that is followed. */
+export const otherTasks = (submits: readonly Submit[], taskId: string | null): string[] =>
+  submits.flatMap((submit) =>
+    submit.taskId === undefined || submit.taskId === taskId ? [] : [submit.taskId],
+  );
+
+/** How many POSTs were made that surely or perhaps were accepted. */
+export const billedSubmits = (submits: readonly Submit[]): number =>
+  submits.filter(({ bill, extra }) => bill !== 'none' && extra === undefined).length;
+
+const lastPost = (submits: readonly Submit[]): number =>
+  submits.findLastIndex(({ extra }) => extra === undefined);
+
+const replaced = (submits: readonly Submit[], index: number, change: Partial<Submit>): Submit[] =>
+  submits.map((submit, i) => (i === index ? { ...submit, ...change } : submit));
+
+/** A POST is about to leave. */
+export const withPost = (submits: readonly Submit[], at: number, price: number | null): Submit[] => [
+  ...submits,
+  { at, bill: 'possible', ...(price === null ? {} : { price }) },
+];
+
+/** The last POST surely was not accepted. */
+export const withoutPost = (submits: readonly Submit[]): Submit[] =>
+  replaced(submits, lastPost(submits), { bill: 'none' });
+
+/** The provider's word on the bill of the task that is followed. */
+export function withBill(submits: readonly Submit[], taskId: string | null, bill: Bill): Submit[] {
+  const own = submits.findIndex((submit) => submit.taskId !== undefined && submit.taskId === taskId);
+  return replaced(submits, own >= 0 ? own : lastPost(submits), { bill });
+}
+
+/** A POST without a task whose bill is not settled, the newest first; else one that was thought not accepted. */
+function postFor(submits: readonly Submit[]): number {
+  const open = ({ taskId, extra }: Submit) => taskId === undefined && extra === undefined;
+  const possible = submits.findLastIndex((submit) => open(submit) && submit.bill === 'possible');
+  return possible >= 0 ? possible : submits.findLastIndex(open);
+}
+
+/**
+ * The task that is followed from now on: it belongs to a POST that has no task yet.
+ * @param answered it is the answer to the last POST itself.
+ */
+export function withTask(
+  submits: readonly Submit[],
+  taskId: string,
+  { at, price, answered }: { readonly at: number; readonly price: number | null; readonly answered: boolean },
+): Submit[] {
+  const known = submits.find((submit) => submit.taskId === taskId && submit.extra === undefined);
+  if (known) return withBill(submits, taskId, 'charged');
+  const rest = submits.filter((submit) => submit.taskId !== taskId);
+  const last = lastPost(rest);
+  const index = answered && last >= 0 && rest[last]?.taskId === undefined ? last : postFor(rest);
+  if (index < 0) return [...rest, { at, bill: 'charged', taskId, ...(price === null ? {} : { price }) }];
+  const own = rest[index]?.price ?? price ?? undefined;
+  return replaced(rest, index, { taskId, bill: 'charged', ...(own === undefined ? {} : { price: own }) });
+}
+
+/**
+ * A further task: a bill of its own. It belongs to the oldest earlier POST whose answer was lost, if there is one.
+ * @returns null when there are too many already.
+ */
+export function withFurtherTask(submits: readonly Submit[], taskId: string, at: number): Submit[] | null {
+  if (submits.some((submit) => submit.taskId === taskId)) return [...submits];
+  const last = lastPost(submits);
+  const lost = submits.findIndex(
+    ({ bill, taskId: own, extra }, i) =>
+      bill === 'possible' && own === undefined && extra === undefined && i !== last,
+  );
+  if (lost >= 0) return replaced(submits, lost, { taskId, bill: 'charged' });
+  if (submits.length >= MAX_SUBMITS) return null;
+  const price = submits[last]?.price;
+  return [
+    ...submits,
+    { at, bill: 'charged', taskId, extra: true, ...(price === undefined ? {} : { price }) },
+  ];
+}
+
+export interface SlotSettings {
+  /** How long a task lives at most, as far as we wait for it. */
+  readonly GENERATION_DEADLINE_MS: number;
+  /** How long an expired task is looked at. */
+  readonly LATE_CHECK_FOR_MS: number;
+}
+
+type Lived = Pick<GenerationRecord, 'state' | 'acceptedAt' | 'deadlineAt'>;
+
+/**
+ * Until when the task of the newest POST, or the one that is followed, takes a slot once its generation is in `to`; null
+ * when none of it lives. What the provider runs takes a slot of the key whatever we think of it: a slot is freed by the
+ * provider's word, or when no task can live any longer.
+ */
+function liveUntil(
+  { state, acceptedAt, deadlineAt }: Lived,
+  to: State,
+  at: number,
+  {
+    submit: { at: sentAt, liveUntil: before = 0, bill },
+    settings,
+  }: { submit: Submit; settings: SlotSettings },
+): number | null {
+  const patienceEndsAt = sentAt + settings.GENERATION_DEADLINE_MS;
+  const deadline = Math.max(deadlineAt ?? 0, (acceptedAt ?? at) + settings.GENERATION_DEADLINE_MS);
+  switch (to) {
+    case 'submitting':
+    case 'unconfirmed':
+      return patienceEndsAt;
+    case 'generating':
+      return deadline + settings.LATE_CHECK_FOR_MS;
+    case 'expired':
+      return at + settings.LATE_CHECK_FOR_MS;
+    case 'queued':
+      // Submitted again while the POST before is in doubt.
+      return bill === 'possible' && before > 0 ? before : null;
+    case 'failed':
+      return state === 'unconfirmed' ? Math.max(before, patienceEndsAt) : null;
+    case 'canceled':
+      // The provider cannot be told: the task goes on until its deadline.
+      if (state === 'expired') return before;
+      if (state === 'generating') return deadline;
+      return state === 'submitting' || state === 'unconfirmed' ? Math.max(before, patienceEndsAt) : null;
+    case 'archiving':
+    case 'succeeded':
+      return null;
+  }
+}
+
+/** The list with the slots as they are after a transition to `to`; `taskGone`: no task of the followed one lives. */
+export function withSlots(
+  submits: readonly Submit[],
+  record: Lived,
+  {
+    to,
+    taskId,
+    at,
+    taskGone,
+    settings,
+  }: {
+    readonly to: State;
+    /** The task that is followed, after the change. */
+    readonly taskId: string | null;
+    readonly at: number;
+    readonly taskGone: boolean;
+    readonly settings: SlotSettings;
+  },
+): Submit[] {
+  const followed = submits.findIndex((submit) => submit.taskId !== undefined && submit.taskId === taskId);
+  const own = followed >= 0 ? followed : lastPost(submits);
+  return submits.map((submit, i) => {
+    const { liveUntil: before, ...rest } = submit;
+    const surelyNone = submit.bill === 'none' && submit.taskId === undefined;
+    if (i !== own) return surelyNone ? rest : submit;
+    if (taskGone || surelyNone) return rest;
+    if (to === record.state && before !== undefined) return submit;
+    if (to === record.state && submit.taskId === undefined) return submit;
+    const until = liveUntil(record, to, at, { submit, settings });
+    return until === null ? rest : { ...rest, liveUntil: until };
+  });
+}

@@ -1,0 +1,192 @@
+/**
+ * The limits in force, which each worker writes to Redis when it starts: the worker that started last is right. Every
+ * decision about a submit reads them in the script that makes it; without them nothing is submitted.
+ */
+import type { Config } from '../config/config.js';
+import type { RedisConnection } from '../redis/connect.js';
+import { inMillionths } from '../generation/price.js';
+import { QUEUED } from '../store/queued-lua.js';
+
+/** What a tenant may do; what is left out is as for all. */
+export interface TenantLimits {
+  /** Its share of the turns; default 1. */
+  readonly weight?: number | undefined;
+  readonly maxInFlight?: number | undefined;
+  readonly budgetPerDay?: number | undefined;
+}
+
+/** The limits of all workers, as the one that started last has them. Null: no limit. */
+export interface InForce {
+  /** Generations at the provider at once, over all replicas. */
+  readonly maxInFlight: number | null;
+  readonly tenantMaxInFlight: number | null;
+  /** Calls of the provider per window, submits and polls together. */
+  readonly rateMax: number | null;
+  readonly rateWindowMs: number;
+  /** In the currency of the price table, per day (UTC). */
+  readonly budgetPerDay: number | null;
+  readonly tenantBudgetPerDay: number | null;
+  readonly tenants: Readonly<Record<string, TenantLimits>>;
+}
+
+export interface QueuedCounts {
+  /** Queued generations whose time has come and that wait for their submit. */
+  readonly inLine: number;
+  /** Those that wait for their time. */
+  readonly scheduled: number;
+  /** Those that wait for the next day's budget. */
+  readonly overBudget: number;
+  /** Those whose tenant has as many at the provider as it may have. */
+  readonly capped: number;
+  readonly tenantsCapped: number;
+  /** What lives at the provider, or may. */
+  readonly inFlight: number;
+  /** Null: no cap. */
+  readonly maxInFlight: number | null;
+  /** A worker has written the limits. */
+  readonly published: boolean;
+}
+
+export interface Limits {
+  /** @returns true when these are others than before. */
+  publish(limits: InForce): Promise<boolean>;
+  /** Null before any worker has written them. */
+  inForce(): Promise<InForce | null>;
+  counts(): Promise<QueuedCounts>;
+  /** Takes up to a page of those that wait for a budget out of that list: their jobs are to run now. */
+  takeOverBudget(): Promise<string[]>;
+  /** Generations of tenants at their cap that have room again, up to a page for each tenant. */
+  freed(): Promise<string[]>;
+}
+
+const PAGE = 500;
+
+/**
+ * PUBLISH. KEYS 1 limits
+ * ARGV 1 JSON { maxInFlight, tenantMaxInFlight, inForce, budget, tenantBudget, budgeted, tenants, budgets }, all texts
+ * Returns 1 when these settings are others than before.
+ */
+const PUBLISH = `
+local c = cjson.decode(ARGV[1])
+local before = redis.call('HGET', KEYS[1], 'inForce')
+redis.call('HSET', KEYS[1], 'maxInFlight', c.maxInFlight, 'tenantMaxInFlight', c.tenantMaxInFlight, 'inForce', c.inForce,
+  'budget', c.budget, 'tenantBudget', c.tenantBudget, 'budgeted', c.budgeted)
+redis.call('DEL', KEYS[1] .. ':tenants', KEYS[1] .. ':budgets')
+if #c.tenants > 0 then redis.call('HSET', KEYS[1] .. ':tenants', unpack(c.tenants)) end
+if #c.budgets > 0 then redis.call('HSET', KEYS[1] .. ':budgets', unpack(c.budgets)) end
+return before == c.inForce and 0 or 1
+`;
+
+/**
+ * COUNTS. KEYS 1 limits · ARGV 1 prefix
+ * Returns queued, scheduled, over budget, capped, tenants capped, in flight, most in flight or '' when there are no limits.
+ */
+const COUNTS = `${QUEUED}
+local p, now, capped = ARGV[1], now_ms(), 0
+local tenants = redis.call('SMEMBERS', p .. ':parked')
+for _, tenant in ipairs(tenants) do capped = capped + redis.call('ZCARD', p .. ':parked:' .. tenant) end
+return {
+  redis.call('ZCARD', p .. ':state:queued'), redis.call('ZCOUNT', p .. ':scheduled', '(' .. now, '+inf'),
+  redis.call('ZCARD', p .. ':over-budget'), capped, #tenants,
+  redis.call('ZCOUNT', p .. ':in-flight', '(' .. now, '+inf'), redis.call('HGET', KEYS[1], 'maxInFlight') or '',
+}
+`;
+
+/** TAKE. KEYS 1 over budget · ARGV 1 how many · Returns their ids. */
+const TAKE = `
+local ids = redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)
+if #ids > 0 then redis.call('ZREM', KEYS[1], unpack(ids)) end
+return ids
+`;
+
+/** FREED. KEYS 1 tenants with parked generations · ARGV 1 prefix · Returns the ids that may go on. */
+const FREED = `${QUEUED}
+local freed = {}
+for _, tenant in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  if redis.call('EXISTS', ARGV[1] .. ':parked:' .. tenant) == 0 then redis.call('SREM', KEYS[1], tenant) end
+  for _, id in ipairs(queue_unpark(ARGV[1], tenant, now_ms())) do freed[#freed + 1] = id end
+end
+return freed
+`;
+
+interface Scripts {
+  reelhaulPublish(key: string, json: string): Promise<number>;
+  reelhaulQueuedCounts(key: string, prefix: string): Promise<(number | string)[]>;
+  reelhaulTakeOverBudget(key: string, count: number): Promise<string[]>;
+  reelhaulFreed(key: string, prefix: string): Promise<string[]>;
+}
+
+/** What this configuration says. */
+export const limitsOf = (config: Config): InForce => ({
+  maxInFlight: config.MAX_IN_FLIGHT,
+  tenantMaxInFlight: config.MAX_IN_FLIGHT_PER_TENANT,
+  rateMax: config.PROVIDER_RATE_MAX,
+  rateWindowMs: config.PROVIDER_RATE_WINDOW_MS,
+  budgetPerDay: config.BUDGET_PER_DAY,
+  tenantBudgetPerDay: config.BUDGET_PER_TENANT_PER_DAY,
+  tenants: config.TENANTS,
+});
+
+/** Is any budget in force for this tenant, as this process has it? */
+export function hasBudget(config: Config, tenant: string): boolean {
+  const own = Object.hasOwn(config.TENANTS, tenant) ? config.TENANTS[tenant]?.budgetPerDay : undefined;
+  return config.BUDGET_PER_DAY !== null || (own ?? config.BUDGET_PER_TENANT_PER_DAY) !== null;
+}
+
+/** Amounts in millionths, as texts; '' is no budget. */
+function publishArguments(limits: InForce) {
+  const { maxInFlight, tenantMaxInFlight, budgetPerDay, tenantBudgetPerDay } = limits;
+  const tenants = Object.entries(limits.tenants);
+  const amount = (budget: number | null | undefined) => String(inMillionths(budget ?? null) ?? '');
+  const budgets = tenants.flatMap(([tenant, own]) =>
+    own.budgetPerDay === undefined ? [] : [tenant, amount(own.budgetPerDay)],
+  );
+  return {
+    maxInFlight: String(maxInFlight ?? 0),
+    tenantMaxInFlight: String(tenantMaxInFlight ?? 0),
+    inForce: JSON.stringify(limits),
+    budget: amount(budgetPerDay),
+    tenantBudget: amount(tenantBudgetPerDay),
+    budgeted: budgetPerDay !== null || tenantBudgetPerDay !== null || budgets.length > 0 ? '1' : '0',
+    tenants: tenants.flatMap(([tenant, own]) => [tenant, `${own.weight ?? 1} ${own.maxInFlight ?? '-'}`]),
+    budgets,
+  };
+}
+
+export function createLimits(redis: RedisConnection, prefix: string): Limits {
+  redis.defineCommand('reelhaulPublish', { lua: PUBLISH, numberOfKeys: 1 });
+  redis.defineCommand('reelhaulQueuedCounts', { lua: COUNTS, numberOfKeys: 1 });
+  redis.defineCommand('reelhaulTakeOverBudget', { lua: TAKE, numberOfKeys: 1 });
+  redis.defineCommand('reelhaulFreed', { lua: FREED, numberOfKeys: 1 });
+  const scripts = redis as unknown as Scripts;
+  const key = `${prefix}:limits`;
+
+  return {
+    publish: async (limits) =>
+      (await scripts.reelhaulPublish(key, JSON.stringify(publishArguments(limits)))) === 1,
+
+    async inForce() {
+      const text = await redis.hget(key, 'inForce');
+      return text === null ? null : (JSON.parse(text) as InForce);
+    },
+
+    async counts() {
+      const [queued, scheduled, overBudget, capped, tenantsCapped, inFlight, most] =
+        await scripts.reelhaulQueuedCounts(key, prefix);
+      const waiting = Number(queued) - Number(scheduled) - Number(overBudget) - Number(capped);
+      return {
+        inLine: Math.max(0, waiting),
+        scheduled: Number(scheduled),
+        overBudget: Number(overBudget),
+        capped: Number(capped),
+        tenantsCapped: Number(tenantsCapped),
+        inFlight: Number(inFlight),
+        maxInFlight: Number(most) > 0 ? Number(most) : null,
+        published: most !== '',
+      };
+    },
+
+    takeOverBudget: () => scripts.reelhaulTakeOverBudget(`${prefix}:over-budget`, PAGE),
+    freed: () => scripts.reelhaulFreed(`${prefix}:parked`, prefix),
+  };
+}

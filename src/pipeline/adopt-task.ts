@@ -1,0 +1,200 @@
+/**
+ * What a task id means to the generation it belongs to. A task that exists is followed rather than bought again; a second
+ * one is never dropped, since it is a bill of its own.
+ */
+import type { GenerationRecord, RawAnswer } from '../generation/record.js';
+import type { Change } from '../generation/change.js';
+import { isTerminal } from '../generation/states.js';
+import { withFurtherTask, withoutPost, withTask } from '../generation/submits.js';
+import { priceOf } from '../generation/price.js';
+import { TaskTakenError } from '../errors.js';
+import { kindOf } from '../polling/duration-stats.js';
+import { NOT_FOLLOWED_YET } from '../polling/poll-state.js';
+import type { Hub } from './context.js';
+import { advance, settle, withWarning } from './advance.js';
+
+/** Where a task id comes from: the answer to our submit, a callback of the provider, or an operator. */
+export type TaskSource = 'submit' | 'callback' | 'operator';
+
+export type Adoption =
+  /** It is the generation's task now, and is followed. */
+  | 'adopted'
+  /** It was known already. */
+  | 'known'
+  /** The submit is still under way: kept, and used if its answer is lost. */
+  | 'remembered'
+  /** The generation has another task: kept beside it, an alarm was raised. */
+  | 'second'
+  /** The generation is over (canceled): noted for the bill. */
+  | 'noted'
+  /** It belongs to another generation, or this one has too many already: nothing was changed, an alarm was raised. */
+  | 'refused'
+  | 'missing';
+
+export interface TaskNews {
+  readonly taskId: string;
+  readonly source: TaskSource;
+  readonly answer: RawAnswer | null;
+  /** Something the provider said beside it, kept as a warning. */
+  readonly warning: string | null;
+  /** The answer to the last POST said that it surely was not accepted: the task is that of an earlier one. */
+  readonly notOfLastPost: boolean;
+}
+
+/** May this generation still take its first task id? Also after it was given up: the task exists and is paid for. */
+function awaitsTask({ state, taskId, attempts, failure }: GenerationRecord, source: TaskSource): boolean {
+  if (taskId !== null) return false;
+  // Nobody can know a task of what was never submitted; except the submit itself, when Redis forgot it.
+  if (attempts.submit === 0 && source !== 'submit') return false;
+  return (
+    state === 'queued' ||
+    state === 'submitting' ||
+    state === 'unconfirmed' ||
+    (state === 'failed' && failure?.stage === 'submit')
+  );
+}
+
+function decide(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Adoption | 'again'> | Adoption {
+  const { taskId, source } = news;
+  const awaiting = awaitsTask(record, source);
+  // Our own answer and an operator may promote an id that stands beside; a callback that comes again may not.
+  const beside = record.otherTaskIds.includes(taskId) && !(awaiting && source !== 'callback');
+  if (record.taskId === taskId || beside) return 'known';
+  if (source === 'callback' && record.state === 'submitting') return rememberTask(hub, record, news);
+  if (awaiting) return takeTask(hub, record, news);
+  if (record.taskId === null && isTerminal(record.state)) return noteTask(hub, record, news);
+  return keepBeside(hub, record, news);
+}
+
+/** Gives a task id to its generation. */
+export async function adoptTask(
+  hub: Hub,
+  generationId: string,
+  taskId: string,
+  given: Pick<TaskNews, 'source'> & Partial<TaskNews>,
+): Promise<Adoption> {
+  const news: TaskNews = { taskId, answer: null, warning: null, notOfLastPost: false, ...given };
+  try {
+    return await settle<Adoption>(
+      hub,
+      generationId,
+      async (record) => {
+        const decision = await decide(hub, record, news);
+        return decision === 'again' ? 'again' : { settled: decision };
+      },
+      'missing',
+    );
+  } catch (error) {
+    if (!(error instanceof TaskTakenError) || news.source === 'operator') throw error;
+    hub.log.error(
+      { generationId, taskId, owner: error.generationId, alarm: 'task_taken' },
+      'a task id came for a generation although it belongs to another one; it was ignored',
+    );
+    return 'refused';
+  }
+}
+
+async function takeTask(
+  hub: Hub,
+  record: GenerationRecord,
+  { taskId, source, answer, warning, notOfLastPost }: TaskNews,
+): Promise<Adoption | 'again'> {
+  const { hintedTaskId } = record;
+  const now = hub.now();
+  const kind = kindOf(record.request);
+  const deadlineAt = record.deadlineAt ?? now + hub.config.GENERATION_DEADLINE_MS;
+  const price = priceOf(record.request, hub.config.PRICES);
+  const before = notOfLastPost ? withoutPost(record.submits) : record.submits;
+  const own = withTask(before, taskId, { at: now, price, answered: source === 'submit' && !notOfLastPost });
+  // A callback may have named another task meanwhile: then there are two.
+  const hinted = hintedTaskId !== null && hintedTaskId !== taskId ? hintedTaskId : null;
+  const submits = hinted === null ? own : (withFurtherTask(own, hinted, now) ?? own);
+  const adopted = await advance(
+    hub,
+    record,
+    'generating',
+    {
+      set: {
+        taskId,
+        ...NOT_FOLLOWED_YET,
+        kind,
+        acceptedAt: now,
+        deadlineAt,
+        hintedTaskId: null,
+        unconfirmedAt: null,
+        ...(warning === null ? {} : withWarning(record, 'accepted_with_error', warning)),
+      },
+      submits,
+      expect: { hintedTaskId: hintedTaskId ?? '' },
+      answer,
+      ...(source === 'submit' ? { ownTask: true as const } : {}),
+      ...(hinted === null ? {} : { event: secondTask(hinted) }),
+    },
+    { delayMs: source === 'submit' ? () => firstDelayMs(hub, kind, deadlineAt - now) : 0 },
+  );
+  if (adopted && source === 'submit') await followHint(hub, record.id);
+  if (adopted && hinted !== null) alarmSecondTask(hub, record.id, hinted);
+  return adopted ? 'adopted' : 'again';
+}
+
+/** From acceptance to the first poll, which is at the latest at the deadline. */
+async function firstDelayMs(hub: Hub, kind: string, untilDeadlineMs: number): Promise<number> {
+  return Math.min(await hub.pacing.firstDelayMs(kind), Math.max(1, untilDeadlineMs));
+}
+
+/** A callback may have said that the task is over before there was a job to bring forward. */
+async function followHint(hub: Hub, generationId: string): Promise<void> {
+  if (hub.config.PUBLIC_URL === '') return;
+  if ((await hub.following.hints(generationId)) > 0) await hub.queues.hasten('poll', generationId);
+}
+
+async function rememberTask(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Adoption | 'again'> {
+  const { taskId, answer } = news;
+  if (record.hintedTaskId === taskId) return 'known';
+  if (record.hintedTaskId !== null) return keepBeside(hub, record, news);
+  const change = { set: { hintedTaskId: taskId }, expect: { hintedTaskId: '' }, answer };
+  return (await hub.store.amend(record, change)) ? 'remembered' : 'again';
+}
+
+async function noteTask(
+  hub: Hub,
+  record: GenerationRecord,
+  { taskId, answer, source }: TaskNews,
+): Promise<Adoption | 'again'> {
+  const price = priceOf(record.request, hub.config.PRICES);
+  const change: Change = {
+    set: { taskId },
+    submits: withTask(record.submits, taskId, { at: hub.now(), price, answered: source === 'submit' }),
+    expect: { taskId: '' },
+    answer,
+    ...(source === 'submit' ? { ownTask: true as const } : {}),
+  };
+  return (await hub.store.amend(record, change)) ? 'noted' : 'again';
+}
+
+async function keepBeside(
+  hub: Hub,
+  record: GenerationRecord,
+  { taskId, answer }: TaskNews,
+): Promise<Adoption | 'again'> {
+  const submits = withFurtherTask(record.submits, taskId, hub.now());
+  if (submits === null) {
+    hub.log.error(
+      { generationId: record.id, taskId, alarm: 'second_task' },
+      'too many tasks came for one generation; this one was not recorded',
+    );
+    return 'refused';
+  }
+  const kept = await hub.store.amend(record, { submits, answer, event: secondTask(taskId) });
+  if (kept) alarmSecondTask(hub, record.id, taskId);
+  return kept ? 'second' : 'again';
+}
+
+const secondTask = (taskId: string) => ({ type: 'second_task', text: taskId });
+
+function alarmSecondTask(hub: Hub, generationId: string, taskId: string): void {
+  hub.log.error(
+    { generationId, taskId, alarm: 'second_task' },
+    'a second task exists for one generation: it may be billed twice',
+  );
+}

@@ -1,0 +1,174 @@
+/**
+ * Writes down what a paid POST came to, for the very submit that made it (its nonce). What is known must not be lost to a
+ * Redis that refuses writes for a while, so each is tried until it stands.
+ */
+import { setTimeout as wait } from 'node:timers/promises';
+import type { GenerationRecord, RawAnswer } from '../generation/record.js';
+import { withoutPost } from '../generation/submits.js';
+import type { SubmitOutcome } from '../provider/outcomes.js';
+import { backoffMs } from '../polling/schedule.js';
+import { adoptTask } from './adopt-task.js';
+import { advance, fail, settle } from './advance.js';
+import type { Hub } from './context.js';
+
+/** How long the saving of a task id is tried when Redis refuses writes. After that the log line is all that is left. */
+const SAVE_FOR_MS = 600_000;
+
+/** Does it again until it stands, saying so each time: giving up would turn what is known into what is unknown. */
+async function insist<T>(hub: Hub, said: Record<string, string>, work: () => Promise<T>): Promise<T> {
+  const giveUpAt = hub.now() + SAVE_FOR_MS;
+  for (let failures = 1; ; failures++) {
+    try {
+      return await work();
+    } catch (error) {
+      hub.log.error({ ...said, err: error }, 'what the provider answered could not be saved yet');
+      if (hub.now() > giveUpAt) throw error;
+      await wait(backoffMs(failures, 100, 5000, hub.dice()));
+    }
+  }
+}
+
+interface Verdict {
+  readonly answer: RawAnswer | null;
+  readonly surelyNotAccepted: boolean;
+  /** @returns false when the generation moved meanwhile. */
+  readonly apply: (record: GenerationRecord, expect: Record<string, string>) => Promise<boolean>;
+}
+
+/**
+ * Applies what is known about this very submit, wherever the generation stands by now: another worker may have called it
+ * unconfirmed, or it was canceled. A task that a callback brought is followed.
+ */
+function applyVerdict(
+  hub: Hub,
+  { id, submitNonce }: GenerationRecord,
+  { answer, surelyNotAccepted, apply }: Verdict,
+): Promise<void> {
+  const decide = async (record: GenerationRecord): Promise<boolean> => {
+    if (record.submitNonce !== submitNonce) return true;
+    if (record.state === 'canceled' && record.taskId === null && surelyNotAccepted) {
+      const submits = withoutPost(record.submits);
+      return hub.store.amend(record, { submits, taskGone: true, expect: { taskId: '' }, answer });
+    }
+    if (record.state !== 'submitting' && record.state !== 'unconfirmed') return true;
+    if (record.hintedTaskId !== null) {
+      const notOfLastPost = surelyNotAccepted && record.submits.length > 1;
+      await adoptTask(hub, id, record.hintedTaskId, { source: 'submit', notOfLastPost });
+      return true;
+    }
+    return apply(record, { submitNonce: submitNonce ?? '', hintedTaskId: '' });
+  };
+  return insist(hub, { generationId: id, alarm: 'verdict_not_saved' }, () =>
+    settle(hub, id, async (record) => ((await decide(record)) ? { settled: undefined } : 'again'), undefined),
+  );
+}
+
+/** Surely not accepted: back to the queue with its turn, as if nothing had been tried. Its job is the caller's. */
+export function giveBack(
+  hub: Hub,
+  submitting: GenerationRecord,
+  answer: RawAnswer | null,
+  set: Record<string, number> = {},
+): Promise<void> {
+  return applyVerdict(hub, submitting, {
+    answer,
+    surelyNotAccepted: true,
+    apply: async (record, expect) => {
+      const moved = await advance(hub, record, 'queued', {
+        set: { ...set, submitNonce: null, unconfirmedAt: null },
+        submits: withoutPost(record.submits),
+        expect,
+        answer,
+        keepsTurn: true,
+      });
+      // A worker that called it unconfirmed left its job waiting for a callback.
+      if (moved && record.state === 'unconfirmed') await hub.queues.hasten('submit', record.id);
+      return moved;
+    },
+  });
+}
+
+/** Final: the provider rejected the request. */
+export function reject(
+  hub: Hub,
+  submitting: GenerationRecord,
+  { code, message, answer }: Extract<SubmitOutcome, { kind: 'rejected' }>,
+): Promise<void> {
+  const text = code ? `${message} (${code})` : message;
+  const failure = { code: 'request_rejected', message: text, stage: 'submit', retryable: false } as const;
+  return failUnbilled(hub, submitting, failure, answer);
+}
+
+/** The provider could not be reached in so many tries. */
+export function exhaust(
+  hub: Hub,
+  submitting: GenerationRecord,
+  failures: number,
+  { message, answer }: { readonly message: string; readonly answer: RawAnswer },
+): Promise<void> {
+  const text = `The provider could not be reached in ${failures} tries. The last: ${message}`;
+  const failure = {
+    code: 'submit_attempts_exhausted',
+    message: text,
+    stage: 'submit',
+    retryable: true,
+  } as const;
+  return failUnbilled(hub, submitting, failure, answer);
+}
+
+function failUnbilled(
+  hub: Hub,
+  submitting: GenerationRecord,
+  failure: Parameters<typeof fail>[2],
+  answer: RawAnswer,
+): Promise<void> {
+  return applyVerdict(hub, submitting, {
+    answer,
+    surelyNotAccepted: true,
+    apply: (record, expect) =>
+      fail(hub, record, failure, { expect, answer, submits: withoutPost(record.submits) }),
+  });
+}
+
+/** Not known whether it was accepted. */
+export async function declareUnconfirmed(
+  hub: Hub,
+  submitting: GenerationRecord,
+  answer: RawAnswer | null,
+  reason: string,
+): Promise<void> {
+  await applyVerdict(hub, submitting, {
+    answer,
+    surelyNotAccepted: false,
+    apply: async (record, expect) => {
+      if (record.state === 'unconfirmed')
+        return answer === null || hub.store.amend(record, { expect, answer });
+      const event = { type: 'unconfirmed', text: reason };
+      const change = { set: { unconfirmedAt: hub.now() }, expect, answer, event };
+      return advance(hub, record, 'unconfirmed', change);
+    },
+  });
+  hub.log.error(
+    { generationId: submitting.id, alarm: 'unconfirmed', reason },
+    'it is not known whether this submit was accepted',
+  );
+}
+
+/**
+ * A paid task exists and only this process knows its id: keep trying to save it for as long as Redis refuses, and say it in
+ * the log, from where an operator can still bring it (`decide adopt`).
+ */
+export async function saveTask(
+  hub: Hub,
+  generationId: string,
+  { taskId, answer, warning }: Extract<SubmitOutcome, { kind: 'accepted' }>,
+): Promise<void> {
+  const adoption = await insist(hub, { generationId, taskId, alarm: 'task_not_saved' }, () =>
+    adoptTask(hub, generationId, taskId, { source: 'submit', answer, warning }),
+  );
+  if (adoption !== 'missing') return;
+  hub.log.error(
+    { generationId, taskId, alarm: 'generation_forgotten' },
+    'Redis forgot a generation whose task exists and is billed',
+  );
+}

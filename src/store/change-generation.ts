@@ -1,0 +1,143 @@
+/** The compare-and-set behind every change of a record: record, indexes, money, slots, outbox and event together. */
+import type { RedisConnection } from '../redis/connect.js';
+import type { Keys } from './keys.js';
+import { ADMISSION, QUEUED } from './queued-lua.js';
+import { SUBMITS } from './submits-lua.js';
+
+/**
+ * CHANGE.
+ * KEYS 1 record · ARGV 1 JSON, see `ChangeArguments`
+ * The idempotency key is touched only while it is this generation's own: after it expired another one may hold it. A
+ * notification holds a copy of the record as it is now; of progress only the newest is kept, and none after an end.
+ * Returns { 'done', turn or '', id, id … } (queued jobs that may have the slot it freed), { 'changed' } when state or an
+ * expected field differ, { 'gone' }, { 'task_taken', generation id } when a task belongs to another generation, or with
+ * `begin` what `admission` returns.
+ */
+const CHANGE = `${QUEUED}${ADMISSION}${SUBMITS}
+local c = cjson.decode(ARGV[1])
+local p, id, tenant, record = c.prefix, c.id, c.tenant, KEYS[1]
+local state = redis.call('HGET', record, 'state')
+if not state then return { 'gone' } end
+if state ~= c.from then return { 'changed' } end
+for i = 1, #c.expect, 2 do
+  if (redis.call('HGET', record, c.expect[i]) or '') ~= c.expect[i + 1] then return { 'changed' } end
+end
+for _, task in ipairs(c.ownTask and {} or c.tasks) do
+  local owner = redis.call('HGET', p .. ':tasks', task)
+  if owner and owner ~= id and redis.call('EXISTS', p .. ':g:' .. owner) == 1 then return { 'task_taken', owner } end
+end
+if c.begin then
+  local refused = admission(p, id, tenant, c.begin.price, c.begin.unpriced)
+  if refused then return refused end
+end
+local moved, turn, freed = c.from ~= c.to, '', false
+if c.submits then freed = submits_write(p, id, tenant, c.submits) end
+if #c.set > 0 then redis.call('HSET', record, unpack(c.set)) end
+if #c.remove > 0 then redis.call('HDEL', record, unpack(c.remove)) end
+for _, field in ipairs(c.count) do redis.call('HINCRBY', record, field, 1) end
+for _, task in ipairs(c.tasks) do redis.call('HSET', p .. ':tasks', task, id) end
+if moved then
+  redis.call('HSET', record, 'state', c.to)
+  redis.call('HINCRBY', record, 'rev', 1)
+  redis.call('ZREM', p .. ':state:' .. c.from, id)
+  redis.call('ZADD', p .. ':state:' .. c.to, 0, id)
+  redis.call('ZREM', p .. ':tenant:' .. tenant .. ':' .. c.from, id)
+  redis.call('ZADD', p .. ':tenant:' .. tenant .. ':' .. c.to, 0, id)
+  if c.from == 'queued' then queue_leave(p, id, tenant) end
+  if c.begin then
+    local clock = tonumber(redis.call('GET', p .. ':queue-clock') or '0')
+    local own = tonumber(redis.call('HGET', record, 'turn') or '0')
+    if own > clock then redis.call('SET', p .. ':queue-clock', string.format('%.6f', own)) end
+  end
+  if c.ended then redis.call('ZADD', p .. ':finished', c.at, id) else redis.call('ZREM', p .. ':finished', id) end
+  if c.newTurn then
+    turn = queue_turn(p, tenant)
+    redis.call('HSET', record, 'turn', turn)
+    redis.call('ZADD', p .. ':queue-order:' .. tenant, c.priority, id)
+  end
+  redis.call('XADD', p .. ':events', 'MAXLEN', '~', c.maxEvents, '*', 'id', id, 'type', 'state', 'from', c.from, 'to', c.to, 'at', c.at, 'tenant', tenant)
+end
+if c.event then
+  redis.call('XADD', p .. ':events', 'MAXLEN', '~', c.maxEvents, '*', 'id', id, 'type', c.event.type, 'text', c.event.text, 'at', c.at, 'tenant', tenant)
+end
+if c.live == true then redis.call('ZADD', p .. ':live', 0, id) end
+if c.live == false then redis.call('ZREM', p .. ':live', id) end
+if c.answer then
+  redis.call('RPUSH', p .. ':answers:' .. id, c.answer)
+  redis.call('LTRIM', p .. ':answers:' .. id, -c.maxAnswers, -1)
+end
+if c.idempotency then
+  local holder = redis.call('GET', c.idempotency.key)
+  local mine = holder and string.match(holder, '^[^ ]*') == id
+  if c.idempotency.ttlMs then
+    if mine then redis.call('PEXPIRE', c.idempotency.key, c.idempotency.ttlMs) end
+  elseif not holder then
+    redis.call('SET', c.idempotency.key, id .. ' ' .. (redis.call('HGET', record, 'requestDigest') or ''))
+  elseif mine then redis.call('PERSIST', c.idempotency.key) end
+end
+if c.notification then
+  local n = redis.call('HINCRBY', record, 'notifications', 1)
+  local copy = { n = n, type = c.notification, at = c.at, record = redis.call('HGETALL', record) }
+  local owed = p .. ':notifications:' .. id
+  redis.call('HDEL', owed, 'progress', 'progress.tries')
+  redis.call('HSET', owed, c.progress and 'progress' or n, cjson.encode(copy))
+  redis.call('ZADD', p .. ':notifications-owed', 0, id)
+end
+local done = { 'done', turn }
+if freed then
+  for _, parked in ipairs(queue_unpark(p, tenant, now_ms())) do done[#done + 1] = parked end
+end
+return done
+`;
+
+/** The arguments of CHANGE. Texts that Redis stores are texts here as well. */
+export interface ChangeArguments {
+  readonly prefix: string;
+  readonly id: string;
+  readonly tenant: string;
+  readonly from: string;
+  readonly to: string;
+  /** Epoch ms. */
+  readonly at: string;
+  /** field, text, field, text …; a missing field reads as ''. */
+  readonly expect: readonly string[];
+  readonly set: readonly string[];
+  readonly remove: readonly string[];
+  readonly count: readonly string[];
+  /** Task ids that belong to it from now on. */
+  readonly tasks: readonly string[];
+  /** The provider gave the task to this very submit, whatever else is known of it. */
+  readonly ownTask?: boolean;
+  /** `to` is an end. */
+  readonly ended?: boolean;
+  /** The whole list of submits as JSON. */
+  readonly submits?: string;
+  /** It is about to be submitted, at this price in millionths. */
+  readonly begin?: { readonly price?: number; readonly unpriced: 'allow' | 'refuse' };
+  /** It is queued again, behind its tenant's others. */
+  readonly newTurn?: boolean;
+  readonly priority: string;
+  readonly live?: boolean;
+  readonly answer?: string;
+  readonly event?: { readonly type: string; readonly text: string };
+  /** Without `ttlMs` the key is held for good. */
+  readonly idempotency?: { readonly key: string; readonly ttlMs?: string };
+  readonly notification?: string;
+  readonly progress?: boolean;
+  readonly maxEvents: number;
+  readonly maxAnswers: number;
+}
+
+interface Scripts {
+  reelhaulChange(record: string, json: string): Promise<[string, ...string[]]>;
+}
+
+export function createChanger(
+  redis: RedisConnection,
+  keys: Keys,
+): (change: Omit<ChangeArguments, 'prefix'>) => Promise<[string, ...string[]]> {
+  redis.defineCommand('reelhaulChange', { lua: CHANGE, numberOfKeys: 1 });
+  const scripts = redis as unknown as Scripts;
+  return (change) =>
+    scripts.reelhaulChange(keys.record(change.id), JSON.stringify({ prefix: keys.prefix, ...change }));
+}

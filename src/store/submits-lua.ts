@@ -1,0 +1,50 @@
+/**
+ * Lua that writes the list of submits (generation/submits.ts), and with it, in the same step, what is derived from it:
+ *
+ *   spend:<day>          possible · charged · possible:<tenant> · charged:<tenant>, in millionths
+ *   in-flight            zset: <id>#<number of the submit>, by until when its task may live
+ *   in-flight:<tenant>   the tenant's own of them
+ */
+
+/** Days of spend are kept for so long (400 of them). */
+const KEEP_S = 400 * 86_400;
+
+/** submits_write returns true when a slot became free. */
+export const SUBMITS = `
+local function submits_write(p, id, tenant, text)
+  local record = p .. ':g:' .. id
+  local before = cjson.decode(redis.call('HGET', record, 'submits') or '[]')
+  local after = cjson.decode(text)
+  local sums, freed = {}, false
+  local function count(list, sign)
+    for _, submit in ipairs(list) do
+      if submit.price and (submit.bill == 'possible' or submit.bill == 'charged') then
+        local name = math.floor(submit.at / 86400000) .. ' ' .. submit.bill
+        sums[name] = (sums[name] or 0) + sign * submit.price
+      end
+    end
+  end
+  count(before, -1)
+  count(after, 1)
+  for name, amount in pairs(sums) do
+    if amount ~= 0 then
+      local day, bill = string.match(name, '^(%d+) (%a+)$')
+      local key = p .. ':spend:' .. day
+      redis.call('HINCRBY', key, bill, string.format('%.0f', amount))
+      redis.call('HINCRBY', key, bill .. ':' .. tenant, string.format('%.0f', amount))
+      redis.call('EXPIRE', key, ${KEEP_S})
+    end
+  end
+  for i = 1, math.max(#before, #after) do
+    local had = before[i] and before[i].liveUntil
+    local has = after[i] and after[i].liveUntil
+    for _, slots in ipairs({ p .. ':in-flight', p .. ':in-flight:' .. tenant }) do
+      if has and has ~= had then redis.call('ZADD', slots, string.format('%.0f', has), id .. '#' .. i)
+      elseif had and not has then redis.call('ZREM', slots, id .. '#' .. i) end
+    end
+    if had and not has then freed = true end
+  end
+  if text == '[]' then redis.call('HDEL', record, 'submits') else redis.call('HSET', record, 'submits', text) end
+  return freed
+end
+`;
