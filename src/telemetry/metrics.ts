@@ -8,6 +8,7 @@ import type { Move, Moves } from '../generation/observers.js';
 import type { Assets, Failure } from '../generation/record.js';
 import { RECORD_VERSION } from '../store/read-record.js';
 import { isTerminal, mayFollow, STATES } from '../generation/states.js';
+import type { Submit } from '../generation/submits.js';
 import { since } from '../generation/history.js';
 import { packageVersion } from '../version.js';
 import type { Work, WorkLog } from '../generation/work.js';
@@ -244,11 +245,13 @@ export function createMetrics(): Metrics {
       const failure = readJson(change.set?.['failure']) as Partial<Failure>;
       failures.inc({ stage: failure.stage ?? 'unknown', code: failure.code ?? 'unknown' });
     }
-    const charge = change.set?.['charge'];
-    // A task that was said to have failed, and has not, was counted when it was accepted.
-    const known = charge === record.charge || (to === 'archiving' && record.charge === 'possible');
     if (to === 'unconfirmed') bills.inc({ charge: 'possible' });
-    else if ((charge === 'charged' || charge === 'refunded') && !known) bills.inc({ charge });
+    // A task that was said to have failed, and has not, was counted when it was accepted.
+    if (to === 'archiving' || change.submits === undefined) return;
+    for (const charge of ['charged', 'refunded'] as const) {
+      const settled = (submits: readonly Submit[]) => submits.filter(({ bill }) => bill === charge).length;
+      bills.inc({ charge }, Math.max(0, settled(change.submits) - settled(record.submits)));
+    }
   }
 
   function count(work: Work): void {

@@ -167,6 +167,16 @@ describe('caps', () => {
     expect((await bed.reelhaul.waitFor(second.id)).state).toBe('succeeded');
   });
 
+  test('other limits of a new worker hold at once', async () => {
+    const before = await worksWith({ MAX_IN_FLIGHT_PER_TENANT: '1' });
+    await bed.enqueue('slow [sim: duration=1h]');
+    const second = await bed.enqueue('second');
+    await until(async () => (await hub.limits.counts()).capped === 1, 'the cap');
+    await worksWith({ MAX_IN_FLIGHT_PER_TENANT: '2' });
+    expect((await bed.reelhaul.waitFor(second.id)).state).toBe('succeeded');
+    await before.close();
+  });
+
   test('the deadline is asked when the submit begins, after every wait', async () => {
     await publish();
     const { id } = await bed.enqueue('late', { deadlineMs: 1000 });

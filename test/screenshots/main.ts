@@ -97,7 +97,7 @@ async function writeHour(redis: Redis, prefix: string): Promise<void> {
         updatedAt: newsAt,
         finishedAt: newsAt + savedMs,
         request,
-        charge: 'charged',
+        submits: JSON.stringify([{ at: newsAt, bill: 'charged' }]),
       };
       pipeline.hset(keys.record(id), record);
       pipeline.zadd(keys.state(state), 0, id);

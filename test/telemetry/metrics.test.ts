@@ -109,7 +109,10 @@ describe('a worker with WORKER_PORT', () => {
     await bed.reaches(id, 'generating');
     const before = await charged();
     // As a failure leaves it, and a retry of its poll.
-    await bed.redis.hset(`${bed.prefix}:g:${id}`, 'charge', 'possible');
+    const submits = JSON.stringify([
+      { at: Date.now(), bill: 'possible', taskId: (await bed.reelhaul.get(id)).taskId },
+    ]);
+    await bed.redis.hset(`${bed.prefix}:g:${id}`, 'submits', submits);
     expect(await bed.reaches(id, 'succeeded')).toMatchObject({ charge: 'charged' });
     expect(await charged()).toBe(before);
   });

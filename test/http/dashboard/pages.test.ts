@@ -160,7 +160,7 @@ async function failedMany(count: number, prompt: string): Promise<void> {
       updatedAt: Date.now(),
       finishedAt: Date.now(),
       request: JSON.stringify({ prompt, model: 'gen4', ratio: '1280:720' }),
-      charge: reason.charge,
+      submits: JSON.stringify([{ at: 0, bill: reason.charge }]),
       ...(free ? { taskId: `task-${i}` } : {}),
       failure: JSON.stringify({ ...reason, message: 'no', retryable: free }),
     });
@@ -342,9 +342,10 @@ test('all open pages share one connection to Redis', async () => {
 
 const record = (fields: Record<string, string>) =>
   readRecord('01', { createdAt: '0', updatedAt: '0', ...fields });
+const billed = (charge: string) => JSON.stringify([{ at: 0, bill: charge }]);
 const failure = (code: string, failedStage: string, charge: string) => ({
   state: 'failed',
-  charge,
+  submits: billed(charge),
   failure: JSON.stringify({ code, message: '', stage: failedStage, retryable: true, charge }),
 });
 
@@ -380,8 +381,8 @@ test.each([
 
 test('a cancel does not promise that what may be billed is not', () => {
   const words = (fields: Record<string, string>) => actionsFor(record(fields), 0).at(-1)!.billWords;
-  expect(words({ state: 'queued', charge: 'none' })).toBe('Cannot bill');
-  expect(words({ state: 'generating', taskId: 't', charge: 'charged' })).toBe('Bills nothing more');
+  expect(words({ state: 'queued' })).toBe('Cannot bill');
+  expect(words({ state: 'generating', taskId: 't', submits: billed('charged') })).toBe('Bills nothing more');
 });
 
 test.each([
