@@ -90,6 +90,13 @@ export async function loadOptional<T>(
   }
 }
 
+/** Redis cannot be reached now, and the write was not sent: nothing was recorded. */
+export class RedisAwayError extends RedisUnusableError {
+  constructor() {
+    super('Redis cannot be reached just now. Nothing was recorded: ask again later.');
+  }
+}
+
 /** Redis answers, and takes no writes now: what was asked for was not recorded. */
 export class WritesRefusedError extends ReelhaulError {
   /** @param refusal its own word for why, such as `OOM` */

@@ -7,6 +7,7 @@ import { readConfig, type Config } from './config/config.js';
 import { clockOf, createHub, type Hub } from './pipeline/context.js';
 import { openClock, type RedisClock } from './redis/clock.js';
 import { checkRedis, connectRedis, duplicatePatiently, type RedisConnection } from './redis/connect.js';
+import { checkLayout } from './redis/layout.js';
 import { openActiveTrace } from './telemetry/active-trace.js';
 import { startFigures } from './telemetry/time-series.js';
 import { cancel, decide, retry, type CancelResult, type Decision } from './pipeline/operations.js';
@@ -332,6 +333,7 @@ export async function createReelhaul(options: CreateReelhaulOptions = {}): Promi
   };
   try {
     await checkRedis(redis);
+    await checkLayout(redis, config.REDIS_PREFIX);
     clock = await openClock(redis, config.REDIS_PREFIX);
   } catch (error) {
     await release();

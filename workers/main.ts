@@ -11,6 +11,7 @@ import { STAGES, type Stage } from '../src/generation/states.js';
 import { clockOf, createHub, type Hub } from '../src/pipeline/context.js';
 import { openClock, type RedisClock } from '../src/redis/clock.js';
 import { checkRedis, connectRedis } from '../src/redis/connect.js';
+import { checkLayout } from '../src/redis/layout.js';
 import { createWorkerHold, type WorkerHold } from '../src/redis/worker-hold.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/queue/runner.js';
 import { startFigures } from '../src/telemetry/time-series.js';
@@ -70,6 +71,7 @@ export async function startWorkers({
   let clock: RedisClock | null = null;
   try {
     await checkRedis(redis, config.REDIS_PREFIX);
+    await checkLayout(redis, config.REDIS_PREFIX);
     await checkLedger(redis, config);
     clock = await openClock(redis, config.REDIS_PREFIX);
     const hub = createHub({
@@ -103,7 +105,7 @@ async function probeStorage({ storage }: Context): Promise<void> {
 
 async function run(context: Context, stages: readonly Stage[], clock: RedisClock): Promise<RunningWorkers> {
   const { config, log, redis, store, moves, queues, storage, provider, assetHosts, ledger } = context;
-  const workerHold = createWorkerHold({ clock, log });
+  const workerHold = createWorkerHold({ clock, redis, prefix: config.REDIS_PREFIX, log });
   const running = await runStages(context, stages, workerHold);
   const figures = startFigures({
     redis,

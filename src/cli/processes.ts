@@ -116,12 +116,14 @@ async function serveHttp(
   const [
     { clockOf, createHub },
     { openClock },
+    { checkLayout },
     { connectRedis, checkRedis },
     { startServer },
     { createOps },
   ] = await Promise.all([
     import('../pipeline/context.js'),
     import('../redis/clock.js'),
+    import('../redis/layout.js'),
     import('../redis/connect.js'),
     loadOptional('The HTTP server', SERVER_PACKAGES, () => import('../http/server.js')),
     loadOps(),
@@ -129,6 +131,7 @@ async function serveHttp(
   const redis = await connectRedis(config, 'producer', log);
   try {
     await checkRedis(redis);
+    await checkLayout(redis, config.REDIS_PREFIX);
     const clock = await openClock(redis, config.REDIS_PREFIX);
     const hub = createHub({ config, log, redis, clock: clockOf(clock) });
     watch(hub);

@@ -362,6 +362,7 @@ const shape = {
   REDIS_TLS_CA_FILE: z.string().default(''),
   REDIS_TLS_CERT_FILE: z.string().default(''),
   REDIS_TLS_KEY_FILE: z.string().default(''),
+  REDIS_TLS_VERIFY: flag.default(true),
   REDIS_PREFIX: z
     .string()
     .regex(/^[^\s{}]*\{[^\s{}]+\}[^\s{}]*$/, {

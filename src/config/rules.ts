@@ -12,6 +12,7 @@ interface Settings {
   readonly REDIS_TLS_CA_FILE: string;
   readonly REDIS_TLS_CERT_FILE: string;
   readonly REDIS_TLS_KEY_FILE: string;
+  readonly REDIS_TLS_VERIFY: boolean;
   readonly DASHBOARD_USER: string;
   readonly DASHBOARD_PASSWORD: string;
   readonly DASHBOARD_VIEWER_USER: string;
@@ -66,8 +67,10 @@ const redisRules: readonly Rule[] = [
   {
     of: ['REDIS_TLS_CA_FILE', 'REDIS_TLS_CERT_FILE', 'REDIS_URL'],
     check(config, complain) {
-      if (config.REDIS_TLS_CA_FILE + config.REDIS_TLS_CERT_FILE && !config.REDIS_URL.startsWith('rediss:'))
-        complain('REDIS_URL', 'expected rediss://, since files for TLS are given');
+      const wantsTls =
+        config.REDIS_TLS_CA_FILE + config.REDIS_TLS_CERT_FILE !== '' || !config.REDIS_TLS_VERIFY;
+      if (wantsTls && !config.REDIS_URL.startsWith('rediss:'))
+        complain('REDIS_URL', 'expected rediss://, since settings of TLS are given');
     },
   },
 ];

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import {
   IdempotencyConflictError,
   InvalidInputError,
+  RedisAwayError,
   RedisUnusableError,
   ReelhaulError,
   WritesRefusedError,
@@ -116,7 +117,9 @@ async function create(hub: Hub, order: Order): Promise<Created> {
     () => hub.store.create({ id, tenant, createdAt, idempotency, fields }),
     async () => ((await hub.store.get(id)) ? ({ created: true, turn: null, waitMs: 0 } as const) : null),
   ).catch((error: unknown) => {
-    throw error instanceof WritesRefusedError ? error : unknownOutcome(error);
+    throw error instanceof WritesRefusedError || error instanceof RedisAwayError
+      ? error
+      : unknownOutcome(error);
   });
   if (result.created) {
     hub.log.info({ generationId: id, tenant, to: 'queued' }, 'generation enqueued');

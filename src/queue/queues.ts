@@ -6,7 +6,7 @@
  */
 import { Queue, type JobsOptions } from 'bullmq';
 import { STAGES, type Stage } from '../generation/states.js';
-import { isEchoOfOutage, type RedisConnection } from '../redis/connect.js';
+import { isEchoOfOutage, tellsVersion, type RedisConnection } from '../redis/connect.js';
 import type { RunName } from '../generation/work.js';
 
 const SWEEP = 'sweep';
@@ -97,6 +97,7 @@ export function createQueues(
       defaultJobOptions: JOB_OPTIONS,
       streams: { events: { maxLen: STREAM_LENGTH } },
       skipWaitingForReady: true,
+      skipVersionCheck: !tellsVersion(redis),
     });
     queue.on('error', (error) => {
       if (!isEchoOfOutage(redis, error)) onError(error);

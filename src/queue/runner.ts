@@ -10,7 +10,7 @@
 import { DelayedError, WaitingError, Worker, type Job } from 'bullmq';
 import type { Logger } from 'pino';
 import { backoffAfterError } from './queues.js';
-import { isEchoOfOutage, refusalOf, type RedisConnection } from '../redis/connect.js';
+import { isEchoOfOutage, refusalOf, tellsVersion, type RedisConnection } from '../redis/connect.js';
 import type { WorkerHold } from '../redis/worker-hold.js';
 import type { RunName, RunOutcome, Vitals, WorkLog } from '../generation/work.js';
 
@@ -175,6 +175,7 @@ export function startRunner({
     prefix,
     concurrency,
     autorun: false,
+    skipVersionCheck: !tellsVersion(redis),
     lockDuration: lockMs,
     stalledInterval: lockMs,
     // A stalled job is run again as often as it takes: every stage is safe to repeat, so none is given up for it.

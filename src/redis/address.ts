@@ -21,12 +21,15 @@ export interface RedisSettings {
   readonly REDIS_TLS_CA_FILE: string;
   readonly REDIS_TLS_CERT_FILE: string;
   readonly REDIS_TLS_KEY_FILE: string;
+  /** False: any certificate of Redis is accepted. Nothing else that uses TLS is touched. */
+  readonly REDIS_TLS_VERIFY: boolean;
 }
 
 export interface TlsMaterial {
   readonly ca?: string;
   readonly cert?: string;
   readonly key?: string;
+  readonly rejectUnauthorized?: false;
 }
 
 export type RedisKind = 'server' | 'sentinel' | 'cluster';
@@ -88,5 +91,10 @@ export async function tlsOf(settings: RedisSettings): Promise<TlsMaterial | null
     read('REDIS_TLS_CERT_FILE'),
     read('REDIS_TLS_KEY_FILE'),
   ]);
-  return { ...(ca ? { ca } : {}), ...(cert ? { cert } : {}), ...(key ? { key } : {}) };
+  return {
+    ...(ca ? { ca } : {}),
+    ...(cert ? { cert } : {}),
+    ...(key ? { key } : {}),
+    ...(settings.REDIS_TLS_VERIFY ? {} : { rejectUnauthorized: false as const }),
+  };
 }

@@ -6,7 +6,7 @@
  * One answer proves that the true time lies between the server's time and that plus the round trip. The clock is
  * corrected only when it lies outside of that, and then to the nearer end: a slow answer says little and changes little.
  */
-import type { RedisConnection } from './connect.js';
+import { essential, type RedisConnection } from './connect.js';
 
 export interface RedisClock {
   /** Epoch milliseconds of the Redis server, whole. */
@@ -33,7 +33,7 @@ const TIME = `return redis.call('TIME')`;
 
 /**
  * Asks Redis for its time and follows it until `close`.
- * @throws what Redis answers instead of its time.
+ * @throws RedisUnusableError without the right to ask; what Redis answers instead of its time.
  */
 export async function openClock(redis: RedisConnection, prefix: string): Promise<RedisClock> {
   const key = `${prefix}:clock`;
@@ -72,7 +72,7 @@ export async function openClock(redis: RedisConnection, prefix: string): Promise
     return latest;
   }
 
-  await sync();
+  await essential('EVAL and TIME', sync());
   const timer = setInterval(syncSoon, SYNC_EVERY_MS).unref();
   redis.on('ready', syncSoon);
   return {

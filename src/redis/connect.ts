@@ -5,10 +5,11 @@
  * What a connection promises: an outage is one line in the log and one when it is over, however often it is tried in
  * between; and a server that refuses writes says so to whoever wrote, it is never tried again in silence.
  */
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { Cluster, Redis } from 'ioredis';
 import type { Logger } from 'pino';
 import { RedisUnusableError } from '../errors.js';
-import { gatherWrites } from './redis-writes.js';
 import {
   databaseOf,
   describeRedis,
@@ -223,7 +224,8 @@ export async function connectRedis(
     await firstConnect(redis);
   } catch (error) {
     redis.disconnect();
-    throw unreachable(settings, outages.lastError() ?? error);
+    const cause = outages.lastError() ?? error;
+    throw unreachable(settings, (await turnedAway(settings)) ?? cause);
   }
   connected = true;
   outages.start();
@@ -232,17 +234,6 @@ export async function connectRedis(
 }
 
 async function open(
-  settings: RedisSettings,
-  role: RedisRole,
-  retry: (times: number) => number | null,
-): Promise<RedisConnection> {
-  const redis = await create(settings, role, retry);
-  if (isCluster(redis)) redis.on('+node', gatherWrites);
-  else gatherWrites(redis);
-  return redis;
-}
-
-async function create(
   settings: RedisSettings,
   role: RedisRole,
   retry: (times: number) => number | null,
@@ -258,6 +249,30 @@ async function create(
       return new Redis({ ...options, ...sentinelOptions(settings, tls) });
     case 'server':
       return new Redis(settings.REDIS_URL, { ...options, ...(tls ? { tls } : {}) });
+  }
+}
+
+/** How long a server that turns a client away may take to say why. */
+const FAREWELL_WITHIN_MS = 500;
+
+/**
+ * Why the server turns every client away, in its own words, such as `ERR max number of clients reached`; null when it
+ * says nothing. It says so before it is asked anything, and ioredis hears only that the connection broke.
+ */
+async function turnedAway(settings: RedisSettings): Promise<Error | null> {
+  if (kindOf(settings) !== 'server' || !settings.REDIS_URL.startsWith('redis:')) return null;
+  const { hostname, port } = new URL(settings.REDIS_URL);
+  const socket = connect(Number(port || 6379), hostname.replace(/^\[|\]$/g, ''));
+  try {
+    const [chunk] = (await once(socket, 'data', {
+      signal: AbortSignal.timeout(FAREWELL_WITHIN_MS),
+    })) as [Buffer];
+    const [, words] = /^-([^\r\n]+)/.exec(chunk.toString()) ?? [];
+    return words === undefined ? null : new Error(words);
+  } catch {
+    return null;
+  } finally {
+    socket.destroy();
   }
 }
 
@@ -306,9 +321,13 @@ function unreachable(settings: RedisSettings, cause: unknown): RedisUnusableErro
     'Start one (apt install redis-server, brew install redis, or docker compose up redis) or set REDIS_URL.';
   if (said.startsWith(SILENT)) advice = 'It hangs, or is no Redis: look at its process, or set REDIS_URL.';
   else if (/^(NOAUTH|WRONGPASS|NOPERM)/.test(said)) advice = 'Check user and password in REDIS_URL.';
+  else if (/max number of clients/.test(said))
+    advice = 'Raise its maxclients, or close connections that are not needed (CLIENT LIST).';
   else if (/certificate|SSL|TLS/i.test(said) || (isTls && /ETIMEDOUT|ECONNRESET/.test(said))) {
     // A server without TLS waits for more of what it takes for a command.
-    advice = 'Check rediss:// in REDIS_URL, REDIS_TLS_CA_FILE, REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE.';
+    advice =
+      'Check rediss:// in REDIS_URL, REDIS_TLS_CA_FILE, REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE;\n' +
+      'REDIS_TLS_VERIFY=false accepts any certificate of Redis, and of nothing else.';
   } else if (/RESP type/.test(said)) advice = 'What answers there is not a Redis. Check REDIS_URL.';
   else if (kind === 'cluster') advice = 'Check REDIS_CLUSTER_NODES, and that the Cluster is up.';
   else if (kind === 'sentinel') {
@@ -344,17 +363,41 @@ export function mastersOf(redis: RedisConnection): readonly Redis[] {
  */
 export async function checkRedis(redis: RedisConnection, prefix: string | null = null): Promise<void> {
   const inCluster = isCluster(redis);
-  const found = await Promise.all(mastersOf(redis).map((server) => serverProblems(server, inCluster)));
+  const infos = await Promise.all(mastersOf(redis).map((server) => readInfo(server)));
+  if (infos.some((info) => info === '')) withoutInfo.add(redis);
+  const found = infos.map((info) => serverProblems(info, inCluster));
   if (found.flat().length === 0 && prefix !== null) found.push(await writeProblems(redis, prefix));
   const problems = [...new Set(found.flat())];
   if (problems.length > 0) throw new RedisUnusableError(`This Redis cannot be used: ${problems.join('; ')}.`);
 }
 
-async function serverProblems(server: Redis, inCluster: boolean): Promise<string[]> {
+/**
+ * Connections whose server does not answer INFO. BullMQ asks for it before anything else, and must be told not to.
+ */
+const withoutInfo = new WeakSet<RedisConnection>();
+export const tellsVersion = (redis: RedisConnection): boolean => !withoutInfo.has(redis);
+
+/** Managed servers may refuse or not know this command; what it would tell is then unknown, and no problem. */
+const isRefusedCommand = (error: Error) => /^(?:NOPERM|ERR unknown command)/.test(error.message);
+
+/** INFO, as far as the server and the rights of our user allow it; empty otherwise. */
+export async function infoOf(server: Redis, section?: string): Promise<string> {
+  try {
+    return await (section === undefined ? server.info() : server.info(section));
+  } catch (error) {
+    if (error instanceof Error && isRefusedCommand(error)) return '';
+    throw error;
+  }
+}
+
+async function readInfo(server: Redis): Promise<string> {
   const sections = await Promise.all(
-    ['server', 'memory', 'replication'].map((section) => server.info(section)),
+    ['server', 'memory', 'replication'].map((section) => infoOf(server, section)),
   );
-  const info = sections.join('\r\n');
+  return sections.join('\r\n').trim();
+}
+
+function serverProblems(info: string, inCluster: boolean): string[] {
   const field = (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(info)?.[1];
   const problems: string[] = [];
 
@@ -386,5 +429,24 @@ async function writeProblems(redis: RedisConnection, prefix: string): Promise<st
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
     return [`expected it to take writes, got: ${message.replace(/\.$/, '')}`];
+  }
+}
+
+/** The words of Redis 7.0 for a script of a user who may run scripts, and not a command in it. */
+const REFUSED_IN_SCRIPT = "can't run this command";
+
+/**
+ * Asks something that nothing works without.
+ * @param needs the commands it takes, which the server does not name in every case.
+ * @throws RedisUnusableError when the user has no right to it.
+ */
+export async function essential<T>(needs: string, asking: Promise<T>): Promise<T> {
+  try {
+    return await asking;
+  } catch (error) {
+    const said = error instanceof Error ? error.message : '';
+    if (!said.startsWith('NOPERM') && !said.includes(REFUSED_IN_SCRIPT)) throw error;
+    const message = `This Redis cannot be used: ${said.replace(/\.$/, '')}. Its user needs ${needs}, and what else docs/redis.md lists.`;
+    throw new RedisUnusableError(message, { cause: error });
   }
 }

@@ -3,7 +3,7 @@
  * write is told whether it was made, never left to guess; and what only reads goes on.
  */
 import { once } from 'node:events';
-import { WritesRefusedError } from '../errors.js';
+import { RedisAwayError, WritesRefusedError } from '../errors.js';
 import { isCluster, refusalOf, type RedisConnection } from './connect.js';
 
 /** Can nothing be sent now? After `READONLY` the connection is on its way out before its status says so. */
@@ -21,16 +21,27 @@ export async function afterRefusal(redis: RedisConnection): Promise<void> {
 }
 
 /**
+ * Waits until a write can be sent. A process that was frozen finds its connection gone, and has it back in a tenth of a
+ * second; without this, its first write would fail.
+ * @throws RedisAwayError when the connection is not back in time.
+ */
+async function untilThere(redis: RedisConnection): Promise<void> {
+  await afterRefusal(redis);
+  if (isAway(redis)) throw new RedisAwayError();
+}
+
+/**
  * Makes a write. Refused, it may be recorded all the same: it was sent twice, since its first answer was lost with the
  * connection, or only a step behind it was refused. So it is looked for.
  * @param recorded what was written; null when it is not there
- * @throws WritesRefusedError when it is not there; what Redis said when that cannot be known
+ * @throws RedisAwayError when it was not sent; WritesRefusedError when it is not there; what Redis said when that cannot be known
  */
 export async function unlessRefused<T>(
   redis: RedisConnection,
   write: () => Promise<T>,
   recorded: () => Promise<T | null>,
 ): Promise<T> {
+  if (isAway(redis)) await untilThere(redis);
   try {
     return await write();
   } catch (error) {

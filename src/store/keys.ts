@@ -9,6 +9,7 @@
  *   <prefix>:live                       zset    ids that need a job: all the sweep ever looks at
  *   <prefix>:tasks                      hash    task id → the generation it belongs to
  *   <prefix>:idem:<tenant>:<key>        string  <generation id> <digest of its request>
+ *   <prefix>:layout                     string  the layout of all of this (redis/layout.ts)
  *   <prefix>:events                     stream  one entry per transition, bounded
  *   <prefix>:notifications:<id>         hash    what is owed to the app of that generation
  *   <prefix>:notifications-dead:<id>    hash    what was given up of it

@@ -10,7 +10,14 @@
  * Which windows stay open is said in `docs/redis-faults.md`.
  */
 import { RedisUnusableError } from '../errors.js';
-import { duplicateOnce, isCluster, mastersOf, type RedisConnection } from '../redis/connect.js';
+import {
+  duplicateOnce,
+  essential,
+  infoOf,
+  isCluster,
+  mastersOf,
+  type RedisConnection,
+} from '../redis/connect.js';
 import type { Keys } from './keys.js';
 
 export interface DurabilitySettings {
@@ -171,7 +178,7 @@ const WHO = `return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') o
 async function runIdOf(redis: RedisConnection, keys: Keys): Promise<string | null> {
   // INFO alone may be answered by any node of a Cluster; a script goes to the one that serves its key.
   if (isCluster(redis)) return (await redis.eval(WHO, 1, keys.live)) as string | null;
-  return /^run_id:(\w+)/m.exec(await redis.info('server'))?.[1] ?? null;
+  return /^run_id:(\w+)/m.exec(await infoOf(redis, 'server'))?.[1] ?? null;
 }
 
 /**
@@ -187,7 +194,7 @@ export async function openLedger(
   const waits = settings.LEDGER_WAIT_REPLICAS > 0 || settings.LEDGER_WAIT_AOF ? createWait(deps) : null;
   const posts = new Map<string, Post>();
   const whoServes = () => runIdOf(redis, keys);
-  let runId = await whoServes();
+  let runId = await essential('EVAL and INFO', whoServes());
   if (runId === null && isCluster(redis)) {
     waits?.close();
     throw new RedisUnusableError(

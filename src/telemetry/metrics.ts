@@ -20,6 +20,7 @@ export const ALARMS = [
   'budget',
   'clock',
   'generation_forgotten',
+  'layout',
   'misconfigured',
   'notification_dead',
   'post_forgotten',

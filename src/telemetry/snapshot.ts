@@ -9,7 +9,7 @@ import type { Store } from '../store/store.js';
 import { readLimits, type LimitsDeps, type LimitsOverview } from '../limits/overview.js';
 import { readSpent } from '../limits/spend.js';
 import type { Backlog, Queues } from '../queue/queues.js';
-import { mastersOf, type RedisConnection } from '../redis/connect.js';
+import { infoOf, mastersOf, type RedisConnection } from '../redis/connect.js';
 import type { RunName } from '../generation/work.js';
 
 /** How long Redis may take; Prometheus gives a scrape ten seconds, a probe often fewer. */
@@ -85,7 +85,7 @@ export function createFleet(deps: FleetDeps): Fleet {
       outbox.countOwed(),
       outbox.countDead(),
       store.sweptAt(),
-      Promise.all(mastersOf(redis).map((server) => server.info('memory'))),
+      Promise.all(mastersOf(redis).map((server) => infoOf(server, 'memory'))),
     ]);
     const [fullest] = memory.map(readMemory).sort((a, b) => b.usedBytes - a.usedBytes);
     return {

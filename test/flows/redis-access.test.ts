@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { readConfig } from '../../src/config/config.js';
 import { freePort, launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
+import { RedisUnusableError } from '../../src/errors.js';
 import { createReelhaul } from '../../src/reelhaul.js';
 import { CERTIFICATE, KEY } from '../provider/tls.js';
 import { startApi } from '../support/api.js';
@@ -58,6 +59,14 @@ async function setUp(options: Parameters<typeof createTestbed>[0]): Promise<Test
     environment: { REDIS_URL: `rediss://127.0.0.1:${tlsPort}`, ...files },
   });
 
+  test('with a certificate that nothing can check, when REDIS_TLS_VERIFY=false says so', async () => {
+    const files = { REDIS_TLS_CERT_FILE: certificate, REDIS_TLS_KEY_FILE: key };
+    const bed = await setUp(through({ ...files, REDIS_TLS_VERIFY: 'false' }));
+    await bed.work();
+    const { id } = await bed.enqueue('encrypted all the same');
+    expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+  });
+
   test('with its own authority and a client certificate: a generation goes all the way', async () => {
     const files = {
       REDIS_TLS_CA_FILE: certificate,
@@ -95,6 +104,10 @@ async function setUp(options: Parameters<typeof createTestbed>[0]): Promise<Test
 (realRedis ? test : test.skip)('TLS towards a server that speaks none is said as such', async () => {
   const config = readConfig({ REDIS_URL: redisUrl().replace('redis://', 'rediss://') });
   await expect(createReelhaul({ config })).rejects.toThrow(/cannot be used: .*Check rediss:\/\//);
+});
+
+test('REDIS_TLS_VERIFY=false is for rediss:// alone', () => {
+  expect(() => readConfig({ REDIS_TLS_VERIFY: 'false' })).toThrow(/REDIS_URL: expected rediss:\/\//);
 });
 
 test('files for TLS without rediss:// or only half of a pair are refused', () => {
@@ -153,6 +166,34 @@ describe('a user with the rights of docs/redis.md', () => {
     await bed.redis.call('ACL', 'LOG', 'RESET');
     const stranger = { ...bed.config, REDIS_URL: asUser(redis.url), REDIS_PREFIX: '{another}' };
     await expect(bed.work({ config: stranger })).rejects.toThrow(/expected it to take writes, got: NOPERM/);
+  });
+
+  (realRedis ? test : test.skip)('needs no INFO and no CONFIG, which managed servers refuse', async () => {
+    const redis = await launchRedis();
+    cleanUps.push(() => redis.stop());
+    const receiver = await startReceiver();
+    cleanUps.push(() => receiver.close());
+    const bed = await setUp({ redisUrl: redis.url });
+    await allow(redis, bed.prefix);
+    await bed.redis.call('ACL', 'SETUSER', 'reelhaul', '-info', '-config');
+    await runAll(bed, redis.url, receiver.url);
+    await until(() => receiver.received.length > 0, 'the notification');
+  });
+
+  (realRedis ? test : test.skip)('is told which right is missing', async () => {
+    const redis = await launchRedis();
+    cleanUps.push(() => redis.stop());
+    const bed = await setUp({ redisUrl: redis.url });
+    await allow(redis, bed.prefix);
+    const config = { ...bed.config, REDIS_URL: asUser(redis.url) };
+    for (const right of ['time', 'eval']) {
+      await bed.redis.call('ACL', 'SETUSER', 'reelhaul', `-${right}`);
+      await expect(bed.work({ config })).rejects.toThrow(RedisUnusableError);
+      await expect(createReelhaul({ config })).rejects.toThrow(
+        new RegExp(`^This Redis cannot be used: .* Its user needs .*${right}.*docs/redis.md lists`, 'i'),
+      );
+      await bed.redis.call('ACL', 'SETUSER', 'reelhaul', `+${right}`);
+    }
   });
 
   (realRedis ? test : test.skip)('logs into the dashboard and sees every page of it', async () => {

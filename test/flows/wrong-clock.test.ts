@@ -77,7 +77,7 @@ test('a worker whose clock is 31 days ahead takes no jobs, prunes nothing, says 
   await until(async () => (await readiness(port))?.status === 200, 'the worker to be ready');
   const said = worker.output();
   expect(said.match(/"alarm":"clock"/g)).toHaveLength(1);
-  expect(said).toContain('this worker takes jobs again');
+  expect(said).toContain('it takes jobs again');
   expect((await bed.reelhaul.get(kept!.id)).state).toBe('succeeded');
 });
 

@@ -2,12 +2,14 @@
 import type { Logger } from 'pino';
 import type { Config } from '../../config/config.js';
 import { checkLedger } from '../../store/submit-ledger.js';
+import { checkLayout } from '../../redis/layout.js';
 import { clockProblem } from '../../redis/worker-hold.js';
 import { createKeys } from '../../store/keys.js';
 import {
   checkRedis,
   connectRedis,
   describeRedis,
+  infoOf,
   mastersOf,
   type RedisConnection,
 } from '../../redis/connect.js';
@@ -72,7 +74,7 @@ const adviceFor = (error: unknown) =>
 async function readServers(redis: RedisConnection): Promise<Server[]> {
   return Promise.all(
     mastersOf(redis).map(async (server) => {
-      const info = await server.info();
+      const info = await infoOf(server);
       // Managed servers may refuse the question, and so may the rights of our user.
       const answer = await server.call('CONFIG', 'GET', 'appendfsync').catch(() => []);
       const [, appendfsync = ''] = answer as string[];
@@ -93,6 +95,12 @@ async function examineServer(
 ): Promise<Finding> {
   try {
     await checkRedis(redis, config.REDIS_PREFIX);
+    await checkLayout(redis, config.REDIS_PREFIX);
+    if (config.REDIS_URL.startsWith('rediss:') && !config.REDIS_TLS_VERIFY)
+      return warning(
+        'Redis',
+        `${describeRedis(config)}: its certificate is not checked (REDIS_TLS_VERIFY=false).`,
+      );
     const versions = [...new Set(servers.map(({ field }) => field('redis_version')))].join(', ');
     return ok('Redis', `${describeRedis(config)}: version ${versions}, took a write`);
   } catch (error) {
