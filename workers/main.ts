@@ -14,6 +14,7 @@ import { checkRedis, connectRedis } from '../src/redis/connect.js';
 import { checkLayout } from '../src/redis/layout.js';
 import { createWorkerHold, type WorkerHold } from '../src/redis/worker-hold.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/queue/runner.js';
+import { announceStages } from '../src/telemetry/presence.js';
 import { startFigures } from '../src/telemetry/time-series.js';
 import type { RunName, Vitals } from '../src/generation/work.js';
 import { limitsOf } from '../src/limits/settings.js';
@@ -107,6 +108,11 @@ async function run(context: Context, stages: readonly Stage[], clock: RedisClock
   const { config, log, redis, store, moves, queues, storage, provider, assetHosts, ledger } = context;
   const workerHold = createWorkerHold({ clock, redis, prefix: config.REDIS_PREFIX, log });
   const running = await runStages(context, stages, workerHold);
+  const announcement = announceStages(
+    { redis, keys: store.keys, now: context.now },
+    stages,
+    () => workerHold.check() === null,
+  );
   const figures = startFigures({
     redis,
     keys: store.keys,
@@ -121,6 +127,7 @@ async function run(context: Context, stages: readonly Stage[], clock: RedisClock
   return {
     vitals: () => running.vitals(),
     async close() {
+      await announcement.close();
       await running.close(Date.now() + config.SHUTDOWN_TIMEOUT_MS);
       workerHold.close();
       clock.close();

@@ -65,7 +65,7 @@ const redisRules: readonly Rule[] = [
     },
   },
   {
-    of: ['REDIS_TLS_CA_FILE', 'REDIS_TLS_CERT_FILE', 'REDIS_URL'],
+    of: ['REDIS_TLS_CA_FILE', 'REDIS_TLS_CERT_FILE', 'REDIS_TLS_VERIFY', 'REDIS_URL'],
     check(config, complain) {
       const wantsTls =
         config.REDIS_TLS_CA_FILE + config.REDIS_TLS_CERT_FILE !== '' || !config.REDIS_TLS_VERIFY;

@@ -19,6 +19,7 @@
  *   <prefix>:durations                  zset    those kinds by their last task, bounded
  *   <prefix>:running                    hash    kind → ages of the tasks still running, as of the last sweep
  *   <prefix>:arrivals                   hash    whether callbacks arrive (arrivals.ts)
+ *   <prefix>:workers                    zset    stage and worker, by until when it is announced (telemetry/presence.ts)
  *   <prefix>:swept                      string  when the last sweep ended, epoch ms
  *   <prefix>:figures:<span>:<number>    hash    what was counted in that minute or hour since 1970 (figures.ts)
  *   <prefix>:finished                   zset    finished generations, by when they ended: what retention goes by
@@ -72,6 +73,7 @@ export interface Keys {
   gate(target: string): string;
   readonly gateRefusals: string;
   readonly gateHosts: string;
+  readonly workers: string;
 }
 
 export function createKeys(prefix: string): Keys {
@@ -101,5 +103,6 @@ export function createKeys(prefix: string): Keys {
     gate: (target) => `${prefix}:gate:${target}`,
     gateRefusals: `${prefix}:gate:refusals`,
     gateHosts: `${prefix}:gate:hosts`,
+    workers: `${prefix}:workers`,
   };
 }

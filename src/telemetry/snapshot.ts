@@ -4,7 +4,8 @@
  */
 import type { Config } from '../config/config.js';
 import type { Outbox } from '../store/outbox.js';
-import { STATES, type State } from '../generation/states.js';
+import { countWorkers } from './presence.js';
+import { STATES, type Stage, type State } from '../generation/states.js';
 import type { Store } from '../store/store.js';
 import { readLimits, type LimitsDeps, type LimitsOverview } from '../limits/overview.js';
 import { readSpent } from '../limits/spend.js';
@@ -28,6 +29,8 @@ export interface FleetFigures {
   readonly notificationsDead: number;
   /** When the last sweep ended, epoch ms; null when there was none. */
   readonly sweptAt: number | null;
+  /** How many workers take jobs of each stage just now. */
+  readonly workers: Readonly<Record<Stage, number>>;
   readonly pingMs: number;
   /** Of a Cluster: of the master that uses most. */
   readonly usedBytes: number;
@@ -75,18 +78,20 @@ export function createFleet(deps: FleetDeps): Fleet {
   async function ask(): Promise<FleetFigures> {
     const askedAt = performance.now();
     // Sent in one go, and answered in this order.
-    const [pingMs, generations, backlog, limits, spent, owed, dead, sweptAt, memory] = await Promise.all([
-      // Not PING: a Redis that cannot save (MISCONF) answers every read, and refuses that.
-      redis.time().then(() => performance.now() - askedAt),
-      store.countByState(STATES),
-      queues.backlog(now()),
-      readLimits(deps),
-      readSpent(redis, config.REDIS_PREFIX, now()),
-      outbox.countOwed(),
-      outbox.countDead(),
-      store.sweptAt(),
-      Promise.all(mastersOf(redis).map((server) => infoOf(server, 'memory'))),
-    ]);
+    const [pingMs, generations, backlog, limits, spent, owed, dead, sweptAt, workers, memory] =
+      await Promise.all([
+        // Not PING: a Redis that cannot save (MISCONF) answers every read, and refuses that.
+        redis.time().then(() => performance.now() - askedAt),
+        store.countByState(STATES),
+        queues.backlog(now()),
+        readLimits(deps),
+        readSpent(redis, config.REDIS_PREFIX, now()),
+        outbox.countOwed(),
+        outbox.countDead(),
+        store.sweptAt(),
+        countWorkers({ redis, keys: store.keys, now }),
+        Promise.all(mastersOf(redis).map((server) => infoOf(server, 'memory'))),
+      ]);
     const [fullest] = memory.map(readMemory).sort((a, b) => b.usedBytes - a.usedBytes);
     return {
       generations: generations as Record<State, number>,
@@ -96,6 +101,7 @@ export function createFleet(deps: FleetDeps): Fleet {
       notificationsOwed: owed,
       notificationsDead: dead,
       sweptAt,
+      workers,
       pingMs,
       usedBytes: fullest?.usedBytes ?? 0,
       maxBytes: fullest?.maxBytes ?? 0,

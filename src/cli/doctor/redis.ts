@@ -4,6 +4,8 @@ import type { Config } from '../../config/config.js';
 import { checkLedger } from '../../store/submit-ledger.js';
 import { checkLayout } from '../../redis/layout.js';
 import { clockProblem } from '../../redis/worker-hold.js';
+import { STAGES } from '../../generation/states.js';
+import { countWorkers } from '../../telemetry/presence.js';
 import { createKeys } from '../../store/keys.js';
 import {
   checkRedis,
@@ -144,10 +146,16 @@ async function examineClock(redis: RedisConnection): Promise<Finding> {
     : failed('clock', `${problem}: a worker here takes no jobs. Set it, or that of Redis, with NTP.`);
 }
 
-/** Whether workers are at work shows by the sweep, which any of them does. */
+/** Workers announce their stages; before the first one, nothing is wrong. */
 async function examineSweep(redis: RedisConnection, config: Config): Promise<Finding> {
   const sweptAt = await redis.get(createKeys(config.REDIS_PREFIX).swept);
   if (sweptAt === null) return ok('workers', `none has finished a sweep under ${config.REDIS_PREFIX} yet`);
+  const [seconds] = await redis.time();
+  const atMs = Number(seconds) * 1000;
+  const workers = await countWorkers({ redis, keys: createKeys(config.REDIS_PREFIX), now: () => atMs });
+  const without = STAGES.filter((stage) => workers[stage] === 0);
+  if (without.length > 0)
+    return warning('workers', `no worker runs ${without.join(', ')}. Start one: reelhaul worker.`);
   const agoMs = Date.now() - Number(sweptAt);
   const message = `the last sweep ended ${Math.round(agoMs / 1000)} s ago`;
   return agoMs <= SWEEP_LATE_FACTOR * config.SWEEP_INTERVAL_MS

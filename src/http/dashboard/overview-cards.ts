@@ -163,12 +163,15 @@ const RUNS: readonly (readonly [RunName, string])[] = [
   ['notify', 'Notify'],
 ];
 
-export function stages({ backlog, sweptAt }: FleetFigures): Html {
+export function stages({ backlog, sweptAt, workers }: FleetFigures): Html {
   const line = ([name, label]: readonly [RunName, string]) => {
     const { due, delayed, active, pausedForMs } = backlog[name];
+    const isAlone = name !== 'sweep' && workers[name] === 0;
     const paused =
       pausedForMs <= LIMITER_MS
-        ? 'runs'
+        ? isAlone
+          ? 'no worker'
+          : 'runs'
         : pausedForMs === Infinity
           ? 'paused by hand'
           : `rests ${durationText(pausedForMs)}`;
