@@ -17,11 +17,13 @@ import type {
   GenerationRecord,
   RawAnswer,
 } from '../src/generation/record.js';
+import type { CallResult, Target } from '../src/limits/gate.js';
 import type { Warning } from '../src/generation/request.js';
 import { since } from '../src/generation/history.js';
 import { backoffMs } from '../src/polling/schedule.js';
 import { advance, fail } from '../src/pipeline/advance.js';
 import { AssetError } from '../src/outbound/asset-error.js';
+import { askForTask } from './gated-poll.js';
 import { withinLimit } from '../src/outbound/limit.js';
 import { done, snooze, type Outcome } from '../src/queue/runner.js';
 import { archiveAsset } from '../src/storage/archive-asset.js';
@@ -40,8 +42,9 @@ export async function archive(context: Context, generationId: string, signal: Ab
   const record = await context.store.get(generationId);
   if (record?.state !== 'archiving' || record.urls === null) return done;
   const host = hostOf(context, record.urls);
-  const { waitMs } = await context.breaker.pass(host);
-  if (waitMs > 0 && mayWait(context, record)) return snooze(waitMs);
+  const pass = await context.gate.pass(host, { generationId, signal });
+  if (pass.kind === 'wait' && (pass.why === 'stopped' || mayWait(context, record)))
+    return snooze(pass.waitMs);
   await context.store.amend(record, { count: ['archiveAttempts'] });
   const [answer = null] = (await context.store.answers(record.id)).slice(-1);
   let stored: { assets: Assets; warnings: readonly Warning[] };
@@ -54,7 +57,7 @@ export async function archive(context: Context, generationId: string, signal: Ab
     if (signal.aborted) throw error;
     return recover(context, record, error, signal);
   }
-  if (await context.breaker.worked(host)) context.log.info({ stage: 'archive', host }, 'the host is back');
+  await reportHost(context, record, { kind: 'answered' });
   return succeed(context, record, stored.assets, stored.warnings);
 }
 
@@ -246,6 +249,8 @@ async function recover(
     'the download failed',
   );
 
+  // A host that may not be fetched was not asked.
+  const hostMs = kind === 'forbiddenHost' ? 0 : await reportHost(context, record, resultOf(error));
   switch (kind) {
     case 'forbiddenHost':
       return end(context, record, 'asset_forbidden', reason);
@@ -256,8 +261,7 @@ async function recover(
     case 'invalid':
       return tryAgain(context, record, 'asset_invalid', reason, error.retryAfterMs);
     case 'unavailable': {
-      const hostMs = await waitForHost(context, record, error);
-      if (hostMs !== null) return snooze(hostMs);
+      if (hostMs > 0 && mayWait(context, record)) return snooze(hostMs);
       return tryAgain(context, record, 'archive_attempts_exhausted', reason, error.retryAfterMs);
     }
   }
@@ -283,32 +287,37 @@ function afterFailures({ config, dice }: Context, failures: number): number {
 }
 
 /** A content link of the API may be relative to it. */
-function hostOf({ config }: Context, { video }: AssetUrls) {
+function hostOf({ config }: Context, { video }: AssetUrls): Target {
   const base = config.COMETAPI_BASE_URL;
-  return `asset@${URL.canParse(video, base) ? new URL(video, base).host : video}` as const;
+  return `host:asset@${URL.canParse(video, base) ? new URL(video, base).host : video}`;
 }
 
-/** Waiting for a host that is away uses up no tries, for a time: the links do not live for ever. */
+/** Waiting for the provider, or for a host that is away, uses up no tries, for a time: the links do not live for ever. */
 function mayWait({ config, now }: Context, { trail, createdAt }: GenerationRecord): boolean {
   return now() - since(trail, createdAt) < config.ARCHIVE_OUTAGE_MS;
 }
 
-/** Nobody was there, as for others before: how long to wait for that host. Null when this is a try of its own. */
-async function waitForHost(
+/** What a download says about its host. Returns how long the gate holds it, in ms; 0: it does not. */
+async function reportHost(
   context: Context,
-  record: GenerationRecord,
-  { kind, httpStatus }: AssetError,
-): Promise<number | null> {
-  if (kind !== 'unavailable' || (httpStatus !== null && httpStatus < 500)) return null;
-  const { breaker, log } = context;
-  const host = hostOf(context, record.urls ?? { video: '', poster: null, lastFrame: null });
-  if (await breaker.failed(host))
+  { id: generationId, urls }: GenerationRecord,
+  result: CallResult,
+): Promise<number> {
+  if (urls === null) return 0;
+  const { gate, log } = context;
+  const host = hostOf(context, urls);
+  const told = { generationId, probe: false, leftAgoMs: 0, result };
+  const { opened, closed, waitMs } = await gate.report(host, told);
+  if (opened === 'away')
     log.error({ stage: 'archive', host, alarm: 'provider_away' }, 'a host of assets seems to be away');
-  if (!mayWait(context, record)) return null;
-  const { openAt, probeAt } = await breaker.state(host);
-  return openAt === null
-    ? null
-    : Math.min(Math.max(1, (probeAt ?? 0) - context.now()), context.config.BREAKER_PROBE_MS);
+  if (closed) log.info({ stage: 'archive', host }, 'the host is back');
+  return waitMs;
+}
+
+function resultOf({ kind, httpStatus, retryAfterMs }: AssetError): CallResult {
+  if (kind !== 'unavailable') return { kind: 'answered' };
+  if (httpStatus === 429) return { kind: 'rateLimited', retryAfterMs };
+  return { kind: httpStatus === null || httpStatus >= 500 ? 'away' : 'answered' };
 }
 
 /**
@@ -322,12 +331,15 @@ async function refreshLink(
   error: AssetError,
   signal: AbortSignal,
 ): Promise<Outcome> {
-  const { provider, store, config } = context;
+  const { store, config } = context;
   const failures = record.archiveFailures + 1;
   if (failures >= config.ARCHIVE_ATTEMPTS)
     return end(context, record, 'asset_expired', `${failures} tries; the last: ${error.message}`);
   const waitMs = Math.max(afterFailures(context, failures), error.retryAfterMs ?? 0);
-  const outcome = await provider.poll(record.taskId ?? '', { signal });
+  const asked = await askForTask(context, record, signal);
+  if (asked.kind === 'wait') return snooze(asked.waitMs);
+  const { outcome, heldMs } = asked;
+  if (heldMs > 0 && mayWait(context, record)) return snooze(heldMs);
   if (outcome.kind !== 'succeeded') {
     await store.amend(record, { set: { archiveFailures: failures }, count: ['pollAttempts'] });
     return snooze(waitMs);

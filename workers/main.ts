@@ -199,6 +199,7 @@ async function runStages(
   return {
     vitals: () => runners.map((runner) => runner.vitals()),
     async close(deadlineAt) {
+      context.gate.stop();
       stopScheduling();
       await Promise.all(runners.map((runner) => runner.close(deadlineAt)));
     },
@@ -217,7 +218,6 @@ async function noteSweep(
 
 /** The limits are those of the worker that started last; a process without a submit stage knows nothing of them. */
 async function publishLimits(context: Context): Promise<void> {
-  await context.rate.publish();
   await context.gate.publish();
   // Other limits: what waited for a budget or a slot may go on now.
   if (await context.limits.publish(limitsOf(context.config))) await wakeQueued(context);

@@ -7,6 +7,7 @@
 import type { Config } from '../src/config/config.js';
 import type { DeliveryResult, DueNotification } from '../src/store/outbox.js';
 import { backoffMs } from '../src/polling/schedule.js';
+import type { CallResult, Target } from '../src/limits/gate.js';
 import type { Hub } from '../src/pipeline/context.js';
 import { createFairSlots, type FairSlots } from '../src/outbound/fair-slots.js';
 import { notifySecrets } from '../src/outbound/notify-secrets.js';
@@ -57,23 +58,20 @@ async function inTurn(hub: Hub, due: readonly DueNotification[], signal: AbortSi
   const release = slots.take(keys);
   if (release === null) return slots.waitMs(keys);
   try {
-    const { waitMs, probe } = await hub.breaker.pass(host);
-    if (waitMs > 0 && due.every(({ at }) => hub.now() - at < OUTAGE_MS)) return waitMs + slots.waitMs([host]);
-    for (const notification of due) await deliver(hub, notification, probe, signal);
+    const pass = await hub.gate.pass(host, { generationId: generation.id, signal });
+    const mayWait = due.every(({ at }) => hub.now() - at < OUTAGE_MS);
+    if (pass.kind === 'wait' && (pass.why === 'stopped' || mayWait))
+      return Math.max(1, pass.waitMs) + slots.waitMs([host]);
+    for (const notification of due) await deliver(hub, notification, signal);
     return 0;
   } finally {
     release();
   }
 }
 
-const hostOf = (url: string) => `receiver@${URL.canParse(url) ? new URL(url).host : url}` as const;
+const hostOf = (url: string): Target => `host:receiver@${URL.canParse(url) ? new URL(url).host : url}`;
 
-async function deliver(
-  hub: Hub,
-  notification: DueNotification,
-  probe: boolean,
-  signal: AbortSignal,
-): Promise<void> {
+async function deliver(hub: Hub, notification: DueNotification, signal: AbortSignal): Promise<void> {
   const { config, now, log, outbox, work } = hub;
   const { id, generationId, type, url, at, generation } = notification;
   const { tenant } = generation;
@@ -94,9 +92,12 @@ async function deliver(
   );
   const result = resultOf(hub, notification, sent);
   const settled = await outbox.settle(notification, result);
-  const host = hostOf(url);
-  if (sent.kind === 'failed' && sent.away) await hub.breaker.failed(host);
-  else await hub.breaker.worked(host, probe);
+  await hub.gate.report(hostOf(url), {
+    generationId,
+    probe: false,
+    leftAgoMs: 0,
+    result: callResultOf(sent),
+  });
   const about = { generationId, notificationId: id, type, attempts: notification.attempts + 1 };
   if (settled) work.tell({ kind: 'notified', generationId, result: result.kind, at: now() });
   if (result.kind === 'delivered' || !settled) {
@@ -107,6 +108,14 @@ async function deliver(
   const why = { ...about, reason: result.reason, ...(detail === null ? {} : { detail }) };
   if (result.kind === 'failed') log.warn(why, 'a notification failed');
   else log.error({ ...why, alarm: 'notification_dead' }, 'a notification was given up');
+}
+
+/** A receiver that asks for time is held as a whole. */
+function callResultOf(sent: Sent): CallResult {
+  if (sent.kind !== 'failed') return { kind: 'answered' };
+  if (sent.away) return { kind: 'away' };
+  const { retryAfterMs } = sent;
+  return retryAfterMs === null ? { kind: 'answered' } : { kind: 'rateLimited', retryAfterMs };
 }
 
 function resultOf({ config, now, dice }: Hub, notification: DueNotification, sent: Sent): DeliveryResult {

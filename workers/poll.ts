@@ -8,6 +8,7 @@
  * - a callback's hint is never lost: not while a poll runs, and not before there was one.
  */
 import type { Context } from './context.js';
+import { askForTask, type GatedPoll } from './gated-poll.js';
 import { courseOf, readNews, type News } from '../src/polling/read-answer.js';
 import type { Followed } from '../src/polling/poll-state.js';
 import { lessonOfEnd, lessonOfGivingUp } from '../src/polling/observation.js';
@@ -34,25 +35,9 @@ export async function poll(context: Context, generationId: string, signal: Abort
 }
 
 async function ask(context: Context, followed: Followed, signal: AbortSignal): Promise<Outcome> {
-  const { provider, log, breaker, standing, rate, now } = context;
-  const { id: generationId, taskId } = followed;
-  const { waitMs, probe } = await breaker.pass('poll');
-  if (waitMs > 0) return waitUnasked(context, followed, waitMs);
-  const call = await rate.take('poll', signal);
-  if (call === 'stopped') return snooze(0);
-  if (call === 'waited' && !probe) {
-    // Meanwhile others may have been told to slow down, or found nobody.
-    const heldMs = (await standing.holdMs('poll')) || (await breaker.pass('poll')).waitMs;
-    if (heldMs > 0) return waitUnasked(context, followed, heldMs);
-  }
-  const leftAt = now();
-  const outcome = await provider.poll(taskId ?? '', { signal });
-  // Stopped by ourselves: that says nothing about the task, not even about its deadline.
-  if (signal.aborted && outcome.kind === 'unavailable') return snooze(0);
-  log.debug({ generationId, taskId, outcome: outcome.kind, httpStatus: outcome.answer.httpStatus }, 'polled');
-  await noteBreaker(context, outcome);
-  if (outcome.kind === 'unavailable' && outcome.answer.httpStatus === 429)
-    await slowDown(context, outcome.retryAfterMs, now() - leftAt);
+  const asked = await askForTask(context, followed, signal);
+  if (asked.kind === 'wait') return waitUnasked(context, followed, asked);
+  const { outcome, heldMs } = asked;
   switch (outcome.kind) {
     case 'succeeded':
       return withRecord(context, followed, (record) => haul(context, followed, record, outcome));
@@ -64,39 +49,24 @@ async function ask(context: Context, followed: Followed, signal: AbortSignal): P
     case 'pending':
     case 'unavailable':
     case 'misconfigured':
-      return awaitTask(context, followed, outcome);
+      return awaitTask(context, followed, outcome, heldMs);
   }
 }
 
-/** Nobody is asked; our patience may end all the same. */
-async function waitUnasked(context: Context, followed: Followed, waitMs: number): Promise<Outcome> {
+/** The provider is not asked. A deadline that passes meanwhile counts, unless the poll only waits for its turn. */
+async function waitUnasked(
+  context: Context,
+  followed: Followed,
+  { waitMs, why, holds }: Extract<GatedPoll, { kind: 'wait' }>,
+): Promise<Outcome> {
   const { now } = context;
   const { state, deadlineAt } = followed;
-  if (state === 'generating' && deadlineAt !== null && now() >= deadlineAt)
-    return awaitTask(context, followed, notAsked(now()));
+  const isOverdue = state === 'generating' && deadlineAt !== null && now() >= deadlineAt;
+  if (isOverdue && why !== 'rate' && why !== 'stopped')
+    return awaitTask(context, followed, notAsked(now()), waitMs);
   const news = readNews(followed, notAsked(now()), now());
-  return (await writeDown(context, followed, news)) ? hold(waitMs) : snooze(0);
-}
-
-async function noteBreaker({ breaker, queues, log }: Context, { kind, answer }: PollOutcome): Promise<void> {
-  if (kind === 'unavailable' && (answer.httpStatus === null || answer.httpStatus >= 500)) {
-    if (!(await breaker.failed('poll'))) return;
-    log.error({ stage: 'poll', alarm: 'provider_away' }, 'the provider seems to be away: polls wait');
-  } else if (await breaker.worked('poll')) {
-    log.info({ stage: 'poll' }, 'the provider is back: polls go on');
-    await queues.release('poll');
-  }
-}
-
-/** Told to slow down: all polls hold still, whatever becomes of this one. */
-async function slowDown(
-  { standing, rate, queues }: Context,
-  retryAfterMs: number | null,
-  leftAgoMs: number,
-): Promise<void> {
-  const holdMs = await standing.slowDown('poll', retryAfterMs);
-  await rate.slowDown(holdMs, leftAgoMs);
-  await queues.hold('poll', holdMs);
+  if (!(await writeDown(context, followed, news))) return snooze(0);
+  return holds === 'all' ? hold(waitMs) : snooze(waitMs);
 }
 
 /** What a poll comes to while the provider is away and is not asked. */
@@ -212,7 +182,12 @@ async function awaitUrl(
 
 type Unfinished = Extract<PollOutcome, { kind: 'notVisible' | 'pending' | 'unavailable' | 'misconfigured' }>;
 
-async function awaitTask(context: Context, followed: Followed, outcome: Unfinished): Promise<Outcome> {
+async function awaitTask(
+  context: Context,
+  followed: Followed,
+  outcome: Unfinished,
+  heldMs: number,
+): Promise<Outcome> {
   const { now, log } = context;
   const { id: generationId, taskId, state, deadlineAt } = followed;
   if (outcome.kind === 'misconfigured') {
@@ -232,7 +207,9 @@ async function awaitTask(context: Context, followed: Followed, outcome: Unfinish
   if (state === 'expired' && lateCheckIsOver(context, followed)) {
     return withRecord(context, followed, (record) => endLateCheck(context, followed, record));
   }
-  return snooze(await delayAfter(context, followed, news, outcome), () => heedHint(context, followed));
+  return snooze(await delayAfter(context, followed, news, outcome, heldMs), () =>
+    heedHint(context, followed),
+  );
 }
 
 /**
@@ -263,8 +240,9 @@ async function delayAfter(
   { state, kind, visibleAt, deadlineAt }: Followed,
   { seen }: News,
   outcome: Unfinished,
+  heldMs: number,
 ): Promise<number> {
-  const { config, now, dice, standing, pacing } = context;
+  const { config, now, dice, pacing } = context;
   const askedForMs = outcome.kind === 'unavailable' ? (outcome.retryAfterMs ?? 0) : 0;
   const hintedMs = hintedPollDelayMs(seen.hintedAgoMs, pacing.settings, dice());
   if (state === 'expired') {
@@ -280,7 +258,7 @@ async function delayAfter(
       return Math.min(config.POLL_MAX_INTERVAL_MS, untilDeadline);
     case 'unavailable': {
       if (outcome.answer.httpStatus !== 429) return Math.min(Math.max(usualMs, askedForMs), untilDeadline);
-      return Math.max(Math.min(usualMs, untilDeadline), await standing.holdMs('poll'));
+      return Math.max(Math.min(usualMs, untilDeadline), heldMs);
     }
     case 'notVisible': {
       const inGrace = visibleAt === null && seen.ageMs < config.NOT_VISIBLE_GRACE_MS;

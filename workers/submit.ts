@@ -266,8 +266,7 @@ async function report(
   if (signal.aborted && told.result.kind === 'away') return UNTOLD;
   try {
     const outcome = await gate.report('submit', { generationId, ...told });
-    if (outcome.opened !== null)
-      log.error({ generationId, stage: 'submit', alarm: outcome.opened }, ALARMS[outcome.opened]);
+    if (outcome.opened !== null) tellHeld(log, generationId, outcome.opened);
     if (outcome.closed) {
       log.info({ stage: 'submit' }, 'submits go on');
       await queues.release('submit');
@@ -280,12 +279,33 @@ async function report(
 }
 
 const UNTOLD: ReportOutcome = { opened: null, closed: false, verdict: 'requeue', waitMs: 0 };
-const ALARMS = {
-  rate_limited: 'the provider said to slow down: submits are held',
-  refused: 'the provider refuses the key or its quota: submits are held',
-  misrouted: 'something in front of the API answered: check COMETAPI_BASE_URL; submits are held',
-  away: 'the provider seems to be away: submits are held',
-} as const;
+
+function tellHeld(
+  log: Context['log'],
+  generationId: string,
+  why: Exclude<ReportOutcome['opened'], null>,
+): void {
+  const about = { generationId, stage: 'submit' };
+  switch (why) {
+    case 'rate_limited':
+      return log.warn(about, 'the provider said to slow down: submits are held');
+    case 'refused':
+      return log.error(
+        { ...about, alarm: 'refused' },
+        'the provider refuses the key or its quota: submits are held',
+      );
+    case 'misrouted':
+      return log.error(
+        { ...about, alarm: 'misrouted' },
+        'something in front of the API answered: check COMETAPI_BASE_URL; submits are held',
+      );
+    case 'away':
+      return log.error(
+        { ...about, alarm: 'provider_away' },
+        'the provider seems to be away: submits are held',
+      );
+  }
+}
 
 /** Writes down what the POST came to. What is surely known is written before the gate is told. */
 async function conclude(

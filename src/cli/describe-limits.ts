@@ -31,6 +31,8 @@ export function describeLimits(limits: LimitsOverview): string {
     if (ms > 0) lines.push(`held         ${call}s, for ${seconds(ms)}: the provider said 429`);
   if (limits.refused)
     lines.push('refused      the provider refuses the key or its quota; one submit looks now and then');
+  if (limits.misrouted)
+    lines.push('misrouted    something in front of the API answers submits: check COMETAPI_BASE_URL');
   for (const call of ['submit', 'poll'] as const) lines.push(...describeBreaker(call, limits.breaker[call]));
   return lines.join('\n');
 }

@@ -3,11 +3,10 @@
  * every door shows (`Generation`) is made from it. `v` is the version of the stored shape.
  */
 import type { GenerationRequest, Warning } from './request.js';
-import type { Submit } from './submits.js';
+import type { Charge, Submit } from './submits.js';
 import type { Stage, State } from './states.js';
 
-/** What is known about the bill. `possible`: nobody can know. */
-export type Charge = 'none' | 'possible' | 'charged' | 'refunded';
+export type { Charge };
 
 export type FailureCode =
   | 'request_rejected'

@@ -2,8 +2,10 @@
  * The submits of a generation: one list in its record, an entry for each paid POST and for each further task that came to
  * light. Bills, spend and slots at the provider are derived from it, so that they cannot disagree.
  */
-import type { Charge, GenerationRecord } from './record.js';
 import type { State } from './states.js';
+
+/** What is known about the bill. `possible`: nobody can know. */
+export type Charge = 'none' | 'possible' | 'charged' | 'refunded';
 
 /** What is known of the bill of one submit. `possible` stays until it is known. */
 export type Bill = 'possible' | 'charged' | 'refunded' | 'none';
@@ -119,7 +121,11 @@ export interface SlotSettings {
   readonly LATE_CHECK_FOR_MS: number;
 }
 
-type Lived = Pick<GenerationRecord, 'state' | 'acceptedAt' | 'deadlineAt'>;
+interface Lived {
+  readonly state: State;
+  readonly acceptedAt: number | null;
+  readonly deadlineAt: number | null;
+}
 
 /**
  * Until when the task of the newest POST, or the one that is followed, takes a slot once its generation is in `to`; null

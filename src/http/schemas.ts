@@ -86,6 +86,7 @@ export const limitsSchema = z.object({
     })
     .nullable(),
   refused: z.boolean().describe('the provider refuses the key or its quota'),
+  misrouted: z.boolean().describe('something in front of the API answers submits'),
   holdMs: z.object({ submit: z.number(), poll: z.number() }),
   slowedTo: z.number().nullable().describe('calls per second after a 429'),
   breaker: z.object({ submit: breakerSchema, poll: breakerSchema }),

@@ -90,8 +90,11 @@ export interface Gate {
   pass(target: Target, options: PassOptions): Promise<Pass>;
   report(target: Target, report: Report): Promise<ReportOutcome>;
   overview(): Promise<GateOverview>;
-  /** An operator says that all is well: forgets all that is held. */
-  resume(): Promise<void>;
+  /**
+   * An operator says that all is well: forgets all that is held. Returns the ids of generations that were refused themselves,
+   * whose jobs are delayed for it.
+   */
+  resume(): Promise<readonly string[]>;
   /** Writes the rate limits of this process for all. */
   publish(): Promise<void>;
   /** This process ends: nothing waits here any longer. */

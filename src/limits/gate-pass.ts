@@ -19,6 +19,8 @@ const MIN_HOLD_MS = 50;
 const OTHERS_FIRST_MS = 1000;
 /** An answer to a free call says for so long that the provider is there. */
 const LOOKED_MS = 60_000;
+/** A kind that waits asks again within so long after its turn, also on a busy machine. */
+const ASK_AGAIN_MS = 500;
 const SEEN_EVERY_MS = 1000;
 
 /**
@@ -45,7 +47,7 @@ local function take(call)
   end
   local wait = math.max(granted and 0 or interval / 4, tat - slack - exact)
   if granted and arg.waiting == 0 then redis.call('HDEL', KEYS[2], mine)
-  else redis.call('HSET', KEYS[2], mine, string.format('%.3f', exact + wait + 2 * interval)) end
+  else redis.call('HSET', KEYS[2], mine, string.format('%.3f', exact + wait + math.max(2 * interval, ${ASK_AGAIN_MS}))) end
   return granted and 0 or math.max(1, wait)
 end
 `;
@@ -54,7 +56,7 @@ end
  * PASS. arg: generationId · call ('submit', 'poll', or absent when no rate holds for it) · replica · probeMs between
  * probes of a refused key · awayProbeMs at most between probes of an outage · look: a free call can be made first · looked:
  * it was made for this very pass, and answered · waiting · rate { max, windowMs, first }
- * Returns JSON: { kind 'go', probe, calm }, { kind 'look' } (make the free call), { kind 'turn', waitMs, interval } (the
+ * Returns JSON: { kind 'go', probe, calm, free (nothing holds, nothing limits) }, { kind 'look' } (make the free call), { kind 'turn', waitMs, interval } (the
  * rate alone holds it), or { kind 'wait', waitMs, why, holds }.
  */
 const PASS = `${GATE}${TAKE}
@@ -103,8 +105,9 @@ if probe_of_outage then
 end
 if gate.refusedAt then redis.call('HSET', KEYS[1], 'probeAt', now + arg.probeMs) end
 if not arg.call and next(gate) then redis.call('PEXPIRE', KEYS[1], ${DAY_MS}) end
-return cjson.encode({ kind = 'go', probe = (gate.openAt or gate.refusedAt) and true or false,
-  calm = not (gate.openAt or gate.failures) })
+local calm = not (gate.openAt or gate.failures)
+return cjson.encode({ kind = 'go', probe = (gate.openAt or gate.refusedAt) and true or false, calm = calm,
+  free = calm and interval == 0 and not gate.refusedAt })
 `;
 
 interface Turn {
@@ -114,7 +117,7 @@ interface Turn {
 }
 
 type Answer =
-  | { readonly kind: 'go'; readonly probe: boolean; readonly calm: boolean }
+  | { readonly kind: 'go'; readonly probe: boolean; readonly calm: boolean; readonly free: boolean }
   | { readonly kind: 'look' }
   | Turn
   | {
@@ -147,8 +150,8 @@ export interface PassDeps {
   readonly onStillAway: (target: Target, generationId: string) => Promise<number>;
 }
 
-/** `calm`: no call of this kind has failed lately. */
-export type CalmPass = Pass & { readonly calm?: boolean };
+/** `calm`: no call of this kind has failed lately. `free`: nothing limits it at all. */
+export type CalmPass = Pass & { readonly calm?: boolean; readonly free?: boolean };
 
 export function createPass(deps: PassDeps): (target: Target, options: PassOptions) => Promise<CalmPass> {
   const { redis, keysOf, settings, stopping, onStillAway } = deps;

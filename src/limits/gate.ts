@@ -21,6 +21,8 @@ export type * from './gate-contract.js';
 /** So many targets are remembered in a process before all are asked for anew. */
 const MAX_REMEMBERED = 1000;
 const ALONE_SNOOZE_MS = 1000;
+/** Polls are many: while nothing limits or holds them, Redis is asked this often whether something does. */
+const FREE_FOR_MS = 1000;
 
 /** LOOK. As PASS, of submits; KEYS 4 gate of polls instead. Returns JSON: a GateOverview, with false for null. */
 const LOOK = `${GATE}${PACE}
@@ -36,17 +38,22 @@ end
 return cjson.encode(answer)
 `;
 
-/** RESUME. KEYS 1 gate of submits · 2 rate · 3 refusals · 4 gates of hosts · 5 gate of polls */
+/**
+ * RESUME. KEYS 1 gate of submits · 2 rate · 3 refusals · 4 gates of hosts · 5 gate of polls
+ * Returns the ids of generations that were refused themselves.
+ */
 const RESUME = `
+local refused = redis.call('HKEYS', KEYS[3])
 redis.call('UNLINK', KEYS[1], KEYS[3], KEYS[5])
 redis.call('HDEL', KEYS[2], 'pace', 'paceAt', 'slowedAt')
 for _, key in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do redis.call('UNLINK', key) end
 redis.call('UNLINK', KEYS[4])
+return refused
 `;
 
 interface Scripts {
   reelhaulGateLook(...args: string[]): Promise<string>;
-  reelhaulGateResume(...args: string[]): Promise<void>;
+  reelhaulGateResume(...args: string[]): Promise<string[]>;
 }
 
 type Falsy<T> = { readonly [K in keyof T]: null extends T[K] ? Exclude<T[K], null> | false : T[K] };
@@ -90,6 +97,7 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
   /** Targets of which a call failed lately, here or elsewhere: only then does a plain answer say something new. */
   const uneasy = new Set<Target>();
   const alone = createAlone();
+  let pollsFreeUntil = 0;
 
   const write = createReport({ redis, keysOf, settings: argument, dice });
   const ask = createPass({
@@ -107,6 +115,7 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
     if (told.result.kind === 'answered' && !told.probe && !uneasy.has(target)) return NOTHING;
     if (away) note(target);
     else uneasy.delete(target);
+    if (target === 'poll') pollsFreeUntil = 0;
     const { alone: isAlone, ...outcome } = await write(target, told);
     if (isAlone) alone.begin(target);
     return outcome;
@@ -129,8 +138,10 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
           why: 'away',
           holds: 'generation',
         };
-      const { calm = true, ...pass } = await ask(target, options);
-      if (!calm) note(target);
+      if (target === 'poll' && performance.now() < pollsFreeUntil) return { kind: 'go', probe: false };
+      const { calm = true, free = false, ...pass } = await ask(target, options);
+      if (!calm || pass.kind === 'wait') note(target);
+      if (target === 'poll') pollsFreeUntil = free ? performance.now() + FREE_FOR_MS : 0;
       return pass;
     },
 
@@ -156,10 +167,12 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
     },
 
     async resume() {
-      await scripts.reelhaulGateResume(...keysOf('submit'), keys.gate('poll'));
+      pollsFreeUntil = 0;
+      return scripts.reelhaulGateResume(...keysOf('submit'), keys.gate('poll'));
     },
 
     async publish() {
+      pollsFreeUntil = 0;
       await redis.hset(keys.gate('rate'), limits);
     },
 

@@ -1,49 +1,22 @@
 /** The limits as they stand, in one look, and the operator's word that all is well again. */
 import type { Queues } from '../queue/queues.js';
-import type { Standing } from './standing.js';
-import type { Breaker, BreakerState } from './breaker.js';
+import type { Gate, GateOverview } from './gate.js';
 import type { InForce, Limits, QueuedCounts } from './settings.js';
-import type { Rate } from './rate.js';
 
-export interface LimitsOverview extends QueuedCounts {
+export interface LimitsOverview extends QueuedCounts, GateOverview {
   /** The settings of the worker that started last; null before any has. */
   readonly inForce: InForce | null;
-  /** The provider refuses the key or its quota: one submit goes out now and then to look. */
-  readonly refused: boolean;
-  /** How long calls hold still after a 429, in milliseconds. */
-  readonly holdMs: { readonly submit: number; readonly poll: number };
-  /** Calls per second while they begin again after a 429; null when nothing slows them down. */
-  readonly slowedTo: number | null;
-  readonly breaker: { readonly submit: BreakerState; readonly poll: BreakerState };
 }
 
 export interface LimitsDeps {
   readonly limits: Limits;
-  readonly standing: Standing;
-  readonly rate: Rate;
-  readonly breaker: Breaker;
+  readonly gate: Gate;
   readonly queues: Pick<Queues, 'release' | 'hasten'>;
 }
 
-export async function readLimits({ limits, standing, rate, breaker }: LimitsDeps): Promise<LimitsOverview> {
-  const [counts, inForce, refused, submitMs, pollMs, slowedTo, submit, poll] = await Promise.all([
-    limits.counts(),
-    limits.inForce(),
-    standing.isRefused(),
-    standing.holdMs('submit'),
-    standing.holdMs('poll'),
-    rate.slowedTo(),
-    breaker.state('submit'),
-    breaker.state('poll'),
-  ]);
-  return {
-    ...counts,
-    inForce,
-    refused,
-    holdMs: { submit: submitMs, poll: pollMs },
-    slowedTo,
-    breaker: { submit, poll },
-  };
+export async function readLimits({ limits, gate }: LimitsDeps): Promise<LimitsOverview> {
+  const [counts, inForce, held] = await Promise.all([limits.counts(), limits.inForce(), gate.overview()]);
+  return { ...counts, inForce, ...held };
 }
 
 /**
@@ -51,10 +24,11 @@ export async function readLimits({ limits, standing, rate, breaker }: LimitsDeps
  * again. Nothing is billed by that which would not be anyway: caps and budgets go on to hold.
  */
 export async function resume(deps: LimitsDeps): Promise<void> {
-  const { standing, rate, breaker, queues } = deps;
-  await Promise.all([standing.reset(), rate.reset(), breaker.close()]);
+  const { gate, queues } = deps;
+  const refused = await gate.resume();
   await queues.release('poll');
   await queues.release('submit');
+  for (const id of refused) await queues.hasten('submit', id);
   await wakeQueued(deps);
 }
 

@@ -15,13 +15,10 @@ import { createOutbox, type Outbox } from '../store/outbox.js';
 import { createStore, type Store } from '../store/store.js';
 import { createPacing, type Pacing } from '../polling/poll-interval.js';
 import { createQueues, type Queues } from '../queue/queues.js';
-import { createBreaker, type Breaker } from '../limits/breaker.js';
 import { createGate, type Gate } from '../limits/gate.js';
 import { createLimits, type Limits } from '../limits/settings.js';
-import { createRate, type Rate } from '../limits/rate.js';
 import type { RedisClock } from '../redis/clock.js';
 import type { RedisConnection } from '../redis/connect.js';
-import { createStanding, type Standing } from '../limits/standing.js';
 import { createWorkLog, type WorkLog } from '../generation/work.js';
 
 /**
@@ -53,11 +50,8 @@ export interface Hub extends Clock {
   readonly durations: Durations;
   readonly pacing: Pacing;
   readonly queues: Queues;
-  readonly standing: Standing;
   readonly limits: Limits;
   readonly gate: Gate;
-  readonly rate: Rate;
-  readonly breaker: Breaker;
   /** Hears of every transition that this process makes. */
   readonly moves: Moves;
   /** Hears of what else this process does. */
@@ -96,14 +90,6 @@ export function createHub({
     log.info({ generationId: record.id, from, to, taskId, tenant: record.tenant }, 'generation moved');
   });
   const { now, dice } = clock;
-  const rate = createRate({
-    redis,
-    prefix: config.REDIS_PREFIX,
-    now,
-    max: config.PROVIDER_RATE_MAX,
-    windowMs: config.PROVIDER_RATE_WINDOW_MS,
-    first: config.PROVIDER_RATE_FIRST,
-  });
   const prefix = config.REDIS_PREFIX;
   const store = createStore({
     redis,
@@ -137,7 +123,6 @@ export function createHub({
     newGenerationId: createIds(now),
     moves,
     work: createWorkLog(onListenerError),
-    rate,
     store,
     events: createEventLog({ redis, keys }),
     outbox: createOutbox({ redis, keys, now }),
@@ -145,7 +130,6 @@ export function createHub({
     durations,
     pacing: createPacing({ config, durations, arrivals, dice, log }),
     queues,
-    standing: createStanding({ redis, prefix, probeMs: config.REFUSED_PROBE_MS, dice }),
     limits: createLimits(redis, prefix),
     gate: createGate({
       redis,
@@ -161,13 +145,6 @@ export function createHub({
         awayProbeMs: config.BREAKER_PROBE_MS,
         refusedProbeMs: config.REFUSED_PROBE_MS,
       },
-    }),
-    breaker: createBreaker({
-      redis,
-      prefix,
-      failures: config.BREAKER_FAILURES,
-      probeMs: config.BREAKER_PROBE_MS,
-      now,
     }),
   };
 }

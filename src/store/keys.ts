@@ -36,15 +36,11 @@
  *   <prefix>:limits                     hash    the limits in force, as the last worker that started wrote them
  *   <prefix>:limits:tenants             hash    tenant → '<weight> <most in flight or ->'
  *   <prefix>:limits:budgets             hash    tenant → most to spend a day, in millionths
- *   <prefix>:rate-limits                hash    the call budget in force
  *   <prefix>:spend:<day>                hash    what was spent on that day (UTC, days since 1970), see submits-lua.ts
  *   <prefix>:gate:<target>              hash    what holds calls of that kind: submit, poll, host:<name> (limits/gate.ts)
  *   <prefix>:gate:rate                  hash    the call rate of the key, as limited and as used
  *   <prefix>:gate:refusals              hash    generations that were refused themselves → how often
  *   <prefix>:gate:hosts                 zset    gates of hosts, by their last use, bounded
- *   <prefix>:rate                       hash    the call budget of the key (limits/rate.ts)
- *   <prefix>:breaker:<call>             hash    whether the provider is away (limits/breaker.ts)
- *   <prefix>:standing:…                         how our key stands with the provider (standing.ts)
  */
 import type { State } from '../generation/states.js';
 

@@ -22,6 +22,7 @@ export const ALARMS = [
   'generation_forgotten',
   'layout',
   'misconfigured',
+  'misrouted',
   'notification_dead',
   'post_forgotten',
   'provider_away',
@@ -29,6 +30,7 @@ export const ALARMS = [
   'second_task',
   'storage',
   'task_not_saved',
+  'task_taken',
   'unconfirmed',
   'verdict_not_saved',
 ] as const;
@@ -158,6 +160,7 @@ export function createMetrics(): Metrics {
   const owed = gauge('notifications_owed', 'Generations whose app is still to be told something.');
   const dead = gauge('notifications_dead', 'Generations whose app could not be told.');
   const refused = gauge('provider_refused', 'Whether the provider refuses the key or its quota.');
+  const misrouted = gauge('provider_misrouted', 'Whether something in front of the API answers submits.');
   const away = gauge('provider_away', 'Whether the outage breaker holds these calls: the provider is away.', [
     'call',
   ]);
@@ -181,7 +184,7 @@ export function createMetrics(): Metrics {
   const memoryUsed = gauge('redis_memory_used_bytes', 'Memory that Redis uses.');
   const memoryMax = gauge('redis_memory_max_bytes', 'Its maxmemory; 0: no limit.');
   const labelled = [generations, jobsDue, jobsDelayed, jobsActive, paused, away, probes, held, spend];
-  const limiting = [refused, slowedTo, atProvider, mostAtProvider, overBudget, budget];
+  const limiting = [refused, misrouted, slowedTo, atProvider, mostAtProvider, overBudget, budget];
   const single = [owed, dead, sweptAt, ping, memoryUsed, memoryMax, ...limiting];
   // What has no value is not there: 0 would be a limit.
   const setOrRemove = (one: Gauge, value: number | null | undefined) =>
@@ -189,6 +192,7 @@ export function createMetrics(): Metrics {
 
   function showLimits({ limits, spent }: FleetFigures): void {
     refused.set(limits.refused ? 1 : 0);
+    misrouted.set(limits.misrouted ? 1 : 0);
     for (const call of ['submit', 'poll'] as const) {
       away.set({ call }, limits.breaker[call].openAt === null ? 0 : 1);
       probes.set({ call }, limits.breaker[call].probes);

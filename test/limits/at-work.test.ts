@@ -152,11 +152,11 @@ describe('while the provider is away', () => {
 
   test('looking takes its calls from the budget of all', async () => {
     await setUp({ PROVIDER_RATE_MAX: '2', PROVIDER_RATE_WINDOW_MS: '3600000' });
-    await bed.redis.hset(`${bed.prefix}:breaker:submit`, { openAt: 1, probes: 0, probeAt: 1 });
+    await bed.redis.hset(`${bed.prefix}:gate:submit`, { openAt: 1, probes: 0, awayProbeAt: 1 });
     await bed.enqueue('the one that looks');
     await bed.work();
     await until(
-      () => bed.redis.hexists(`${bed.prefix}:rate`, 'secondUntil').then(Boolean),
+      () => bed.redis.hexists(`${bed.prefix}:gate:rate`, 'secondUntil').then(Boolean),
       'the submit to wait',
     );
     expect(totals()).toMatchObject({ polls: 1, submits: 0 });
@@ -193,7 +193,8 @@ describe('while a host of assets is away', () => {
     await bed.simulator.startOutage({ mode: '503', durationMs: 3_600_000 });
     await bed.work({ stages: ['archive'] });
     const host = new URL(bed.simulator.url).host;
-    const probes = async () => Number(await bed.redis.hget(`${bed.prefix}:breaker:asset@${host}`, 'probes'));
+    const probes = async () =>
+      Number(await bed.redis.hget(`${bed.prefix}:gate:host:asset@${host}`, 'probes'));
     await until(async () => (await probes()) >= 8, 'eight probes');
     await bed.simulator.endOutage();
     expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
@@ -204,6 +205,39 @@ describe('while a host of assets is away', () => {
     await bed.work();
     const { id } = await bed.enqueue('never [sim: video=503*forever]');
     expect((await bed.reelhaul.waitFor(id)).failure?.code).toBe('archive_attempts_exhausted');
+  });
+});
+
+describe('orders of one tenant that the provider always forbids', () => {
+  test.each([10, 50])('(%i of them) keep those of others waiting no longer than a probe', async (count) => {
+    await setUp({ REFUSED_PROBE_MS: '100' });
+    const bad = await enqueueAll(many(count, 'submit=403*forever', 'bad'));
+    await bed.work();
+    await until(async () => (await bed.reelhaul.limits()).refused, 'the refusal');
+    const good = await enqueueAll(many(5, '', 'good'));
+    expect(new Set(await ends(good))).toEqual(new Set(['succeeded']));
+    expect(new Set(await ends(bad))).toEqual(new Set(['failed']));
+    expect(totals().submits).toBeLessThanOrEqual(good.length + 5 * bad.length);
+  });
+});
+
+describe('the fresh poll for a dead link', () => {
+  test('holds with all other polls after a 429, and waiting costs no try', async () => {
+    await setUp({ ARCHIVE_ATTEMPTS: '2' });
+    const [id = ''] = await enqueueAll(many(1, 'video=404*forever, poll=ok>429*forever, retry-after=1h'));
+    await bed.work();
+    await until(async () => (await bed.reelhaul.limits()).holdMs.poll > 0, 'the hold');
+    await until(
+      async () =>
+        (await bed.redis.zcount(
+          `${bed.prefix}:archive:delayed`,
+          (Date.now() + 1_800_000) * 0x1000,
+          '+inf',
+        )) === 1,
+      'the archive job to wait for it',
+    );
+    expect((await bed.reelhaul.get(id)).state).toBe('archiving');
+    expect(totals().polls).toBe(2);
   });
 });
 
@@ -281,7 +315,7 @@ describe('those that wait for their call of the budget', () => {
     await Promise.all(ids.map((id) => bed.reaches(id, 'generating')));
     await submits.close();
     // As a worker with a submit stage would write it when it starts.
-    await bed.redis.hset(`${bed.prefix}:rate-limits`, 'max', slow.PROVIDER_RATE_MAX);
+    await bed.redis.hset(`${bed.prefix}:gate:rate`, 'max', slow.PROVIDER_RATE_MAX);
     await bed.work({ config: readConfig({ ...bed.environment, POLL_CONCURRENCY: '4' }), stages: ['poll'] });
     await until(async () => (await bed.reelhaul.limits()).holdMs.poll > 0, 'the hold');
     await until(async () => (await bed.reelhaul.limits()).slowedTo !== null, 'the slower pace');

@@ -144,7 +144,7 @@ describe('a budget', () => {
     await bed.reaches(first.id, 'generating');
     const { id } = await bed.enqueue('waits for the next');
     await until(
-      () => bed.redis.hexists(`${bed.prefix}:rate`, 'secondUntil').then(Boolean),
+      () => bed.redis.hexists(`${bed.prefix}:gate:rate`, 'secondUntil').then(Boolean),
       'the submit to wait',
     );
     const config = readConfig({ ...bed.environment, PRICES, BUDGET_PER_DAY: '9', PROVIDER_RATE_MAX: '' });

@@ -1,6 +1,7 @@
 /** Nobody waits longer than what stopped them: freed slots, a provider that is back, a key that is well again. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
+import type { CallResult } from '../../src/limits/gate.js';
 import { createHub, type Hub } from '../../src/pipeline/context.js';
 import { createTestbed, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
@@ -22,6 +23,9 @@ afterEach(async () => {
   await bed.close();
 });
 
+/** What another process told the gate of its submit. */
+const told = (result: CallResult, generationId = 'another') =>
+  hub.gate.report('submit', { generationId, probe: false, leftAgoMs: 0, result });
 const enqueueMany = async (count: number) =>
   Promise.all(Array.from({ length: count }, async (_, i) => (await bed.enqueue(`waits ${i}`)).id));
 const ends = (ids: readonly string[]) =>
@@ -30,8 +34,8 @@ const ends = (ids: readonly string[]) =>
 describe('a probe that finds all well again', () => {
   test('closes the breaker, though its process never saw a failure, and nobody waits for another probe', async () => {
     // Another process saw the provider fail, and was stopped.
-    await hub.breaker.failed('submit');
-    await bed.redis.hset(`${bed.prefix}:breaker:submit`, { probes: 20, probeAt: Date.now() + 500 });
+    await told({ kind: 'away' });
+    await bed.redis.hset(`${bed.prefix}:gate:submit`, { probes: 20, awayProbeAt: Date.now() + 500 });
     const ids = await enqueueMany(12);
     await bed.work();
     expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
@@ -42,9 +46,9 @@ describe('a probe that finds all well again', () => {
     ['says 429', 'submit=429, retry-after=0', 'succeeded'],
     ['forbids it', 'submit=403', 'queued'],
   ] as const)('closes the breaker also when the provider %s', async (_, script, state) => {
-    for (const other of ['one', 'two']) await hub.standing.forbidden(other);
-    await hub.breaker.failed('submit');
-    await bed.redis.hset(`${bed.prefix}:breaker:submit`, { probes: 20, probeAt: Date.now() });
+    for (const other of ['one', 'two']) await told({ kind: 'forbidden' }, other);
+    await told({ kind: 'away' });
+    await bed.redis.hset(`${bed.prefix}:gate:submit`, { probes: 20, awayProbeAt: Date.now() });
     const { id } = await bed.enqueue(`looks [sim: ${script}]`);
     await bed.work();
     await until(
@@ -55,8 +59,8 @@ describe('a probe that finds all well again', () => {
   });
 
   test('ends the refusal, and nobody waits for another probe', async () => {
-    await hub.standing.refused();
-    await bed.redis.pexpire(`${bed.prefix}:standing:probe`, 500);
+    await told({ kind: 'refused', reason: 'key' });
+    await bed.redis.hset(`${bed.prefix}:gate:submit`, 'probeAt', Date.now() + 500);
     const ids = await enqueueMany(12);
     await bed.work();
     expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));

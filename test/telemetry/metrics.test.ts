@@ -171,8 +171,13 @@ describe('the server', () => {
     await bed.enqueue('no room');
     await until(async () => (await bed.reelhaul.limits()).overBudget === 1, 'one to wait for its budget');
     await workers.close();
-    await bed.redis.hset(`${bed.prefix}:breaker:poll`, { openAt: 1, probes: 3, probeAt: 1 });
-    await bed.redis.set(`${bed.prefix}:standing:hold:submit`, '1', 'PX', 3_600_000);
+    await bed.redis.hset(`${bed.prefix}:gate:poll`, { openAt: 1, probes: 3, awayProbeAt: 1 });
+    await bed.redis.hset(`${bed.prefix}:gate:submit`, {
+      holdUntil: Date.now() + 3_590_000,
+      refusedAt: 1,
+      refusedWhy: 'misrouted',
+      probeAt: 1,
+    });
     const told = await until(async () => {
       const now = await scrape(api.url);
       return now.value('reelhaul_provider_away', { call: 'poll' }) === 1 ? now : null;
@@ -180,6 +185,8 @@ describe('the server', () => {
     expect(told.value('reelhaul_provider_away', { call: 'submit' })).toBe(0);
     expect(told.value('reelhaul_provider_away_probes', { call: 'poll' })).toBe(3);
     expect(told.value('reelhaul_provider_hold_seconds', { call: 'submit' })).toBeGreaterThan(3000);
+    expect(told.value('reelhaul_provider_misrouted')).toBe(1);
+    expect(told.value('reelhaul_provider_refused')).toBe(0);
     expect(told.value('reelhaul_provider_slowed_to')).toBeUndefined();
     expect(told.value('reelhaul_provider_in_flight')).toBe(1);
     expect(told.value('reelhaul_provider_in_flight_max')).toBe(7);

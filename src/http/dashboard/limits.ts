@@ -62,7 +62,7 @@ export function alarms(
   { sweptAt, generations }: FleetFigures,
   { config, now }: Hub,
 ): Html {
-  const { refused, breaker, slowedTo, inForce } = limits;
+  const { refused, misrouted, breaker, slowedTo, inForce } = limits;
   const open = (['submit', 'poll'] as const).flatMap((call) => {
     const { openAt, probeAt } = breaker[call];
     return openAt === null
@@ -88,6 +88,9 @@ export function alarms(
     ...(refused
       ? [html`The provider refuses our key or its quota. Submitting waits; look at its account.`]
       : []),
+    ...(misrouted
+      ? [html`Something in front of the API answers in its place. Submitting waits; check COMETAPI_BASE_URL.`]
+      : []),
     ...open,
   ];
   return html`<section id="alarms" data-live class="alarms" aria-label="What is wrong">
@@ -109,10 +112,12 @@ function queuedWords({ inLine, capped, tenantsCapped, scheduled, overBudget }: L
 }
 
 export function providerCard(limits: LimitsOverview, visitor: Visitor): Html {
-  const { inFlight, maxInFlight, overBudget, inForce, refused, slowedTo, breaker, holdMs } = limits;
+  const { inFlight, maxInFlight, overBudget, inForce, refused, misrouted, slowedTo, breaker, holdMs } =
+    limits;
   const submits = away(breaker.submit, holdMs.submit);
   const polls = away(breaker.poll, holdMs.poll);
-  const held = refused || slowedTo !== null || submits !== null || polls !== null || overBudget > 0;
+  const held =
+    refused || misrouted || slowedTo !== null || submits !== null || polls !== null || overBudget > 0;
   const calls =
     inForce?.rateMax == null
       ? 'no limit is set'
@@ -137,6 +142,12 @@ export function providerCard(limits: LimitsOverview, visitor: Visitor): Html {
         <dd>
           ${refused ? html`<strong class="bad">refused</strong>, or its quota is used up; one submit looks now and then` : 'accepted'}
         </dd>
+        ${
+          misrouted
+            ? html`<dt>Address</dt>
+                <dd><strong class="bad">wrong</strong>: something in front of the API answers submits</dd>`
+            : ''
+        }
         <dt>Submits</dt>
         <dd>${submits ?? 'go through'}</dd>
         <dt>Polls</dt>
