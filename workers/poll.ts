@@ -9,6 +9,7 @@
  */
 import type { Context } from './context.js';
 import { askForTask, type GatedPoll } from './gated-poll.js';
+import { pollCanceled } from './poll-canceled.js';
 import { courseOf, readNews, type News } from '../src/polling/read-answer.js';
 import type { Followed } from '../src/polling/poll-state.js';
 import { lessonOfEnd, lessonOfGivingUp } from '../src/polling/observation.js';
@@ -30,6 +31,8 @@ export async function poll(context: Context, generationId: string, signal: Abort
   if (followed?.state === 'generating' || (followed?.state === 'expired' && followed.taskId !== null)) {
     return ask(context, followed, signal);
   }
+  if (followed?.state === 'canceled' && followed.taskId !== null)
+    return pollCanceled(context, followed, signal);
   if (followed?.state === 'archiving') await context.queues.remind('archive', { generationId });
   return done;
 }
@@ -96,7 +99,9 @@ async function learnEnd({ pacing, work, now }: Context, followed: Followed, timi
     const delayMs = Math.max(0, course.ageMs - course.toldEndAgeMs);
     work.tell({ kind: 'detected', generationId: followed.id, delayMs });
   }
-  await pacing.learn(followed.kind, lessonOfEnd(course), followed.hints > 0);
+  // Without an address of ours no callback was to come, and none that is missing says anything.
+  const hinted = followed.callback ? followed.hints > 0 : null;
+  await pacing.learn(followed.kind, lessonOfEnd(course), hinted);
 }
 
 async function haul(
@@ -237,7 +242,7 @@ async function writeDown(context: Context, { id, rev, state }: Followed, { set }
 
 async function delayAfter(
   context: Context,
-  { state, kind, visibleAt, deadlineAt }: Followed,
+  { state, kind, visibleAt, deadlineAt, callback }: Followed,
   { seen }: News,
   outcome: Unfinished,
   heldMs: number,
@@ -252,7 +257,7 @@ async function delayAfter(
   }
   // One poll right at the deadline, rather than a whole interval after it.
   const untilDeadline = Math.max(1, (deadlineAt ?? Infinity) - now());
-  const usualMs = await pacing.nextDelayMs(kind, seen);
+  const usualMs = await pacing.nextDelayMs(kind, seen, callback);
   switch (outcome.kind) {
     case 'misconfigured':
       return Math.min(config.POLL_MAX_INTERVAL_MS, untilDeadline);

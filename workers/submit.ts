@@ -93,7 +93,12 @@ async function submitQueued(
     record,
     {
       live: true,
-      set: { ...NOT_HINTED_YET, submitNonce: nonce, submittedAt: sentAt },
+      set: {
+        ...NOT_HINTED_YET,
+        submitNonce: nonce,
+        submittedAt: sentAt,
+        callback: config.PUBLIC_URL === '' ? null : 1,
+      },
       submits,
       count: ['submitAttempts'],
     },

@@ -67,7 +67,8 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
   const { queues, now, log } = context;
   const byStage = new Map<FlowStage, Whereabouts[]>();
   for (const record of whereabouts) {
-    const stage = stageOf(record.state);
+    // One that is canceled and has a job: its task is followed until it ends.
+    const stage = record.state === 'canceled' ? 'poll' : stageOf(record.state);
     if (stage === null || isSettling(record, now())) continue;
     byStage.set(stage, [...(byStage.get(stage) ?? []), record]);
   }

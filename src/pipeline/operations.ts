@@ -162,12 +162,15 @@ async function stop(hub: Hub, record: GenerationRecord, mark: Mark): Promise<boo
           set: { ...mark, taskId: hintedTaskId, hintedTaskId: null },
           submits: withTask(submits, hintedTaskId, { at: hub.now(), price, answered: false }),
         };
+  // The task goes on at the provider: its poll job stays, and frees the slot when it ends.
+  const lives = record.taskId !== null && (state === 'generating' || state === 'expired');
   const moved = await advance(hub, record, 'canceled', {
     ...hinted,
+    live: lives,
     expect: { hintedTaskId: hintedTaskId ?? '' },
   });
   const stage = stageOf(state);
-  if (moved && stage !== null) await hub.queues.forget(stage, id);
+  if (moved && stage !== null && !lives) await hub.queues.forget(stage, id);
   return moved;
 }
 

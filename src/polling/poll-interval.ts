@@ -19,8 +19,11 @@ export interface Pacing {
   readonly settings: ScheduleSettings;
   /** From acceptance to the first poll, in milliseconds. */
   firstDelayMs(kind: string | null): Promise<number>;
-  /** From a poll that found the task unfinished to the next. */
-  nextDelayMs(kind: string | null, seen: Sighting): Promise<number>;
+  /**
+   * From a poll that found the task unfinished to the next. `callback`: its submit gave an address of ours, so that a
+   * callback may come.
+   */
+  nextDelayMs(kind: string | null, seen: Sighting, callback: boolean): Promise<number>;
   /** A task is over, or followed no more. `hinted`: had a callback said so? Null when that says nothing. */
   learn(kind: string | null, lesson: Lesson, hinted: boolean | null): Promise<void>;
   /** A callback came for a task that was found finished without it. */
@@ -64,11 +67,11 @@ export function createPacing({ config, durations, arrivals, dice, log }: PacingD
       return firstPollDelayMs(forecast, settings, dice());
     },
 
-    async nextDelayMs(kind, seen) {
+    async nextDelayMs(kind, seen, callback) {
       const forecast = await durations.forecast(kind);
       const usual = nextPollDelayMs(seen, forecast, settings, dice());
       // After a hint that the feed does not confirm yet, it will do so soon.
-      if (seen.hintedAgoMs !== null || !(await isRelaxed())) return usual;
+      if (!callback || seen.hintedAgoMs !== null || !(await isRelaxed())) return usual;
       return Math.max(usual, safetyPollDelayMs(seen.ageMs, forecast, settings, dice()));
     },
 

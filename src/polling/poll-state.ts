@@ -25,7 +25,7 @@ import type { State } from '../generation/states.js';
 const BEGIN = `
 local values = redis.call('HMGET', KEYS[1], unpack(ARGV, 3))
 local known = (tonumber(values[4]) or 0) <= tonumber(ARGV[2])
-if known and values[3] and (values[1] == 'generating' or values[1] == 'expired') then
+if known and values[3] and (values[1] == 'generating' or values[1] == 'expired' or values[1] == 'canceled') then
   redis.call('HSET', KEYS[1], 'pollAttempts', (tonumber(values[2]) or 0) + 1, 'polledAt', ARGV[1])
 end
 return values
@@ -68,6 +68,7 @@ const FIELDS = [
   'hints',
   'hintedAt',
   'seenAt',
+  'callback',
 ] as const;
 
 /** What a poll knows of its generation. Instants are epoch milliseconds. */
@@ -96,6 +97,8 @@ export interface Followed {
   readonly kind: string | null;
   readonly hints: number;
   readonly hintedAt: number | null;
+  /** Its submit gave the provider an address of ours to call back. */
+  readonly callback: boolean;
   /** When the last poll began that told something of the task (its acceptance, if none did); null: the one before this. */
   readonly seenAt: number | null;
 }
@@ -186,6 +189,7 @@ export function createFollowing({
         hints: Number(of('hints') ?? 0),
         hintedAt: number(of('hintedAt')),
         seenAt: number(of('seenAt')),
+        callback: of('callback') === '1',
       };
     },
 
