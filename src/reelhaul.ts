@@ -12,13 +12,13 @@ import { openActiveTrace } from './telemetry/active-trace.js';
 import { startFigures } from './telemetry/time-series.js';
 import { cancel, decide, retry, type CancelResult, type Decision } from './pipeline/operations.js';
 import { enqueue, enqueueMany, type EnqueueItem, type EnqueueResult } from './pipeline/enqueue.js';
-import { InvalidInputError, StateConflictError, WaitTimeoutError } from './errors.js';
+import { InvalidInputError, NewerRecordError, StateConflictError, WaitTimeoutError } from './errors.js';
 import type { EventFilter, GenerationEvent } from './store/event-stream.js';
 import { readLimits, resume, type LimitsOverview } from './limits/overview.js';
 import { readSpend, type Spend } from './limits/spend.js';
 import type { EnqueueOptionsInput } from './generation/options.js';
 import { withoutContent, type Notification } from './store/outbox.js';
-import { toGeneration, type Generation, type RawAnswer } from './generation/record.js';
+import { toGeneration, type Generation, type GenerationRecord, type RawAnswer } from './generation/record.js';
 import type { GenerationRequestInput } from './generation/request.js';
 import { isTerminal, type State } from './generation/states.js';
 import { hastenNotification, mustGet } from './pipeline/advance.js';
@@ -182,7 +182,7 @@ export function createReelhaulOn(
     async list({ limit = 50, cursor, ...where } = {}) {
       checkPage(limit, cursor);
       const page = await store.list({ ...where, limit, ...(cursor ? { before: cursor } : {}) });
-      const records = await Promise.all(page.ids.map((id) => store.get(id)));
+      const records = await Promise.all(page.ids.map((id) => readable(hub, id)));
       return {
         generations: records.flatMap((record) => (record ? [toGeneration(record)] : [])),
         cursor: page.cursor,
@@ -296,6 +296,17 @@ export function createReelhaulOn(
       await closeHub();
     },
   };
+}
+
+/** Null for one that a newer reelhaul wrote: it is named in the log, and the others are shown. */
+async function readable(hub: Hub, id: string): Promise<GenerationRecord | null> {
+  try {
+    return await hub.store.get(id);
+  } catch (error) {
+    if (!(error instanceof NewerRecordError)) throw error;
+    hub.log.warn({ generationId: id, err: error }, 'a generation of a newer version was left out of a list');
+    return null;
+  }
 }
 
 export interface CreateReelhaulOptions {

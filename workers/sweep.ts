@@ -9,7 +9,6 @@
 import type { Context } from './context.js';
 import { bucketOf } from '../src/polling/histogram.js';
 import { priorityOf } from '../src/store/queued-lua.js';
-import { wakeQueued } from '../src/limits/overview.js';
 import { stageOf, type FlowStage } from '../src/generation/states.js';
 import type { Whereabouts } from '../src/store/store.js';
 import { expireUnasked, failOverdue } from '../src/pipeline/advance.js';
@@ -19,6 +18,8 @@ const PAGE = 500;
 const PRUNED_PER_SWEEP = 10_000;
 /** A generation that moved just now may be between its transition and its next job. */
 const SETTLING_MS = 2000;
+/** A job that is delayed for longer was written by a wrong clock. */
+const LONGEST_WAIT_MS = 25 * 3_600_000;
 /** The count of running tasks is good for so many sweeps. */
 const RUNNING_KEPT_FOR = 3;
 /** What an upload left behind when its process was killed, and may be removed. */
@@ -32,35 +33,63 @@ export interface SweepReport {
 }
 
 export async function sweep(context: Context, signal: AbortSignal): Promise<SweepReport> {
-  const { store, config, now, storage, log } = context;
+  const { store, config, now, storage, log, queues, limits } = context;
+  /** A part that fails is told, and stops no other. */
+  const part = async <T>(name: string, otherwise: T, work: () => Promise<T>): Promise<T> => {
+    if (signal.aborted) return otherwise;
+    try {
+      return await work();
+    } catch (error) {
+      log.error({ stage: 'sweep', part: name, err: error }, 'a part of the sweep failed; the others go on');
+      return otherwise;
+    }
+  };
+  const { looked, restored } = await part('jobs', { looked: 0, restored: 0 }, () =>
+    lookAtLive(context, part, signal),
+  );
+  const owed = await part('notifications', 0, () => restoreNotifications(context, signal));
+  await part('parked', undefined, async () => {
+    for (const id of await limits.freed()) await queues.hasten('submit', id);
+  });
+  const pruned = await part('retention', 0, () => store.prune(now() - config.RETENTION_MS, PRUNED_PER_SWEEP));
+  const abandoned = await part('storage', 0, () =>
+    storage.removeAbandoned(ABANDONED_AFTER_FACTOR * config.ARCHIVE_TIMEOUT_MS, (problem) =>
+      log.warn({ stage: 'sweep', err: problem }, 'storage could not be tidied'),
+    ),
+  );
+  const report = { looked, restored: restored + owed, pruned, abandoned };
+  if (report.restored + pruned + abandoned > 0) log.info(report, 'swept');
+  return report;
+}
+
+type Part = <T>(name: string, otherwise: T, work: () => Promise<T>) => Promise<T>;
+
+/** Every generation that needs a job, page by page. */
+async function lookAtLive(
+  context: Context,
+  part: Part,
+  signal: AbortSignal,
+): Promise<{ readonly looked: number; readonly restored: number }> {
+  const { store, config, now, durations } = context;
   let looked = 0;
   let restored = 0;
   const running = new Map<string, Map<number, number>>();
   for (let after: string | null = null; !signal.aborted;) {
-    const ids = await store.live(after, PAGE);
+    const ids: string[] = await store.live(after, PAGE);
     if (ids.length === 0) break;
+    after = ids.at(-1) ?? null;
     looked += ids.length;
     const records = await store.whereabouts(ids);
-    restored += await restoreJobs(context, records);
-    await heedHints(context, records);
-    await failOverdueQueued(context, records);
-    await expireOverdueWhileHeld(context, records);
+    restored += await part('lost jobs', 0, () => restoreJobs(context, records));
+    await part('hints', undefined, () => heedHints(context, records));
+    await part('deadlines', undefined, async () => {
+      await failOverdueQueued(context, records);
+      await expireOverdueWhileHeld(context, records);
+    });
     countRunning(running, records, now());
-    after = ids.at(-1) ?? null;
   }
-  if (!signal.aborted)
-    await context.durations.setRunning(running, RUNNING_KEPT_FOR * config.SWEEP_INTERVAL_MS);
-  restored += await restoreNotifications(context, signal);
-  await wakeQueued(context);
-  const pruned = signal.aborted ? 0 : await store.prune(now() - config.RETENTION_MS, PRUNED_PER_SWEEP);
-  const abandoned = signal.aborted
-    ? 0
-    : await storage.removeAbandoned(ABANDONED_AFTER_FACTOR * config.ARCHIVE_TIMEOUT_MS, (problem) =>
-        log.warn({ stage: 'sweep', err: problem }, 'storage could not be tidied'),
-      );
-  const report = { looked, restored, pruned, abandoned };
-  if (restored + pruned + abandoned > 0) log.info(report, 'swept');
-  return report;
+  if (!signal.aborted) await durations.setRunning(running, RUNNING_KEPT_FOR * config.SWEEP_INTERVAL_MS);
+  return { looked, restored };
 }
 
 async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]): Promise<number> {
@@ -74,12 +103,15 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
   }
   let restored = 0;
   for (const [stage, records] of byStage) {
-    const missing = new Set(
-      await queues.missing(
+    const ids = records.map(({ id }) => id);
+    const missing = new Set([
+      ...(await queues.missing(stage, ids)),
+      ...(await queues.delayedBeyond(
         stage,
-        records.map(({ id }) => id),
-      ),
-    );
+        records.filter(isDue(now())).map(({ id }) => id),
+        latest(now()),
+      )),
+    ]);
     for (const record of records.filter(({ id }) => missing.has(id))) {
       const { id: generationId, state } = record;
       await queues.restore(stage, state === 'queued' ? submitReminder(record, now()) : { generationId });
@@ -103,6 +135,13 @@ async function heedHints({ following, queues, log, now }: Context, whereabouts: 
     );
   }
 }
+
+/** No wait of a stage is longer than a day: until the next day's budget, or while a receiver is away. */
+const latest = (at: number): number => at + LONGEST_WAIT_MS;
+const isDue =
+  (at: number) =>
+  ({ runAt }: Whereabouts): boolean =>
+    (runAt ?? 0) <= at;
 
 const submitReminder = ({ id, runAt, turn }: Whereabouts, at: number) => ({
   generationId: id,

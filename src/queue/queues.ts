@@ -65,6 +65,8 @@ export interface Queues {
   forget(stage: Stage, generationId: string): Promise<void>;
   /** Which of these generations have no job in that queue, or one that no list holds. */
   missing(stage: Stage, generationIds: readonly string[]): Promise<string[]>;
+  /** Which of these generations have a job in that queue that is delayed beyond `latestAt` (epoch ms). */
+  delayedBeyond(stage: Stage, generationIds: readonly string[], latestAt: number): Promise<string[]>;
   /** Writes the job again, whatever is left of the old one. */
   restore(stage: Stage, reminder: Reminder): Promise<void>;
   /** Gives a waiting, delayed or running job another priority; nothing when it has none. */
@@ -178,6 +180,13 @@ export function createQueues(
         gone.push(...unplaced.filter((id) => !placed.has(id)));
       }
       return gone;
+    },
+
+    async delayedBeyond(stage, generationIds, latestAt) {
+      if (generationIds.length === 0) return [];
+      const scores = await redis.zmscore(of(stage).toKey('delayed'), ...generationIds);
+      // BullMQ's score of a delayed job: its instant, and twelve bits that keep the order of equal ones.
+      return generationIds.filter((_, i) => Number(scores[i] ?? 0) / 0x1000 > latestAt);
     },
 
     async restore(stage, reminder) {

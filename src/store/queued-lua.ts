@@ -81,9 +81,8 @@ local function admission(p, id, tenant, price, unpriced)
     unpack(redis.call('HMGET', p .. ':limits', 'maxInFlight', 'budgeted', 'budget', 'tenantBudget'))
   if not most then return { 'unpublished' } end
   local now = now_ms()
-  local deadline = redis.call('HGET', p .. ':g:' .. id, 'deadlineAt')
+  local deadline, run_at = unpack(redis.call('HMGET', p .. ':g:' .. id, 'deadlineAt', 'runAt'))
   if deadline and tonumber(deadline) <= now then return { 'overdue' } end
-  local run_at = redis.call('ZSCORE', p .. ':scheduled', id)
   if run_at and tonumber(run_at) > now then return { 'early', tostring(math.ceil(tonumber(run_at) - now)) } end
   local _, cap = tenant_limits(p, tenant)
   local own = p .. ':in-flight:' .. tenant

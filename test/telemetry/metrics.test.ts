@@ -125,7 +125,7 @@ describe('a worker with WORKER_PORT', () => {
     ).toBe(1);
 
     const lost = await bed.enqueue('lost', { delayMs: 3_600_000 });
-    await bed.redis.zrem(`${bed.prefix}:scheduled`, lost.id);
+    await bed.redis.zrem(`${bed.prefix}:submit:delayed`, lost.id);
     const told = await until(async () => {
       const now = await scrape(url);
       return (now.value('reelhaul_sweep_repairs_total') ?? 0) > 0 ? now : null;

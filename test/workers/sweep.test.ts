@@ -75,18 +75,18 @@ test('nor does it stay out because a worker whose clock is ahead wrote it last',
   expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
 });
 
-test('queued generations that no list holds any more stand in line again, and keep their time', async () => {
+test('queued generations that no list holds any more get their jobs again, and keep their time', async () => {
   bed = await createTestbed();
   const { id } = await bed.enqueue('later', { delayMs: 3_600_000 });
   const marker = await bed.enqueue('now');
-  const lists = ['submit:*', 'line*', 'scheduled', 'ready', 'starting', 'taken*'];
+  const lists = ['submit:*', 'queue-*', 'scheduled', 'parked*', 'over-budget'];
   for (const list of lists) {
     const keys = await bed.redis.keys(`${bed.prefix}:${list}`);
     if (keys.length > 0) await bed.redis.del(...keys);
   }
   await bed.work();
   expect((await bed.reelhaul.waitFor(marker.id)).state).toBe('succeeded');
-  expect(await bed.redis.zscore(`${bed.prefix}:scheduled`, id)).not.toBeNull();
+  await until(async () => (await bed.redis.zscore(`${bed.prefix}:submit:delayed`, id)) !== null, 'its job');
   expect(await bed.reelhaul.get(id)).toMatchObject({ state: 'queued', attempts: { submit: 0 } });
 });
 
@@ -101,4 +101,24 @@ test('what has been over for RETENTION_MS is forgotten, its files stay', async (
   );
   await expect(bed.reelhaul.get(id)).rejects.toMatchObject({ code: 'not_found' });
   expect((await bed.reelhaul.list()).generations).toEqual([]);
+});
+
+test('a job that a wrong clock delayed for more than a day is written again', async () => {
+  bed = await createTestbed();
+  const { id } = await bed.enqueue('put off', { delayMs: 100 });
+  const inThreeDays = (Date.now() + 3 * 86_400_000) * 0x1000;
+  await bed.redis.zadd(`${bed.prefix}:submit:delayed`, inThreeDays, id);
+  await bed.work();
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+});
+
+test('a part of the sweep that fails stops no other, and the sweep is told as done', async () => {
+  bed = await createTestbed();
+  // Not a sorted set: whatever reads it fails.
+  await bed.redis.set(`${bed.prefix}:notifications-owed`, 'broken');
+  const { id } = await bed.enqueue('lost before it began');
+  await obliterate('submit');
+  await bed.work();
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+  await until(async () => (await bed.redis.exists(`${bed.prefix}:swept`)) === 1, 'the sweep to be noted');
 });
