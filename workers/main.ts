@@ -219,6 +219,8 @@ async function noteSweep(
 /** The limits are those of the worker that started last; a process without a submit stage knows nothing of them. */
 async function publishLimits(context: Context): Promise<void> {
   await context.gate.publish();
+  // A queue may be held until the next call that the former rate allowed.
+  for (const stage of ['submit', 'poll'] as const) await context.queues.release(stage);
   // Other limits: what waited for a budget or a slot may go on now.
   if (await context.limits.publish(limitsOf(context.config))) await wakeQueued(context);
 }

@@ -72,7 +72,7 @@ async function inTurn(hub: Hub, due: readonly DueNotification[], signal: AbortSi
 const hostOf = (url: string): Target => `host:receiver@${URL.canParse(url) ? new URL(url).host : url}`;
 
 async function deliver(hub: Hub, notification: DueNotification, signal: AbortSignal): Promise<void> {
-  const { config, now, log, outbox, work } = hub;
+  const { config, now, outbox, work } = hub;
   const { id, generationId, type, url, at, generation } = notification;
   const { tenant } = generation;
   const sent = await sendNotification(
@@ -92,14 +92,24 @@ async function deliver(hub: Hub, notification: DueNotification, signal: AbortSig
   );
   const result = resultOf(hub, notification, sent);
   const settled = await outbox.settle(notification, result);
-  await hub.gate.report(hostOf(url), {
-    generationId,
-    probe: false,
-    leftAgoMs: 0,
-    result: callResultOf(sent),
-  });
-  const about = { generationId, notificationId: id, type, attempts: notification.attempts + 1 };
   if (settled) work.tell({ kind: 'notified', generationId, result: result.kind, at: now() });
+  logDelivery(hub, notification, { sent, result, settled });
+  const told = { generationId, probe: false, leftAgoMs: 0, result: callResultOf(sent) };
+  await hub.gate.report(hostOf(url), told);
+}
+
+interface Delivery {
+  readonly sent: Sent;
+  readonly result: DeliveryResult;
+  readonly settled: boolean;
+}
+
+function logDelivery(
+  { log }: Hub,
+  { id, generationId, type, attempts }: DueNotification,
+  { sent, result, settled }: Delivery,
+): void {
+  const about = { generationId, notificationId: id, type, attempts: attempts + 1 };
   if (result.kind === 'delivered' || !settled) {
     log.info(about, settled ? 'the app was notified' : 'a notification was settled elsewhere or overtaken');
     return;

@@ -69,6 +69,7 @@ end
 /** Halves the pace for all. Calls that left before it was halved last change only from when it doubles. */
 export const SLOW_DOWN = `
 local function slow_down(hold_ms)
+${PACE}
   local from = now + hold_ms
   if rate.slowedAt and now - arg.leftAgoMs <= rate.slowedAt then
     if per_second and from > rate.paceAt then redis.call('HSET', KEYS[2], 'paceAt', from) end

@@ -59,7 +59,12 @@ end
  * Returns JSON: { kind 'go', probe, calm, free (nothing holds, nothing limits) }, { kind 'look' } (make the free call), { kind 'turn', waitMs, interval } (the
  * rate alone holds it), or { kind 'wait', waitMs, why, holds }.
  */
-const PASS = `${GATE}${TAKE}
+const PASS = `
+-- A host has a gate only while it says something.
+if not cjson.decode(ARGV[1]).call and redis.call('EXISTS', KEYS[1]) == 0 then
+  return cjson.encode({ kind = 'go', probe = false, calm = true, free = false })
+end
+${GATE}${TAKE}
 local gate = hash(KEYS[1])
 local function wait(ms, why, holds)
   return cjson.encode({ kind = 'wait', waitMs = math.ceil(math.max(1, ms)), why = why, holds = holds or 'all' })

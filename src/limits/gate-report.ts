@@ -1,7 +1,7 @@
 /** What a call came to, and what follows for all: one script that writes it down and decides. */
 import type { RedisConnection } from '../redis/connect.js';
 import type { Report, ReportOutcome, Target } from './gate-contract.js';
-import { DAY_MS, GATE, HOUR_MS, PACE, SLOW_DOWN } from './gate-lua.js';
+import { DAY_MS, GATE, HOUR_MS, SLOW_DOWN } from './gate-lua.js';
 
 /** So many different generations that are forbidden in a row mean the key, not their requests (provider notes). */
 const FORBIDDEN_IN_A_ROW = 3;
@@ -48,7 +48,7 @@ local function away()
 end
 
 local function is_there()
-  redis.call('HDEL', KEYS[1], 'failures', 'failedAt', 'failedBy')
+  if gate.failures then redis.call('HDEL', KEYS[1], 'failures', 'failedAt', 'failedBy') end
   if not gate.openAt then return end
   redis.call('HDEL', KEYS[1], 'openAt', 'probes', 'awayProbeAt', 'awayProbeBy', 'lookedAt')
   answer.closed = true
@@ -92,6 +92,8 @@ local function note_own(own)
   own.refusals = own.refusals + 1
   if gate.refusedAt and arg.probe then own.probes = own.probes + 1 end
   if redis.call('HLEN', KEYS[3]) >= ${MAX_REFUSALS} then redis.call('UNLINK', KEYS[3]) end
+  -- From now on it counts how many are accepted.
+  if not gate.accepted then redis.call('HSET', KEYS[1], 'accepted', 0) end
   redis.call('HSET', KEYS[3], arg.generationId,
     string.format('%d %d %d', own.refusals, own.probes, own.accepted or gate.accepted or 0))
   redis.call('PEXPIRE', KEYS[3], ${DAY_MS})
@@ -108,7 +110,7 @@ local function refuse(reason)
 end
 
 local function end_refusal()
-  redis.call('HDEL', KEYS[1], 'forbidden', 'forbiddenAt')
+  if gate.forbidden then redis.call('HDEL', KEYS[1], 'forbidden', 'forbiddenAt') end
   if not gate.refusedAt then return end
   redis.call('HDEL', KEYS[1], 'refusedAt', 'refusedWhy', 'probeAt')
   gate.refusedAt = nil
@@ -161,19 +163,21 @@ end
  * probeMs · awayProbeMs · dice · rate
  * Returns JSON: a ReportOutcome, and `alone` when only this replica fails.
  */
-const REPORT = `${GATE}${PACE}${SLOW_DOWN}
+const REPORT = `${GATE}${SLOW_DOWN}
 local gate = hash(KEYS[1])
 local answer = { opened = false, closed = false, verdict = 'requeue', waitMs = 0, alone = false }
 ${BREAKER}${HOLD}${REFUSE}
 local kind = arg.result.kind
 if kind == 'away' then away() else is_there() end
 if kind == 'accepted' then
-  redis.call('HDEL', KEYS[1], 'streak', 'streakUntil')
-  redis.call('HINCRBY', KEYS[1], 'accepted', 1)
-  redis.call('HDEL', KEYS[3], arg.generationId)
+  if gate.streak then redis.call('HDEL', KEYS[1], 'streak', 'streakUntil') end
+  if gate.accepted then
+    redis.call('HINCRBY', KEYS[1], 'accepted', 1)
+    redis.call('HDEL', KEYS[3], arg.generationId)
+  end
   end_refusal()
 elseif kind == 'rejected' then
-  redis.call('HDEL', KEYS[3], arg.generationId)
+  if gate.accepted then redis.call('HDEL', KEYS[3], arg.generationId) end
   if gate.refusedWhy ~= 'quota' then end_refusal() end
 elseif kind == 'rateLimited' then rate_limited()
 elseif kind == 'refused' then refused()
