@@ -32,7 +32,7 @@ describe('a command that is sent twice', () => {
     await bed.work();
     const done = await bed.reelhaul.waitFor(id);
     const again = { id, tenant: 'default', idempotency: null, createdAt: done.createdAt, fields: {} };
-    expect(await hub.store.create(again)).toEqual({ created: true });
+    expect(await hub.store.create(again)).toMatchObject({ created: true });
     expect(await bed.reelhaul.get(id)).toEqual(done);
   });
 
