@@ -28,7 +28,7 @@ export async function pollCanceled(
   const untilEnd = livesUntil - now;
   const isOverdue = followed.deadlineAt !== null && followed.deadlineAt <= now;
   if (isOverdue) return snooze(Math.min(context.config.LATE_CHECK_INTERVAL_MS, untilEnd));
-  const { seen } = readNews(followed, outcome as Parameters<typeof readNews>[1], now);
+  const { seen } = readNews(followed, outcome, now);
   return snooze(Math.min(await context.pacing.nextDelayMs(followed.kind, seen, followed.callback), untilEnd));
 }
 
