@@ -180,6 +180,8 @@ async function runStages(
     const holdQueue = (durationMs: number) => context.queues.hold(name, durationMs);
     return startRunner({ ...common, prefix, lockMs, holdQueue, abortOnLostLock: name !== 'submit' });
   };
+  // Before any job is taken: none is to be judged by the limits of former workers.
+  if (stages.includes('submit')) await publishLimits(context);
   const runners = stages.map((name) =>
     start(name, (generationId, signal) => RUN[name](context, generationId, signal), concurrency[name]),
   );
@@ -195,7 +197,6 @@ async function runStages(
     ),
   );
   const stopScheduling = await keepSweepScheduled(context, workerHold);
-  if (stages.includes('submit')) await publishLimits(context);
   return {
     vitals: () => runners.map((runner) => runner.vitals()),
     async close(deadlineAt) {

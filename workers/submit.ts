@@ -27,6 +27,8 @@ const MAX_BACKOFF_MS = 60_000;
 const PROBE_TASK = 'reelhaul-probe-no-such-task';
 /** The provider has as many tasks as it may have: the queue is looked at again after so long. */
 const FULL_MS = 250;
+/** One that waits for a budget asks again by itself after so long at most. */
+const BUDGET_LOOK_MS = 600_000;
 
 export async function submit(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
   const found = await context.store.turns.turn(generationId);
@@ -186,7 +188,8 @@ async function waitForBudget(
     if (!(await store.amend(record, { set: warned }))) return snooze(0);
     log.warn({ generationId: record.id, alarm: 'budget', tenant: record.tenant }, `${whose} is spent`);
   }
-  return snooze(untilDeadline(record, waitMs, now()));
+  // What a budget holds back is woken when money is given back; this is for a wake-up that was lost.
+  return snooze(untilDeadline(record, Math.min(waitMs, BUDGET_LOOK_MS), now()));
 }
 
 /**

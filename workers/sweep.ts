@@ -109,7 +109,7 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
       ...(await queues.delayedBeyond(
         stage,
         records.filter(isDue(now())).map(({ id }) => id),
-        latest(now()),
+        latest(context),
       )),
     ]);
     for (const record of records.filter(({ id }) => missing.has(id))) {
@@ -137,7 +137,8 @@ async function heedHints({ following, queues, log, now }: Context, whereabouts: 
 }
 
 /** No wait of a stage is longer than a day: until the next day's budget, or while a receiver is away. */
-const latest = (at: number): number => at + LONGEST_WAIT_MS;
+const latest = ({ config, now }: Context): number =>
+  now() + Math.max(LONGEST_WAIT_MS, config.UNCONFIRMED_WAIT_MS, config.LATE_CHECK_INTERVAL_MS) + 3_600_000;
 const isDue =
   (at: number) =>
   ({ runAt }: Whereabouts): boolean =>

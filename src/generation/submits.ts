@@ -52,9 +52,9 @@ const lastPost = (submits: readonly Submit[]): number =>
 const replaced = (submits: readonly Submit[], index: number, change: Partial<Submit>): Submit[] =>
   submits.map((submit, i) => (i === index ? { ...submit, ...change } : submit));
 
-/** A POST is about to leave. */
+/** A POST is about to leave. Those that surely were not accepted are of no more use. */
 export const withPost = (submits: readonly Submit[], at: number, price: number | null): Submit[] => [
-  ...submits,
+  ...submits.filter(({ bill, taskId }) => bill !== 'none' || taskId !== undefined),
   { at, bill: 'possible', ...(price === null ? {} : { price }) },
 ];
 

@@ -34,7 +34,10 @@ export async function resume(deps: LimitsDeps): Promise<void> {
 
 /** The jobs of generations that wait for a budget, or for a slot of their tenant that is free again, are to run now. */
 export async function wakeQueued({ limits, queues }: Pick<LimitsDeps, 'limits' | 'queues'>): Promise<void> {
-  for (let ids = await limits.takeOverBudget(); ids.length > 0; ids = await limits.takeOverBudget())
-    for (const id of ids) await queues.hasten('submit', id);
-  for (const id of await limits.freed()) await queues.hasten('submit', id);
+  // All are taken before the first is woken: one that still has no room comes back into the list.
+  const ids: string[] = [];
+  for (let page = await limits.takeOverBudget(); page.length > 0; page = await limits.takeOverBudget())
+    ids.push(...page);
+  ids.push(...(await limits.freed()));
+  for (const id of ids) await queues.hasten('submit', id);
 }

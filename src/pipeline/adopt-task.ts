@@ -44,8 +44,8 @@ export interface TaskNews {
 /** May this generation still take its first task id? Also after it was given up: the task exists and is paid for. */
 function awaitsTask({ state, taskId, attempts, failure }: GenerationRecord, source: TaskSource): boolean {
   if (taskId !== null) return false;
-  // Nobody can know a task of what was never submitted; except the submit itself, when Redis forgot it.
-  if (attempts.submit === 0 && source !== 'submit') return false;
+  // A callback cannot know a task of what was never submitted; our own answer can, when Redis forgot the submit.
+  if (attempts.submit === 0 && source === 'callback') return false;
   return (
     state === 'queued' ||
     state === 'submitting' ||
@@ -59,11 +59,17 @@ function decide(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Ado
   const awaiting = awaitsTask(record, source);
   // Our own answer and an operator may promote an id that stands beside; a callback that comes again may not.
   const beside = record.otherTaskIds.includes(taskId) && !(awaiting && source !== 'callback');
-  if (record.taskId === taskId || beside) return 'known';
+  if (record.taskId === taskId || beside) return known(hub, record, source);
   if (source === 'callback' && record.state === 'submitting') return rememberTask(hub, record, news);
   if (awaiting) return takeTask(hub, record, news);
   if (record.taskId === null && isTerminal(record.state)) return noteTask(hub, record, news);
   return keepBeside(hub, record, news);
+}
+
+/** A reply of Redis may have been lost between the task id and the poll job: the job is there from now on. */
+async function known(hub: Hub, { id, state }: GenerationRecord, source: TaskSource): Promise<'known'> {
+  if (source === 'submit' && state === 'generating') await hub.queues.remind('poll', { generationId: id });
+  return 'known';
 }
 
 /** Gives a task id to its generation. */
@@ -162,14 +168,21 @@ async function noteTask(
   { taskId, answer, source }: TaskNews,
 ): Promise<Adoption | 'again'> {
   const price = priceOf(record.request, hub.config.PRICES);
+  const now = hub.now();
+  // The task of a canceled generation is followed until it ends, to free its slot and settle its bill.
+  const follow = record.state === 'canceled';
+  const deadlineAt = record.deadlineAt ?? now + hub.config.GENERATION_DEADLINE_MS;
   const change: Change = {
-    set: { taskId },
-    submits: withTask(record.submits, taskId, { at: hub.now(), price, answered: source === 'submit' }),
+    set: { taskId, ...(follow ? { acceptedAt: now, kind: kindOf(record.request), deadlineAt } : {}) },
+    ...(follow ? { live: true } : {}),
+    submits: withTask(record.submits, taskId, { at: now, price, answered: source === 'submit' }),
     expect: { taskId: '' },
     answer,
     ...(source === 'submit' ? { ownTask: true as const } : {}),
   };
-  return (await hub.store.amend(record, change)) ? 'noted' : 'again';
+  if (!(await hub.store.amend(record, change))) return 'again';
+  if (follow) await hub.queues.remind('poll', { generationId: record.id });
+  return 'noted';
 }
 
 async function keepBeside(

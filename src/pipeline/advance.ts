@@ -40,8 +40,8 @@ export async function advance(
   if (to === 'canceled') await learnDuration(hub, record);
   if (to === 'generating') hub.checkpoint('saved', generationId);
   if (to === 'queued') {
-    if (!change.keepsTurn)
-      await hub.queues.remind('submit', { generationId, priority: priorityOf(moved.turn) });
+    // Also the job of an earlier round that waits for a callback is to run now.
+    if (!change.keepsTurn) await hub.queues.hasten('submit', generationId, priorityOf(moved.turn));
   } else if (stage && stage !== stageOf(from)) {
     await hub.queues.remind(stage, {
       generationId,

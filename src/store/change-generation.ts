@@ -9,18 +9,20 @@ import { SUBMITS } from './submits-lua.js';
  * KEYS 1 record · ARGV 1 JSON, see `ChangeArguments`
  * The idempotency key is touched only while it is this generation's own: after it expired another one may hold it. A
  * notification holds a copy of the record as it is now; of progress only the newest is kept, and none after an end.
- * Returns { 'done', turn or '', id, id … } (queued jobs that may have the slot it freed), { 'changed' } when state or an
+ * Returns { 'done', turn or '', id, id … } (queued jobs that may have the slot or the money it freed), { 'changed' } when state or an
  * expected field differ, { 'gone' }, { 'task_taken', generation id } when a task belongs to another generation, or with
  * `begin` what `admission` returns.
  */
 const CHANGE = `${QUEUED}${ADMISSION}${SUBMITS}
 local c = cjson.decode(ARGV[1])
 local p, id, tenant, record = c.prefix, c.id, c.tenant, KEYS[1]
-local state = redis.call('HGET', record, 'state')
-if not state then return { 'gone' } end
-if state ~= c.from then return { 'changed' } end
-for i = 1, #c.expect, 2 do
-  if (redis.call('HGET', record, c.expect[i]) or '') ~= c.expect[i + 1] then return { 'changed' } end
+local names = {}
+for i = 1, #c.expect, 2 do names[#names + 1] = c.expect[i] end
+local found = redis.call('HMGET', record, 'state', unpack(names))
+if not found[1] then return { 'gone' } end
+if found[1] ~= c.from then return { 'changed' } end
+for i = 1, #names do
+  if (found[i + 1] or '') ~= c.expect[2 * i] then return { 'changed' } end
 end
 for _, task in ipairs(c.ownTask and {} or c.tasks) do
   local owner = redis.call('HGET', p .. ':tasks', task)
@@ -30,8 +32,8 @@ if c.begin then
   local refused = admission(p, id, tenant, c.begin.price, c.begin.unpriced)
   if refused then return refused end
 end
-local moved, turn, freed = c.from ~= c.to, '', false
-if c.submits then freed = submits_write(p, id, tenant, c.submits) end
+local moved, turn, freed, released = c.from ~= c.to, '', false, false
+if c.submits then freed, released = submits_write(p, id, tenant, c.submits) end
 if #c.set > 0 then redis.call('HSET', record, unpack(c.set)) end
 if #c.remove > 0 then redis.call('HDEL', record, unpack(c.remove)) end
 for _, field in ipairs(c.count) do redis.call('HINCRBY', record, field, 1) end
@@ -86,6 +88,9 @@ end
 local done = { 'done', turn }
 if freed then
   for _, parked in ipairs(queue_unpark(p, tenant, now_ms())) do done[#done + 1] = parked end
+end
+if released then
+  for _, waiting in ipairs(redis.call('ZRANGE', p .. ':over-budget', 0, 9)) do done[#done + 1] = waiting end
 end
 return done
 `;

@@ -1,13 +1,15 @@
 /** Forgets generations whose retention is over. */
 import type { RedisConnection } from '../redis/connect.js';
 import type { Keys } from './keys.js';
+import { RECORD_VERSION } from './read-record.js';
 
 /** So many are looked at in one go. */
 const PAGE = 200;
 
 /**
- * PRUNE. Forgets finished generations, the longest ended first. One that has a job or owes a notification stays.
- * KEYS 1 finished · ARGV 1 prefix · 2 cutoff, epoch ms · 3 how many to pass over · 4 how many to look at
+ * PRUNE. Forgets finished generations, the longest ended first. One that has a job, owes a notification or is
+ * of a newer version stays.
+ * KEYS 1 finished · ARGV 1 prefix · 2 cutoff, epoch ms · 3 how many to pass over · 4 how many to look at · 5 the newest version that is known
  * Returns how many were looked at, and how many of them stay.
  */
 const PRUNE = `
@@ -16,13 +18,19 @@ local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[2], 'LIMIT'
 local kept = 0
 for _, id in ipairs(ids) do
   local record = p .. ':g:' .. id
-  if redis.call('ZSCORE', p .. ':live', id) or redis.call('ZSCORE', p .. ':notifications-owed', id) then
+  if tonumber(redis.call('HGET', record, 'v') or '0') > tonumber(ARGV[5]) or redis.call('ZSCORE', p .. ':live', id) or redis.call('ZSCORE', p .. ':notifications-owed', id) then
     kept = kept + 1
   else
     local state, tenant, submits, task, hinted =
       unpack(redis.call('HMGET', record, 'state', 'tenant', 'submits', 'taskId', 'hintedTaskId'))
     local tasks = { task or '', hinted or '' }
-    for _, submit in ipairs(cjson.decode(submits or '[]')) do tasks[#tasks + 1] = submit.taskId or '' end
+    for i, submit in ipairs(cjson.decode(submits or '[]')) do
+      tasks[#tasks + 1] = submit.taskId or ''
+      if submit.liveUntil and submit.liveUntil <= tonumber(ARGV[2]) then
+        redis.call('ZREM', p .. ':in-flight', id .. '#' .. i)
+        redis.call('ZREM', p .. ':in-flight:' .. tenant, id .. '#' .. i)
+      end
+    end
     for _, name in ipairs(tasks) do
       if redis.call('HGET', p .. ':tasks', name) == id then redis.call('HDEL', p .. ':tasks', name) end
     end
@@ -58,6 +66,7 @@ export function createPruner(
         Math.floor(cutoffAt),
         kept,
         Math.min(PAGE, limit - pruned),
+        RECORD_VERSION,
       );
       pruned += looked - stay;
       kept += stay;

@@ -31,7 +31,7 @@ end
  */
 export const QUEUED = `${COMMON}
 local function queue_turn(p, tenant)
-  if redis.call('ZCARD', p .. ':state:queued') == 0 then
+  if redis.call('ZCARD', p .. ':state:queued') + redis.call('ZCARD', p .. ':state:submitting') == 0 then
     redis.call('DEL', p .. ':queue-clock', p .. ':queue-turns')
   end
   local clock = tonumber(redis.call('GET', p .. ':queue-clock') or '0')
@@ -85,17 +85,24 @@ local function admission(p, id, tenant, price, unpriced)
   if deadline and tonumber(deadline) <= now then return { 'overdue' } end
   if run_at and tonumber(run_at) > now then return { 'early', tostring(math.ceil(tonumber(run_at) - now)) } end
   local _, cap = tenant_limits(p, tenant)
-  local own = p .. ':in-flight:' .. tenant
-  redis.call('ZREMRANGEBYSCORE', own, '-inf', now)
-  if cap > 0 and redis.call('ZCARD', own) >= cap then
-    redis.call('ZREM', p .. ':queue-order:' .. tenant, id)
-    redis.call('ZADD', p .. ':parked:' .. tenant, redis.call('HGET', p .. ':g:' .. id, 'turn') or 0, id)
-    redis.call('SADD', p .. ':parked', tenant)
-    local first = redis.call('ZRANGE', own, 0, 0, 'WITHSCORES')[2]
-    return { 'capped', tostring(math.ceil(math.max(1, math.min(${PARKED_MS}, tonumber(first) - now)))) }
+  if cap > 0 then
+    local own, parked = p .. ':in-flight:' .. tenant, p .. ':parked:' .. tenant
+    redis.call('ZREMRANGEBYSCORE', own, '-inf', now)
+    if redis.call('ZCARD', own) >= cap then
+      redis.call('ZREM', p .. ':queue-order:' .. tenant, id)
+      redis.call('ZADD', parked, redis.call('HGET', p .. ':g:' .. id, 'turn') or 0, id)
+      redis.call('SADD', p .. ':parked', tenant)
+      local first = redis.call('ZRANGE', own, 0, 0, 'WITHSCORES')[2]
+      return { 'capped', tostring(math.ceil(math.max(1, math.min(${PARKED_MS}, tonumber(first) - now)))) }
+    end
+    if redis.call('ZREM', parked, id) == 1 and redis.call('EXISTS', parked) == 0 then
+      redis.call('SREM', p .. ':parked', tenant)
+    end
   end
-  redis.call('ZREMRANGEBYSCORE', p .. ':in-flight', '-inf', now)
-  if tonumber(most) > 0 and redis.call('ZCARD', p .. ':in-flight') >= tonumber(most) then return { 'full' } end
+  if tonumber(most) > 0 then
+    redis.call('ZREMRANGEBYSCORE', p .. ':in-flight', '-inf', now)
+    if redis.call('ZCARD', p .. ':in-flight') >= tonumber(most) then return { 'full' } end
+  end
   if budgeted == '1' then
     tenant_budget = redis.call('HGET', p .. ':limits:budgets', tenant) or tenant_budget
     if price == nil then
@@ -106,7 +113,7 @@ local function admission(p, id, tenant, price, unpriced)
         or admission_over(p, key, ':' .. tenant, tenant_budget, price) and 'over_tenant_day'
       if over then
         redis.call('ZREM', p .. ':queue-order:' .. tenant, id)
-        redis.call('ZADD', p .. ':over-budget', 0, id)
+        redis.call('ZADD', p .. ':over-budget', now, id)
         return { over, tostring((math.floor(now / 86400000) + 1) * 86400000 - now) }
       end
     end

@@ -9,13 +9,14 @@
 /** Days of spend are kept for so long (400 of them). */
 const KEEP_S = 400 * 86_400;
 
-/** submits_write returns true when a slot became free. */
+/** submits_write returns whether a slot became free, and whether money of today did. */
 export const SUBMITS = `
 local function submits_write(p, id, tenant, text)
   local record = p .. ':g:' .. id
   local before = cjson.decode(redis.call('HGET', record, 'submits') or '[]')
   local after = cjson.decode(text)
-  local sums, freed = {}, false
+  local sums, freed, released = {}, false, 0
+  local today = tostring(math.floor(now_ms() / 86400000))
   local function count(list, sign)
     for _, submit in ipairs(list) do
       if submit.price and (submit.bill == 'possible' or submit.bill == 'charged') then
@@ -30,6 +31,7 @@ local function submits_write(p, id, tenant, text)
     if amount ~= 0 then
       local day, bill = string.match(name, '^(%d+) (%a+)$')
       local key = p .. ':spend:' .. day
+      if day == today then released = (released or 0) + amount end
       redis.call('HINCRBY', key, bill, string.format('%.0f', amount))
       redis.call('HINCRBY', key, bill .. ':' .. tenant, string.format('%.0f', amount))
       redis.call('EXPIRE', key, ${KEEP_S})
@@ -45,6 +47,6 @@ local function submits_write(p, id, tenant, text)
     if had and not has then freed = true end
   end
   if text == '[]' then redis.call('HDEL', record, 'submits') else redis.call('HSET', record, 'submits', text) end
-  return freed
+  return freed, released < 0
 end
 `;
