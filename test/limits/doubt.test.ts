@@ -184,3 +184,14 @@ describe('a task that was not visible by its deadline', () => {
     await until(async () => (await inFlight()) === 0, 'the slot to be free');
   });
 });
+
+test('the task of a canceled generation is followed until it ends: its slot is free then, and its refund is seen', async () => {
+  await worksWith();
+  const { id } = await bed.enqueue('canceled [sim: result=failed, shape=O, duration=1s]');
+  await bed.reaches(id, 'generating');
+  await bed.reelhaul.cancel(id);
+  expect(await inFlight()).toBe(1);
+  await until(async () => (await inFlight()) === 0, 'the slot to be free');
+  expect(await bed.reelhaul.get(id)).toMatchObject({ state: 'canceled', charge: 'refunded' });
+  expect(await bed.reelhaul.spend()).toMatchObject({ charged: 0, possible: 0 });
+});

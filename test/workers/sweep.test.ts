@@ -122,3 +122,13 @@ test('a part of the sweep that fails stops no other, and the sweep is told as do
   expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
   await until(async () => (await bed.redis.exists(`${bed.prefix}:swept`)) === 1, 'the sweep to be noted');
 });
+
+test('records of a newer version stop nothing: they are left out of lists, and the others go on', async () => {
+  bed = await createTestbed();
+  const newer = await Promise.all(Array.from({ length: 8 }, (_, i) => bed.enqueue(`newer ${i}`)));
+  for (const { id } of newer) await bed.redis.hset(`${bed.prefix}:g:${id}`, 'v', 99);
+  const { id } = await bed.enqueue('of today');
+  await bed.work();
+  expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
+  expect((await bed.reelhaul.list()).generations.map((one) => one.id)).toEqual([id]);
+});
