@@ -7,7 +7,8 @@ import { MAX_EVENTS } from './event-stream.js';
 
 /**
  * CREATE. Unless its idempotency key is taken; a key whose generation is gone is free.
- * KEYS 1 record · ARGV 1 JSON { prefix, id, tenant, priority, runAt, at, maxEvents, idempotencyKey, idempotency, fields }
+ * KEYS 1 record · 2 layout, which is always there: while a Cluster moves the slot, a script none of whose keys exist would run on
+ * the new master, beside the indexes that are still on the old one · ARGV 1 JSON { prefix, id, tenant, priority, runAt, at, maxEvents, idempotencyKey, idempotency, fields }
  * Run a second time (a lost reply makes ioredis send it again) it does nothing, however far the generation has come.
  * Returns { 'created', turn or '', ms until it may be submitted } or { 'taken', what the idempotency key holds }.
  */
@@ -54,19 +55,20 @@ export type CreateResult =
   | { readonly created: false; readonly generationId: string; readonly digest: string };
 
 interface Scripts {
-  reelhaulCreate(record: string, json: string): Promise<[string, string, string?]>;
+  reelhaulCreate(record: string, layout: string, json: string): Promise<[string, string, string?]>;
 }
 
 export function createWriter(
   redis: RedisConnection,
   keys: Keys,
 ): (generation: NewGeneration, stored: readonly string[]) => Promise<CreateResult> {
-  redis.defineCommand('reelhaulCreate', { lua: CREATE, numberOfKeys: 1 });
+  redis.defineCommand('reelhaulCreate', { lua: CREATE, numberOfKeys: 2 });
   const scripts = redis as unknown as Scripts;
   return async ({ id, tenant, idempotency, createdAt, fields }, stored) => {
     const runAt = fields['runAt'];
     const [kind, said, wait] = await scripts.reelhaulCreate(
       keys.record(id),
+      keys.layout,
       JSON.stringify({
         prefix: keys.prefix,
         id,

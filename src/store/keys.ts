@@ -61,6 +61,7 @@ export interface Keys {
   readonly arrivals: string;
   /** The hash of one minute or hour, counted from 1970. */
   figures(span: 'minute' | 'hour', number: number): string;
+  readonly layout: string;
   readonly tasks: string;
   readonly live: string;
   readonly finished: string;
@@ -91,6 +92,7 @@ export function createKeys(prefix: string): Keys {
     running: `${prefix}:running`,
     arrivals: `${prefix}:arrivals`,
     figures: (span, number) => `${prefix}:figures:${span}:${number}`,
+    layout: `${prefix}:layout`,
     tasks: `${prefix}:tasks`,
     live: `${prefix}:live`,
     finished: `${prefix}:finished`,

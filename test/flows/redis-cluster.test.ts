@@ -122,12 +122,15 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
     const ids = await enqueue(bed, 20, 'submit-delay=200ms, duration=500ms');
     await until(() => submits(bed) >= 4, 'submits under way');
     const owner = await cluster.ownerOf(bed.prefix);
-    await cluster.moveSlot(
-      bed.prefix,
-      cluster.masters.find(({ port }) => port !== owner.port)!,
-    );
+    const [more] = await Promise.all([
+      enqueue(bed, 10, 'duration=200ms'),
+      cluster.moveSlot(
+        bed.prefix,
+        cluster.masters.find(({ port }) => port !== owner.port)!,
+      ),
+    ]);
     expect((await cluster.ownerOf(bed.prefix)).port).not.toBe(owner.port);
-    await allSucceedOnce(bed, ids);
+    await allSucceedOnce(bed, [...ids, ...more]);
   });
 
   test('is refused by whoever thinks that it is one server, with what to set', async () => {

@@ -1,13 +1,18 @@
 /** A Redis Cluster of one's own: three masters, real processes on free loopback ports, quick to fail over. */
 import type { Redis } from 'ioredis';
 import { freePort, launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
-import { ask } from './sentinel.js';
+import { ask, tell } from './sentinel.js';
 import { until } from './until.js';
 
 const SLOTS = 16_384;
 const MASTERS = 3;
 /** A master that is silent for so long is replaced by its replica. */
 const NODE_TIMEOUT_MS = 1000;
+
+const MOVE_ALL = `
+local keys = redis.call('CLUSTER', 'GETKEYSINSLOT', ARGV[1], 1000000)
+redis.call('MIGRATE', '127.0.0.1', ARGV[2], '', 0, 30000, 'KEYS', unpack(keys))
+`;
 
 interface Node {
   readonly server: LaunchedRedis;
@@ -22,7 +27,7 @@ export interface TestCluster {
   ownerOf(key: string): Promise<LaunchedRedis>;
   /** Starts a replica of that master and waits until it has caught up and all know of it. */
   addReplica(master: LaunchedRedis): Promise<LaunchedRedis>;
-  /** Moves the slot of this key to another master, key by key, while whoever uses it goes on. */
+  /** Moves the slot of this key to another master, all its keys in one step, while it is in use. */
   moveSlot(key: string, to: LaunchedRedis): Promise<void>;
   stop(): Promise<void>;
 }
@@ -42,13 +47,8 @@ export async function launchCluster(extraArguments: readonly string[] = []): Pro
     return node;
   }
 
-  const tell = async <T>({ port }: LaunchedRedis, question: (redis: Redis) => Promise<T>): Promise<T> => {
-    const answer = await ask(port, question);
-    if (answer === null) throw new Error(`the node at ${port} did not answer`);
-    return answer;
-  };
   const idOf = (server: LaunchedRedis) =>
-    tell(server, (redis) => redis.call('CLUSTER', 'MYID') as Promise<string>);
+    tell(server.port, (redis) => redis.call('CLUSTER', 'MYID') as Promise<string>);
   const alive = async (): Promise<LaunchedRedis[]> => {
     const answers = await Promise.all(nodes.map(({ server }) => ask(server.port, (redis) => redis.ping())));
     return nodes.flatMap(({ server }, i) => (answers[i] === 'PONG' ? [server] : []));
@@ -68,7 +68,7 @@ export async function launchCluster(extraArguments: readonly string[] = []): Pro
     }, 'the nodes of the Cluster to know each other');
   const meet = async ({ server, busPort }: Node) => {
     const [known] = await alive();
-    await tell(known!, (redis) =>
+    await tell(known!.port, (redis) =>
       redis.call('CLUSTER', 'MEET', '127.0.0.1', String(server.port), String(busPort)),
     );
   };
@@ -78,15 +78,15 @@ export async function launchCluster(extraArguments: readonly string[] = []): Pro
   for (const [i, { server }] of nodes.entries()) {
     const from = Math.floor((i * SLOTS) / MASTERS);
     const until = Math.floor(((i + 1) * SLOTS) / MASTERS) - 1;
-    await tell(server, (redis) => redis.call('CLUSTER', 'ADDSLOTSRANGE', String(from), String(until)));
-    await tell(server, (redis) => redis.call('CLUSTER', 'SET-CONFIG-EPOCH', String(i + 1)));
+    await tell(server.port, (redis) => redis.call('CLUSTER', 'ADDSLOTSRANGE', String(from), String(until)));
+    await tell(server.port, (redis) => redis.call('CLUSTER', 'SET-CONFIG-EPOCH', String(i + 1)));
   }
   for (const node of nodes.slice(1)) await meet(node);
   await settled();
 
   async function slotAndOwner(key: string): Promise<{ slot: number; owner: LaunchedRedis }> {
     const [server] = await alive();
-    const { slot, ranges } = await tell(server!, async (redis) => ({
+    const { slot, ranges } = await tell(server!.port, async (redis) => ({
       slot: (await redis.call('CLUSTER', 'KEYSLOT', key)) as number,
       ranges: (await redis.call('CLUSTER', 'SLOTS')) as [number, number, [string, number]][],
     }));
@@ -104,7 +104,7 @@ export async function launchCluster(extraArguments: readonly string[] = []): Pro
       await meet(node);
       await settled();
       const id = await idOf(master);
-      await tell(node.server, (redis) => redis.call('CLUSTER', 'REPLICATE', id));
+      await tell(node.server.port, (redis) => redis.call('CLUSTER', 'REPLICATE', id));
       await until(
         () =>
           ask(node.server.port, async (redis) =>
@@ -122,15 +122,13 @@ export async function launchCluster(extraArguments: readonly string[] = []): Pro
       const { slot, owner } = await slotAndOwner(key);
       const [from, target] = await Promise.all([idOf(owner), idOf(to)]);
       const set = (server: LaunchedRedis, ...how: string[]) =>
-        tell(server, (redis) => redis.call('CLUSTER', 'SETSLOT', String(slot), ...how));
+        tell(server.port, (redis) => redis.call('CLUSTER', 'SETSLOT', String(slot), ...how));
       await set(to, 'IMPORTING', from);
       await set(owner, 'MIGRATING', target);
-      await tell(owner, async (redis) => {
-        for (;;) {
-          const keys = (await redis.call('CLUSTER', 'GETKEYSINSLOT', String(slot), '5')) as string[];
-          if (keys.length === 0) return true;
-          await redis.call('MIGRATE', '127.0.0.1', String(to.port), '', '0', '5000', 'KEYS', ...keys);
-        }
+      await tell(owner.port, async (redis) => {
+        // One script, so that no other command comes between the two.
+        await redis.eval(MOVE_ALL, 0, String(slot), String(to.port));
+        return true;
       });
       for (const server of [to, owner, ...(await alive())]) await set(server, 'NODE', target);
     },

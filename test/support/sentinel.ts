@@ -11,19 +11,21 @@ import { until } from './until.js';
 const SENTINELS = 3;
 const DOWN_AFTER_MS = 1000;
 
-/** Asks a server once; null when it does not answer. */
-export async function ask<T>(port: number, question: (redis: Redis) => Promise<T>): Promise<T | null> {
+/** Asks a server once. @throws what the server, or the connection, answers. */
+export async function tell<T>(port: number, question: (redis: Redis) => Promise<T>): Promise<T> {
   const redis = new Redis(port, '127.0.0.1', { lazyConnect: true, retryStrategy: () => null });
   redis.on('error', () => {});
   try {
     await redis.connect();
     return await question(redis);
-  } catch {
-    return null;
   } finally {
     redis.disconnect();
   }
 }
+
+/** Asks a server once; null when it does not answer. */
+export const ask = <T>(port: number, question: (redis: Redis) => Promise<T>): Promise<T | null> =>
+  tell(port, question).catch(() => null);
 
 /** Starts a replica of that master and waits until it has caught up. */
 export async function launchReplica(
