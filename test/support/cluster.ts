@@ -1,5 +1,4 @@
 /** A Redis Cluster of one's own: three masters, real processes on free loopback ports, quick to fail over. */
-import type { Redis } from 'ioredis';
 import { freePort, launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
 import { ask, tell } from './sentinel.js';
 import { until } from './until.js';

@@ -13,7 +13,11 @@ const DOWN_AFTER_MS = 1000;
 
 /** Asks a server once. @throws what the server, or the connection, answers. */
 export async function tell<T>(port: number, question: (redis: Redis) => Promise<T>): Promise<T> {
-  const redis = new Redis(port, '127.0.0.1', { lazyConnect: true, retryStrategy: () => null });
+  const redis = new Redis(port, '127.0.0.1', {
+    lazyConnect: true,
+    retryStrategy: () => null,
+    disconnectTimeout: 50,
+  });
   redis.on('error', () => {});
   try {
     await redis.connect();

@@ -90,7 +90,11 @@ function embeddedProgram(): string {
 }
 
 async function answers(port: number): Promise<boolean> {
-  const redis = new Redis(port, '127.0.0.1', { lazyConnect: true, retryStrategy: () => null });
+  const redis = new Redis(port, '127.0.0.1', {
+    lazyConnect: true,
+    retryStrategy: () => null,
+    disconnectTimeout: 50,
+  });
   redis.on('error', () => {});
   try {
     await redis.connect();
