@@ -109,10 +109,16 @@ export class WritesRefusedError extends ReelhaulError {
   }
 }
 
-/** No generation has this id. */
+/** No generation has this id, or it was erased. */
 export class NotFoundError extends ReelhaulError {
-  constructor(generationId: string) {
-    super('not_found', `There is no generation ${generationId}.`);
+  /** @param erasedAt epoch ms */
+  constructor(generationId: string, erasedAt: number | null = null) {
+    super(
+      'not_found',
+      erasedAt === null
+        ? `There is no generation ${generationId}.`
+        : `Generation ${generationId} was erased at ${new Date(erasedAt).toISOString()}.`,
+    );
   }
 }
 
@@ -151,6 +157,17 @@ export class RebillNotAllowedError extends ReelhaulError {
     super(
       'rebill_not_allowed',
       `Submitting generation ${generationId} again may be billed a second time. Say allowRebill to accept that.`,
+    );
+  }
+}
+
+/** Erasing it now would hide whether its task is billed, and the caller did not say that this is accepted (`evenIfBilled`). */
+export class MayBeBilledError extends ReelhaulError {
+  constructor(generationId: string, state: string) {
+    super(
+      'may_be_billed',
+      `Generation ${generationId} is ${state}, and may still be billed: nothing was erased. Cancel it and erase it when its task ` +
+        'has ended, or say evenIfBilled: then its last known bill stays, and no later one is noticed.',
     );
   }
 }

@@ -6,11 +6,14 @@ export type {
   Decision,
   EnqueueItem,
   EnqueueResult,
+  Erased,
+  EraseOptions,
   LimitsOverview,
   ListQuery,
   Page,
   Reelhaul,
   Spend,
+  TenantErased,
   WaitOptions,
 } from './reelhaul.js';
 export type { EventFilter, GenerationEvent } from './store/event-stream.js';
@@ -19,6 +22,7 @@ export {
   ConfigError,
   IdempotencyConflictError,
   InvalidInputError,
+  MayBeBilledError,
   MissingPackageError,
   NewerRecordError,
   NotFoundError,

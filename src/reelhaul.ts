@@ -10,6 +10,8 @@ import { checkRedis, connectRedis, duplicatePatiently, type RedisConnection } fr
 import { checkLayout } from './redis/layout.js';
 import { openActiveTrace } from './telemetry/active-trace.js';
 import { startFigures } from './telemetry/time-series.js';
+import { erase, eraseTenant, type EraseOptions, type TenantErased } from './pipeline/erase.js';
+import type { Erased } from './store/erase.js';
 import { cancel, decide, retry, type CancelResult, type Decision } from './pipeline/operations.js';
 import { enqueue, enqueueMany, type EnqueueItem, type EnqueueResult } from './pipeline/enqueue.js';
 import { InvalidInputError, NewerRecordError, StateConflictError, WaitTimeoutError } from './errors.js';
@@ -27,6 +29,8 @@ import { createSignedLink } from './storage/signed-link.js';
 import type { Storage } from './storage/storage.js';
 
 export type { CancelResult, Decision } from './pipeline/operations.js';
+export type { EraseOptions, TenantErased } from './pipeline/erase.js';
+export type { Erased } from './store/erase.js';
 export type { EnqueueItem, EnqueueResult } from './pipeline/enqueue.js';
 export type { LimitsOverview } from './limits/overview.js';
 export type { Spend } from './limits/spend.js';
@@ -116,6 +120,18 @@ export interface Reelhaul {
   retry(generationId: string, options?: { allowRebill?: boolean }): Promise<Generation>;
   /** Settles an unconfirmed generation. @throws NotFoundError, StateConflictError */
   decide(generationId: string, decision: Decision): Promise<Generation>;
+  /**
+   * Erases a generation: record, answers, events, notifications, files and manifest. A stub with its instants and bills stays
+   * until `RETENTION_MS`; its idempotency key is free again. The files are removed by a worker, at once if one runs
+   * (`filesErased`). Repeat it as often as you like.
+   * @throws NotFoundError; MayBeBilledError unless `evenIfBilled`, while its task may live
+   */
+  erase(generationId: string, options?: EraseOptions): Promise<Erased>;
+  /**
+   * Erases all generations of a tenant, and its name from the spend by tenant. Stop enqueuing for it first. What may still be
+   * billed is kept unless `evenIfBilled`.
+   */
+  eraseTenant(tenant: string, options?: EraseOptions): Promise<TenantErased>;
   /** What was not told to the app yet, or was given up, oldest first. @throws NotFoundError */
   notifications(generationId: string): Promise<Notification[]>;
   /** Generations with notifications that were given up, newest first: the inbox of an operator. */
@@ -248,6 +264,10 @@ export function createReelhaulOn(
     retry: (generationId, { allowRebill = false } = {}) => retry(hub, generationId, allowRebill),
 
     decide: (generationId, decision) => decide(hub, generationId, decision),
+
+    erase: (generationId, options) => erase(hub, generationId, options),
+
+    eraseTenant: (tenant, options) => eraseTenant(hub, tenant, options),
 
     async notifications(generationId) {
       await mustGet(hub, generationId);

@@ -6,6 +6,7 @@
  * dead or not valid yet: it costs a try and a fresh poll. While storage cannot be used, or a host of assets is away, the
  * generation waits in `archiving` without using up tries. Every other error uses up tries, so none keeps it there.
  */
+import { posix } from 'node:path';
 import { Readable } from 'node:stream';
 import type { Context } from './context.js';
 import { InvalidInputError, StorageConflictError, StorageError } from '../src/errors.js';
@@ -27,6 +28,7 @@ import { askForTask } from './gated-poll.js';
 import { withinLimit } from '../src/outbound/limit.js';
 import { done, snooze, type Outcome } from '../src/queue/runner.js';
 import { archiveAsset } from '../src/storage/archive-asset.js';
+import { removeFiles } from '../src/storage/remove-files.js';
 import { assetKeyBase, folderFor, manifestKey, type AssetName } from '../src/storage/paths.js';
 
 const MAX_BACKOFF_MS = 300_000;
@@ -40,7 +42,8 @@ class OvertakenError extends Error {}
 
 export async function archive(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
   const record = await context.store.get(generationId);
-  if (record?.state !== 'archiving' || record.urls === null) return done;
+  if (record === null) return eraseFiles(context, generationId);
+  if (record.state !== 'archiving' || record.urls === null) return done;
   const host = hostOf(context, record.urls);
   const pass = await context.gate.pass(host, { generationId, signal });
   if (pass.kind === 'wait' && (pass.why === 'stopped' || mayWait(context, record)))
@@ -137,7 +140,32 @@ function haul(
 
 const storageHangs = (): StorageError => new StorageError('The storage does not answer.', true);
 
-function folderOf(template: string, { id, tenant, metadata, createdAt }: GenerationRecord): string {
+/** The generation was erased: its files follow, in the one stage that writes them. */
+async function eraseFiles(context: Context, generationId: string): Promise<Outcome> {
+  const { store, storage, config, log, dice } = context;
+  const left = await store.eraser.filesToErase(generationId);
+  if (left === null) return done;
+  const folders = new Set([folderOf(config.ARCHIVE_KEY_TEMPLATE, { id: generationId, ...left })]);
+  for (const asset of Object.values(left.assets ?? {}) as (Asset | null)[])
+    if (asset !== null) folders.add(posix.dirname(asset.key));
+  try {
+    await removeFiles(storage, folders);
+  } catch (error) {
+    log.error(
+      { generationId, alarm: 'storage', err: error },
+      'files of an erased generation are still there',
+    );
+    return snooze(backoffMs(1, STORAGE_MAX_BACKOFF_MS, STORAGE_MAX_BACKOFF_MS, dice()));
+  }
+  await store.eraser.filesErased(generationId);
+  log.info({ generationId }, 'the files of an erased generation were removed');
+  return done;
+}
+
+function folderOf(
+  template: string,
+  { id, tenant, metadata, createdAt }: Pick<GenerationRecord, 'id' | 'tenant' | 'metadata' | 'createdAt'>,
+): string {
   return folderFor(template, { generationId: id, tenant, metadata, createdAt });
 }
 

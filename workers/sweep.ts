@@ -12,10 +12,13 @@ import { priorityOf } from '../src/store/queued-lua.js';
 import { stageOf, type FlowStage } from '../src/generation/states.js';
 import type { Whereabouts } from '../src/store/store.js';
 import { expireUnasked, failOverdue } from '../src/pipeline/advance.js';
+import { eraseFinished, finishErasing } from '../src/pipeline/erase.js';
 
 const PAGE = 500;
 /** At most so many are forgotten in one sweep: 160 a second with a sweep a minute. */
 const PRUNED_PER_SWEEP = 10_000;
+/** Each takes a few commands and its files: 33 a second with a sweep a minute. */
+const ERASED_PER_SWEEP = 2000;
 /** A generation that moved just now may be between its transition and its next job. */
 const SETTLING_MS = 2000;
 /** A job that is delayed for longer was written by a wrong clock. */
@@ -51,6 +54,7 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
   await part('parked', undefined, async () => {
     for (const id of await limits.freed()) await queues.hasten('submit', id);
   });
+  await part('erasing', undefined, () => goOnErasing(context));
   const pruned = await part('retention', 0, () => store.prune(now() - config.RETENTION_MS, PRUNED_PER_SWEEP));
   const abandoned = await part('storage', 0, () =>
     storage.removeAbandoned(ABANDONED_AFTER_FACTOR * config.ARCHIVE_TIMEOUT_MS, (problem) =>
@@ -60,6 +64,19 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
   const report = { looked, restored: restored + owed, pruned, abandoned };
   if (report.restored + pruned + abandoned > 0) log.info(report, 'swept');
   return report;
+}
+
+/** What a crash left half erased, and what is over for so long that its files go. */
+async function goOnErasing(context: Context): Promise<void> {
+  const { store, queues, config, now, log } = context;
+  const { events, files } = await store.eraser.unfinished(PAGE);
+  await finishErasing(context, events);
+  for (const generationId of await queues.missing('archive', files))
+    await queues.restore('archive', { generationId });
+  await store.eraser.pruneErased(now() - config.RETENTION_MS, PRUNED_PER_SWEEP);
+  if (config.FILES_RETENTION_MS === null) return;
+  const erased = await eraseFinished(context, now() - config.FILES_RETENTION_MS, ERASED_PER_SWEEP);
+  if (erased > 0) log.info({ erased }, 'generations were erased by FILES_RETENTION_MS');
 }
 
 type Part = <T>(name: string, otherwise: T, work: () => Promise<T>) => Promise<T>;

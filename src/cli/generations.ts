@@ -4,9 +4,9 @@ import { isTerminal, STATES } from '../generation/states.js';
 import type { ListQuery } from '../reelhaul.js';
 import { wholeNumber } from './arguments.js';
 import { askedToStop, withLibrary } from './session.js';
-import { complain, print, show, showEvent, showList, waitAloud } from './terminal.js';
+import { complain, print, show, showErased, showEvent, showList, waitAloud } from './terminal.js';
 
-/** `get`, `list`, `wait-for`, `watch`, `cancel`, `retry`, `decide`. */
+/** `get`, `list`, `wait-for`, `watch`, `cancel`, `retry`, `decide`, `erase`. */
 export function addGenerations(program: Command): void {
   program
     .command('get <id>')
@@ -138,4 +138,41 @@ export function addGenerations(program: Command): void {
         );
       },
     );
+
+  addErase(program);
+}
+
+function addErase(program: Command): void {
+  program
+    .command('erase [id]')
+    .description('erase a generation, or all of a tenant, with files and manifest; it cannot be undone')
+    .option('--tenant <name>', 'all generations of this tenant, instead of one id')
+    .option('--even-if-billed', 'also what may still be billed: a later bill is not noticed')
+    .option('--json', 'one line of JSON')
+    .action(
+      (
+        id: string | undefined,
+        { tenant, evenIfBilled = false, json = false }: EraseFlags,
+        command: Command,
+      ) => {
+        if ((id === undefined) === (tenant === undefined))
+          command.error('error: expected either an id or --tenant <name>', { exitCode: 2 });
+        return withLibrary(async (reelhaul) => {
+          if (tenant !== undefined) {
+            const result = await reelhaul.eraseTenant(tenant, { evenIfBilled });
+            if (json) print(JSON.stringify(result));
+            else print(`${result.erased} erased, ${result.kept} kept`);
+            if (result.kept === 0) return;
+            complain('Those that are kept may still be billed. Cancel them first, or add --even-if-billed.');
+            process.exitCode = 1;
+          } else if (id !== undefined) showErased(await reelhaul.erase(id, { evenIfBilled }), json);
+        });
+      },
+    );
+}
+
+interface EraseFlags {
+  tenant?: string;
+  evenIfBilled?: boolean;
+  json?: boolean;
 }

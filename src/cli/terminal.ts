@@ -3,7 +3,7 @@ import { ReelhaulError } from '../errors.js';
 import type { GenerationEvent } from '../store/event-stream.js';
 import type { Notification } from '../store/outbox.js';
 import type { Generation } from '../generation/record.js';
-import type { Reelhaul } from '../reelhaul.js';
+import type { Erased, Reelhaul } from '../reelhaul.js';
 
 export const print = (text: string) => void process.stdout.write(`${text}\n`);
 export const complain = (text: string) => void process.stderr.write(`${text}\n`);
@@ -53,6 +53,13 @@ export function showList(generations: readonly Generation[]): void {
       `${id}  ${state.padEnd(11)}  ${new Date(createdAt).toISOString()}  ${attempts.poll} polls  ${prompt}`,
     );
   }
+}
+
+export function showErased(erased: Erased, json: boolean): void {
+  if (json) return print(JSON.stringify(erased));
+  const { id, state, charge, filesErased } = erased;
+  const files = filesErased ? '' : '; a worker removes its files';
+  print(`${id}  erased (was ${state})  charge: ${charge}${files}`);
 }
 
 export function showEvent(event: GenerationEvent, json: boolean): void {

@@ -393,6 +393,7 @@ const shape = {
   IDEMPOTENCY_TTL_MS: milliseconds(1000).default(7 * 24 * 3_600_000),
   JOB_LOCK_MS: milliseconds(1000).default(30_000),
   RETENTION_MS: milliseconds(1000).default(30 * 24 * 3_600_000),
+  FILES_RETENTION_MS: milliseconds(1000).nullable().default(null),
   LEDGER_WAIT_REPLICAS: integer(0, 10, 'replicas').default(0),
   LEDGER_WAIT_AOF: flag.default(false),
   LEDGER_WAIT_TIMEOUT_MS: milliseconds(1).default(3000),

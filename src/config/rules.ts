@@ -25,6 +25,7 @@ interface Settings {
   readonly POLL_MIN_INTERVAL_MS: number;
   readonly POLL_MAX_INTERVAL_MS: number;
   readonly RETENTION_MS: number;
+  readonly FILES_RETENTION_MS: number | null;
   readonly IDEMPOTENCY_TTL_MS: number;
   readonly BUDGET_PER_DAY: number | null;
   readonly BUDGET_PER_TENANT_PER_DAY: number | null;
@@ -139,6 +140,16 @@ const stageRules: readonly Rule[] = [
         complain(
           'RETENTION_MS',
           'expected at least IDEMPOTENCY_TTL_MS: a remembered key must not outlive its generation',
+        );
+    },
+  },
+  {
+    of: ['FILES_RETENTION_MS', 'RETENTION_MS'],
+    check({ FILES_RETENTION_MS, RETENTION_MS }, complain) {
+      if (FILES_RETENTION_MS !== null && FILES_RETENTION_MS > RETENTION_MS)
+        complain(
+          'FILES_RETENTION_MS',
+          `expected at most RETENTION_MS (${RETENTION_MS}), since only the record names the files, got ${FILES_RETENTION_MS}`,
         );
     },
   },

@@ -9,14 +9,19 @@ import { checkSyntax, parseItem, sliced, splitBatch } from './batch.js';
 import { atMost, check, MAX_BATCH_BYTES, MAX_BODY_BYTES, readJson, readJsonText } from './bodies.js';
 import { describeError, HttpError } from './problems.js';
 import type { QueueCap } from './queue-cap.js';
-import { decisionSchema, isGenerationId, listQuerySchema, retrySchema } from './schemas.js';
+import { decisionSchema, eraseQuerySchema, isGenerationId, listQuerySchema, retrySchema } from './schemas.js';
 
 /** The generation, if this caller may see it. One of another tenant is as good as none. @throws NotFoundError */
 export async function seen(reelhaul: Reelhaul, caller: Caller, generationId: string): Promise<Generation> {
   if (!isGenerationId(generationId)) throw new NotFoundError(generationId.slice(0, 64));
-  const generation = await reelhaul.get(generationId);
-  if (caller.tenant !== null && generation.tenant !== caller.tenant) throw new NotFoundError(generationId);
-  return generation;
+  try {
+    const generation = await reelhaul.get(generationId);
+    if (caller.tenant === null || generation.tenant === caller.tenant) return generation;
+  } catch (error) {
+    // Whose an erased one was is not known any more.
+    if (caller.tenant === null || !(error instanceof NotFoundError)) throw error;
+  }
+  throw new NotFoundError(generationId);
 }
 
 /** The tenant to look at: the caller's own, or the one asked for. @throws InvalidInputError for another's */
@@ -155,6 +160,20 @@ export function createGenerationRoutes(reelhaul: Reelhaul, cap: QueueCap): Hono<
   });
 
   routes.get('/generations/:id', async (c) => c.json(await seen(reelhaul, c.var.caller, c.req.param('id'))));
+
+  routes.delete('/generations/:id', async (c) => {
+    const { evenIfBilled = false } = check(eraseQuerySchema, c.req.query(), 'Nothing was erased');
+    const id = c.req.param('id');
+    if (c.var.caller.tenant !== null) await seen(reelhaul, c.var.caller, id);
+    else if (!isGenerationId(id)) throw new NotFoundError(id.slice(0, 64));
+    return c.json(await reelhaul.erase(id, { evenIfBilled }));
+  });
+
+  routes.delete('/tenants/:tenant', async (c) => {
+    requireAllTenants(c.var.caller);
+    const { evenIfBilled = false } = check(eraseQuerySchema, c.req.query(), 'Nothing was erased');
+    return c.json(await reelhaul.eraseTenant(c.req.param('tenant'), { evenIfBilled }));
+  });
 
   routes.get('/generations/:id/answers', async (c) => {
     const { id } = await seen(reelhaul, c.var.caller, c.req.param('id'));

@@ -59,6 +59,7 @@ const STATUS_OF_CODE: Readonly<Record<string, ContentfulStatusCode>> = {
   idempotency_conflict: 409,
   state_conflict: 409,
   rebill_not_allowed: 409,
+  may_be_billed: 409,
   storage_error: 503,
   redis_unusable: 503,
   newer_record: 503,

@@ -177,6 +177,37 @@ export const cancelResultSchema = z.object({
   mayBeBilled: z.boolean().describe('the provider knows no cancel: its task may be billed all the same'),
 });
 
+export const eraseQuerySchema = z.strictObject({
+  evenIfBilled: z
+    .enum(['true', 'false'])
+    .transform((text) => text === 'true')
+    .optional()
+    .describe('also what may still be billed: a later bill is not noticed'),
+});
+
+export const erasedSchema = z.object({
+  id: z.string().regex(ID),
+  state: z.enum(STATES).describe('where it was when it was erased'),
+  charge,
+  bills: z.array(
+    z.object({
+      at: instant,
+      bill: z.enum(['possible', 'charged', 'refunded', 'none']),
+      amount: z.number().nullable().describe('in the currency of PRICES; null: not known'),
+    }),
+  ),
+  createdAt: instant,
+  submittedAt: instant.nullable(),
+  finishedAt: instant.nullable(),
+  erasedAt: instant,
+  filesErased: z.boolean().describe('false: a worker still has files to remove'),
+});
+
+export const tenantErasedSchema = z.object({
+  erased: count.describe('generations'),
+  kept: count.describe('generations that may still be billed'),
+});
+
 export const eventSchema = z.object({
   cursor: z.string(),
   generationId: z.string(),

@@ -26,6 +26,12 @@ const PNG: AssetType = { contentType: 'image/png', extension: 'png', format: png
 const JPEG: AssetType = { contentType: 'image/jpeg', extension: 'jpg', format: jpeg };
 const WEBP: AssetType = { contentType: 'image/webp', extension: 'webp', format: webp };
 
+/** Every extension that a stored file of that kind can have. */
+export const EXTENSIONS: Readonly<Record<AssetKind, readonly string[]>> = {
+  video: [MP4, MOV, WEBM].map(({ extension }) => extension),
+  image: [PNG, JPEG, WEBP].map(({ extension }) => extension),
+};
+
 /** Major brands of `ftyp` that share the container with MP4 but are no video: HEIF and AVIF images, sound. */
 const NOT_VIDEO: ReadonlySet<string> = new Set([
   'heic',

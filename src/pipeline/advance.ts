@@ -144,6 +144,6 @@ export async function settle<T>(
 /** @throws NotFoundError */
 export async function mustGet(hub: Hub, generationId: string): Promise<GenerationRecord> {
   const record = await hub.store.get(generationId);
-  if (!record) throw new NotFoundError(generationId);
-  return record;
+  if (record) return record;
+  throw new NotFoundError(generationId, (await hub.store.eraser.erased(generationId))?.erasedAt ?? null);
 }

@@ -23,6 +23,10 @@
  *   <prefix>:swept                      string  when the last sweep ended, epoch ms
  *   <prefix>:figures:<span>:<number>    hash    what was counted in that minute or hour since 1970 (figures.ts)
  *   <prefix>:finished                   zset    finished generations, by when they ended: what retention goes by
+ *   <prefix>:erased:<id>                hash    what stays of an erased generation (erase.ts)
+ *   <prefix>:erased                     zset    erased generations, by when they ended
+ *   <prefix>:erasing                    zset    erased generations whose events may still be there
+ *   <prefix>:erasing-files              zset    erased generations whose files may still be there
  *   <prefix>:queue-clock                string  the turn of the generation that was submitted last (queued-lua.ts)
  *   <prefix>:queue-turns                zset    tenants, by their next turn
  *   <prefix>:queue-order:<tenant>       zset    its queued generations whose time has come, by their own priority
@@ -65,6 +69,10 @@ export interface Keys {
   readonly tasks: string;
   readonly live: string;
   readonly finished: string;
+  erased(id: string): string;
+  readonly allErased: string;
+  readonly erasing: string;
+  readonly erasingFiles: string;
   readonly events: string;
   readonly swept: string;
   gate(target: string): string;
@@ -96,6 +104,10 @@ export function createKeys(prefix: string): Keys {
     tasks: `${prefix}:tasks`,
     live: `${prefix}:live`,
     finished: `${prefix}:finished`,
+    erased: (id) => `${prefix}:erased:${id}`,
+    allErased: `${prefix}:erased`,
+    erasing: `${prefix}:erasing`,
+    erasingFiles: `${prefix}:erasing-files`,
     events: `${prefix}:events`,
     swept: `${prefix}:swept`,
     gate: (target) => `${prefix}:gate:${target}`,

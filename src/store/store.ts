@@ -11,6 +11,7 @@ import { announced, PROGRESS, type Change } from '../generation/change.js';
 import { createChanger, type ChangeArguments } from './change-generation.js';
 import { createWriter, type CreateResult, type NewGeneration } from './create-generation.js';
 import { createPruner } from './prune.js';
+import { createEraser, type Eraser } from './erase.js';
 import {
   costArguments,
   createTurnReader,
@@ -94,6 +95,7 @@ export interface Store {
   sweptAt(): Promise<number | null>;
   /** Forgets up to `limit` generations that ended before `cutoffAt`. Returns how many. */
   prune(cutoffAt: number, limit: number): Promise<number>;
+  readonly eraser: Eraser;
 }
 
 export interface StoreDeps {
@@ -357,5 +359,7 @@ export function createStore({
     },
 
     prune: createPruner(redis, keys),
+
+    eraser: createEraser(redis, keys),
   };
 }

@@ -466,6 +466,16 @@ describe('from enqueue to the end', () => {
   });
 });
 
+test('erase says what may still be billed, and what it kept of a tenant', async () => {
+  const { id } = await bed.enqueue('queued');
+  refused(await reelhaul('erase', id), 'may still be billed', 'evenIfBilled');
+  expect((await reelhaul('erase', id, '--tenant', 'default')).code).toBe(2);
+  const kept = await reelhaul('erase', '--tenant', 'default');
+  expect(kept).toMatchObject({ code: 1, out: '0 erased, 1 kept\n' });
+  const { code, out } = await reelhaul('erase', id, '--even-if-billed');
+  expect({ code, out }).toEqual({ code: 0, out: `${id}  erased (was queued)  charge: none\n` });
+});
+
 describe('a worker', () => {
   /** Some of the video has left the simulator: its script is used up, the next download is a quick one. */
   const downloading = () =>

@@ -269,6 +269,29 @@ describe('the other verbs', () => {
     expect((await at(id, 'retry', { allowRebill: true })).body).toMatchObject({ state: 'queued' });
   });
 
+  test('erase is for who may see it, and says what may still be billed', async () => {
+    const erase = (path: string, token: string) => api.ask('DELETE', `/v1/${path}`, { token });
+    const { id } = await bed.enqueue('of acme', { tenant: 'acme' });
+    refused(await erase(`generations/${id}`, OTHER), 404, 'not_found');
+    refused(await erase(`generations/${id}`, READER), 403, 'read_only');
+    refused(await erase(`generations/${id}`, ACME), 409, 'may_be_billed');
+    refused(await erase(`generations/${id}?evenIfBilled=yes`, ACME), 422, 'invalid_input');
+    await bed.reelhaul.cancel(id);
+    expect((await erase(`generations/${id}`, ACME)).body).toMatchObject({
+      id,
+      charge: 'none',
+      filesErased: true,
+    });
+    refused(await erase(`generations/${id}`, ACME), 404, 'not_found');
+    expect((await erase(`generations/${id}`, ALL)).body).toMatchObject({ id, state: 'canceled' });
+    refused(await api.ask('GET', `/v1/generations/${id}`, { token: ALL }), 404, 'not_found');
+
+    await bed.enqueue('another of acme', { tenant: 'acme' });
+    refused(await erase('tenants/acme', ACME), 403, 'all_tenants_only');
+    expect((await erase('tenants/acme', ALL)).body).toEqual({ erased: 0, kept: 1 });
+    expect((await erase('tenants/acme?evenIfBilled=true', ALL)).body).toEqual({ erased: 1, kept: 0 });
+  });
+
   test('decision settles an unconfirmed one', async () => {
     await bed.work();
     const { id } = await bed.enqueue('unclear [sim: submit=502-after]');

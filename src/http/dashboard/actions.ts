@@ -9,7 +9,7 @@ import type { GenerationRecord } from '../../generation/record.js';
 import { isTerminal } from '../../generation/states.js';
 import type { Reelhaul } from '../../reelhaul.js';
 
-export const ACTIONS = ['cancel', 'retry', 'resubmit', 'adopt', 'giveUp', 'notify'] as const;
+export const ACTIONS = ['cancel', 'retry', 'resubmit', 'adopt', 'giveUp', 'notify', 'erase'] as const;
 export type ActionName = (typeof ACTIONS)[number];
 
 /** `never`: it cannot bill. `once`: as any generation. `again`: a second bill for the same video. */
@@ -24,6 +24,8 @@ export interface Action {
   readonly grave: boolean;
   /** What stands beside its title: can it bill? */
   readonly billWords: string;
+  /** What has to be accepted before its form may be sent; null: nothing. */
+  readonly accept: string | null;
 }
 
 export const BILL_WORDS: Readonly<Record<Bill, string>> = {
@@ -32,8 +34,8 @@ export const BILL_WORDS: Readonly<Record<Bill, string>> = {
   again: 'Can bill a second time',
 };
 
-/** What has to be accepted before a form that bills may be sent. */
-export const ACCEPT_WORDS: Readonly<Record<Exclude<Bill, 'never'>, string>> = {
+const ACCEPT_WORDS: Readonly<Record<Bill, string | null>> = {
+  never: null,
   once: 'I accept that it is billed when the provider takes it.',
   again: 'I accept that this video may be billed a second time.',
 };
@@ -66,7 +68,12 @@ function retryWords({ failure }: GenerationRecord, free: keyof typeof RETRY_WORD
     : RETRY_WORDS[free];
 }
 
-export function actionsFor(record: GenerationRecord, deadNotifications: number): Action[] {
+/** May a bill of it still be decided? Erased, a later one would not be noticed. */
+function mayBeBilled({ state, submits }: GenerationRecord, now: number): boolean {
+  return !isTerminal(state) || submits.some(({ liveUntil = 0 }) => liveUntil > now);
+}
+
+export function actionsFor(record: GenerationRecord, deadNotifications: number, now: number): Action[] {
   const { state, failure } = record;
   const actions: Action[] = [];
   const offer = (name: ActionName, title: string, what: string, bill: Bill, grave = false) =>
@@ -78,6 +85,7 @@ export function actionsFor(record: GenerationRecord, deadNotifications: number):
       bill,
       grave,
       billWords: name === 'cancel' && record.charge !== 'none' ? 'Bills nothing more' : BILL_WORDS[bill],
+      accept: name === 'erase' ? 'I accept that it cannot be undone.' : ACCEPT_WORDS[bill],
     });
 
   const free = redriveOf(record, false);
@@ -110,6 +118,14 @@ export function actionsFor(record: GenerationRecord, deadNotifications: number):
     );
   if (!isTerminal(state) || state === 'expired')
     offer('cancel', 'Cancel', `Stops it here. ${billOfCanceled(record)}`, 'never', true);
+  if (!mayBeBilled(record, now))
+    offer(
+      'erase',
+      'Erase',
+      'Removes it for good: request, answers, notifications, files and manifest. Its instants and its bill stay.',
+      'never',
+      true,
+    );
   return actions;
 }
 
@@ -137,10 +153,8 @@ export async function act(
     throw new StateConflictError(
       `It has changed since this page was shown: it is ${state} now. Nothing was done.`,
     );
-  if (action.bill !== 'never' && accept !== 'yes')
-    throw new StateConflictError(
-      'This can bill, and the box that accepts it was not ticked. Nothing was done.',
-    );
+  if (action.accept !== null && accept !== 'yes')
+    throw new StateConflictError('The box that accepts it was not ticked. Nothing was done.');
   switch (name) {
     case 'cancel':
       await reelhaul.cancel(id);
@@ -161,6 +175,9 @@ export async function act(
       return;
     case 'notify':
       await reelhaul.retryNotification(id);
+      return;
+    case 'erase':
+      await reelhaul.erase(id);
       return;
   }
 }

@@ -13,7 +13,7 @@ import type { FleetFigures } from '../../telemetry/snapshot.js';
 import { findAsset, serveFile } from '../assets.js';
 import { atMost, check, readForm } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
-import { ACCEPT_WORDS, act, actionFormSchema, actionsFor, type Action, type ActionName } from './actions.js';
+import { act, actionFormSchema, actionsFor, type Action, type ActionName } from './actions.js';
 import type { Inbox } from './inbox-count.js';
 import { layout, type Html } from './layout.js';
 import { chargeMark, excerpt, instant, notice, progressBar, shortId, stateMark } from './components.js';
@@ -31,19 +31,20 @@ const DONE_WORDS: Readonly<Record<ActionName, string>> = {
   adopt: 'The task is adopted and polled from now on.',
   giveUp: 'Given up.',
   notify: 'The notifications are sent again.',
+  erase: 'Erased.',
 };
 
 function actionForm(
   record: GenerationRecord,
-  { name, title, what, bill, grave, billWords }: Action,
+  { name, title, what, bill, grave, billWords, accept: words }: Action,
   { csrf }: Visitor,
 ): Html {
   const { id, rev } = record;
   const accept =
-    bill === 'never'
+    words === null
       ? ''
       : html`<label class="check"
-          ><input type="checkbox" name="accept" value="yes" required /> ${ACCEPT_WORDS[bill]}</label
+          ><input type="checkbox" name="accept" value="yes" required /> ${words}</label
         >`;
   const task =
     name === 'adopt'
@@ -263,7 +264,7 @@ export function createGenerationRoutes(
       </div>
       <div class="columns">
         <div>
-          ${film(record)} ${actionsSection(record, actionsFor(record, dead), c.var.visitor)}
+          ${film(record)} ${actionsSection(record, actionsFor(record, dead, hub.now()), c.var.visitor)}
           ${notificationList(notifications)}
         </div>
         <div>${timeline(record, answers, hub.now())}</div>
@@ -282,12 +283,13 @@ export function createGenerationRoutes(
     const record = await load(c.req.param('id'));
     const dead = await hub.outbox.dead(record.id);
     const { name } = c.var.visitor;
-    await act(reelhaul, record, actionsFor(record, dead.length), form);
+    await act(reelhaul, record, actionsFor(record, dead.length, hub.now()), form);
     hub.log.info(
       { generationId: record.id, action: form.action, by: name ?? 'this machine' },
       'decided in the dashboard',
     );
-    return c.redirect(`${HOME}/generations/${record.id}?done=${form.action}`, 303);
+    const back = form.action === 'erase' ? `${HOME}/generations` : `${HOME}/generations/${record.id}`;
+    return c.redirect(`${back}?done=${form.action}`, 303);
   });
 
   // Through this server, whatever the storage: no other host has to be allowed, and none learns who looks.

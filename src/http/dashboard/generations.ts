@@ -140,8 +140,9 @@ export function createListRoutes(hub: Hub, inbox: Inbox): Hono<DashboardEnv> {
           );
     // Counted for all; beside a filter they would say something else than the list.
     const counts = narrows(filter) ? null : (figures?.generations ?? null);
+    const erased = c.req.query('done') === 'erase' ? notice('good', 'Erased.') : '';
     const body = html`<h1>Generations</h1>
-      ${stateChips(filter, counts)} ${missed} ${filterForm(filter)} ${results(filter, found)}`;
+      ${erased} ${stateChips(filter, counts)} ${missed} ${filterForm(filter)} ${results(filter, found)}`;
     // An older page shows what does not change by itself any more; it is not followed.
     const follow = filter.before === undefined ? 'all' : null;
     return c.html(

@@ -357,30 +357,52 @@ test.each([
     { state: 'unconfirmed' },
     ['adopt never', 'resubmit again', 'giveUp never', 'cancel never'],
   ],
-  ['expired', { state: 'expired', taskId: 't' }, ['retry never', 'cancel never']],
-  ['succeeded', { state: 'succeeded', taskId: 't' }, []],
-  ['canceled', { state: 'canceled' }, []],
+  ['expired', { state: 'expired', taskId: 't' }, ['retry never', 'cancel never', 'erase never']],
+  ['succeeded', { state: 'succeeded', taskId: 't' }, ['erase never']],
+  ['canceled', { state: 'canceled' }, ['erase never']],
+  [
+    'canceled while its task goes on',
+    { state: 'canceled', submits: JSON.stringify([{ at: 0, bill: 'charged', liveUntil: 1 }]) },
+    [],
+  ],
   [
     'failed by the provider',
     { ...failure('task_failed', 'poll', 'charged'), taskId: 't' },
-    ['retry never', 'resubmit again'],
+    ['retry never', 'resubmit again', 'erase never'],
   ],
   [
     'failed to be stored',
     { ...failure('asset_invalid', 'archive', 'charged'), taskId: 't' },
-    ['retry never'],
+    ['retry never', 'erase never'],
   ],
-  ['never sent', failure('submit_attempts_exhausted', 'submit', 'none'), ['retry once']],
-  ['given up', failure('submission_unconfirmed', 'submit', 'possible'), ['adopt never', 'resubmit again']],
+  ['never sent', failure('submit_attempts_exhausted', 'submit', 'none'), ['retry once', 'erase never']],
+  [
+    'given up',
+    failure('submission_unconfirmed', 'submit', 'possible'),
+    ['adopt never', 'resubmit again', 'erase never'],
+  ],
 ] as [string, Record<string, string>, string[]][])(
   'of one that is %s is offered what helps, with its bill',
   (_, fields, offered) => {
-    expect(actionsFor(record(fields), 0).map(({ name, bill }) => `${name} ${bill}`)).toEqual(offered);
+    expect(actionsFor(record(fields), 0, 0).map(({ name, bill }) => `${name} ${bill}`)).toEqual(offered);
   },
 );
 
+test('one that is over is erased once that is accepted', async () => {
+  const [id = ''] = await later('erased', 1);
+  await stage.bed.reelhaul.cancel(id);
+  const page = `/dashboard/generations/${id}`;
+  const { text } = await operator.get(page);
+  expect(text).toContain('I accept that it cannot be undone.');
+  const rev = /name="rev" value="(\d+)"/.exec(text)![1]!;
+  expect((await operator.post(page, { action: 'erase', rev })).status).toBe(409);
+  const answer = await operator.post(page, { action: 'erase', rev, accept: 'yes' });
+  expect(answer.headers.get('location')).toBe('/dashboard/generations?done=erase');
+  expect((await operator.get(page)).status).toBe(404);
+});
+
 test('a cancel does not promise that what may be billed is not', () => {
-  const words = (fields: Record<string, string>) => actionsFor(record(fields), 0).at(-1)!.billWords;
+  const words = (fields: Record<string, string>) => actionsFor(record(fields), 0, 0).at(-1)!.billWords;
   expect(words({ state: 'queued' })).toBe('Cannot bill');
   expect(words({ state: 'generating', taskId: 't', submits: billed('charged') })).toBe('Bills nothing more');
 });
@@ -391,7 +413,7 @@ test.each([
   ['refunded', 'was refunded'],
 ])('before another bill it is said what became of the first: %s', (charge, said) => {
   const failed = { ...failure('task_failed', 'poll', charge), taskId: 't' };
-  const again = actionsFor(record(failed), 0).find(({ name }) => name === 'resubmit');
+  const again = actionsFor(record(failed), 0, 0).find(({ name }) => name === 'resubmit');
   expect(again!.what).toBe(`Sends the paid request once more; the task before ${said}.`);
 });
 
