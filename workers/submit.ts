@@ -89,8 +89,8 @@ async function submitQueued(
   if (pass.kind === 'wait') return pass.holds === 'all' ? hold(pass.waitMs) : snooze(pass.waitMs);
 
   const nonce = randomUUID();
-  const sentAt = context.now();
-  const submits = withPost(record.submits, sentAt, cost.price);
+  const submittedAt = context.now();
+  const submits = withPost(record.submits, { at: submittedAt, price: cost.price, nonce });
   const begun = await store.beginSubmit(
     record,
     {
@@ -98,7 +98,7 @@ async function submitQueued(
       set: {
         ...NOT_HINTED_YET,
         submitNonce: nonce,
-        submittedAt: sentAt,
+        submittedAt,
         callback: config.PUBLIC_URL === '' ? null : 1,
       },
       submits,
@@ -226,7 +226,8 @@ async function post(context: Context, submitting: GenerationRecord, leaving: Lea
     await giveBack(context, submitting, null);
     return snooze(heldSinceMs);
   }
-  ledger.sent({ generationId: id, nonce, attempt: submitting.attempts.submit + 1 });
+  const attempt = submitting.attempts.submit + 1;
+  ledger.sent({ generationId: id, nonce, attempt, sentAt: now() });
 
   checkpoint('before-send', id);
   const leftAt = now();
@@ -250,8 +251,7 @@ async function post(context: Context, submitting: GenerationRecord, leaving: Lea
     { generationId: id, taskId, outcome: kind, httpStatus: answer.httpStatus, requestId: answer.requestId },
     'submit answered',
   );
-  if (taskId !== null) ledger.accepted(nonce, taskId);
-  else if (kind !== 'unconfirmed') ledger.notAccepted(nonce);
+  if (kind !== 'unconfirmed') ledger.answered(nonce, taskId ?? false);
   const tell = (result: CallResult) => report(context, id, { ...leaving, leftAgoMs: now() - leftAt, result });
   return conclude(context, submitting, outcome, { ...leaving, tell });
 }
@@ -325,7 +325,7 @@ async function conclude(
   const { tell } = left;
   switch (outcome.kind) {
     case 'accepted':
-      await saveTask(context, submitting.id, outcome);
+      await saveTask(context, submitting, outcome);
       await tell({ kind: 'accepted' });
       return done;
 

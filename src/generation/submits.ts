@@ -17,6 +17,8 @@ export interface Submit {
   /** In millionths of the currency of `PRICES`; absent when the price is not known. */
   readonly price?: number;
   readonly taskId?: string;
+  /** Of a POST whose answer may still come. */
+  readonly nonce?: string;
   /** A task that no POST of ours explains: a callback brought it beside the one that is followed. */
   readonly extra?: true;
   /** Until when (epoch ms) its task takes a slot at the provider; absent when no task of it lives. */
@@ -49,18 +51,91 @@ export const billedSubmits = (submits: readonly Submit[]): number =>
 const lastPost = (submits: readonly Submit[]): number =>
   submits.findLastIndex(({ extra }) => extra === undefined);
 
+/** The POST with that nonce; -1 also when it was answered. */
+const postOf = (submits: readonly Submit[], nonce: string): number =>
+  submits.findIndex((submit) => submit.nonce === nonce);
+
 const replaced = (submits: readonly Submit[], index: number, change: Partial<Submit>): Submit[] =>
   submits.map((submit, i) => (i === index ? { ...submit, ...change } : submit));
 
 /** A POST is about to leave. Those that surely were not accepted are of no more use. */
-export const withPost = (submits: readonly Submit[], at: number, price: number | null): Submit[] => [
+export const withPost = (
+  submits: readonly Submit[],
+  { at, price, nonce }: { readonly at: number; readonly price: number | null; readonly nonce: string },
+): Submit[] => [
   ...submits.filter(({ bill, taskId }) => bill !== 'none' || taskId !== undefined),
-  { at, bill: 'possible', ...(price === null ? {} : { price }) },
+  { at, bill: 'possible', nonce, ...priced(price) },
 ];
 
-/** The last POST surely was not accepted. */
-export const withoutPost = (submits: readonly Submit[]): Submit[] =>
-  replaced(submits, lastPost(submits), { bill: 'none' });
+/** A task that comes to light. `at` and `price` are those of the entry it gets when no POST explains it. */
+export interface NewTask {
+  readonly at: number;
+  readonly taskId: string;
+  readonly price: number | null;
+}
+
+/** What goes with a task, to whichever POST it belongs. */
+type Living = Pick<Submit, 'taskId' | 'bill' | 'liveUntil'>;
+
+/** The entry with that task instead of its own; its instant, price, nonce and number stay. */
+function exchanged({ taskId: _, liveUntil: __, ...post }: Submit, living: Living): Submit {
+  const { taskId, bill, liveUntil } = living;
+  return {
+    ...post,
+    bill,
+    ...(taskId === undefined ? {} : { taskId }),
+    ...lives(liveUntil),
+  };
+}
+
+/** A task that was taken for that of another POST: it is of one whose answer was lost, or of none of ours. */
+function withDisplaced(submits: readonly Submit[], displaced: Submit): Submit[] {
+  const lost = submits.findLastIndex((submit) => isOpen(submit) && submit.bill === 'possible');
+  if (lost < 0) return [...submits, { ...displaced, extra: true }];
+  return submits.map((submit, i) => (i === lost ? exchanged(submit, displaced) : submit));
+}
+
+const answeredPost = ({ nonce: _, ...post }: Submit): Submit => post;
+
+/** That POST surely was not accepted. */
+export function withoutPost(submits: readonly Submit[], nonce: string): Submit[] {
+  const index = postOf(submits, nonce);
+  if (index < 0) return [...submits];
+  const post = answeredPost(submits[index]!);
+  const none = submits.map((submit, i) => (i === index ? exchanged(post, { bill: 'none' }) : submit));
+  return post.taskId === undefined ? none : withDisplaced(none, post);
+}
+
+/** The answer to that POST names its task, whatever was taken for its task before. */
+export function withAnswer(
+  submits: readonly Submit[],
+  nonce: string,
+  { at, taskId, price }: NewTask,
+): Submit[] {
+  const index = postOf(submits, nonce);
+  const holder = submits.findIndex((submit) => submit.taskId === taskId);
+  const held = submits[holder];
+  // Redis forgot the POST, or was told of its answer already.
+  if (index < 0) return held ? [...submits] : [...submits, { at, bill: 'charged', taskId, ...priced(price) }];
+  const post = answeredPost(submits[index]!);
+  if (index === holder) {
+    const bill = post.bill === 'possible' ? 'charged' : post.bill;
+    return submits.map((submit, i) => (i === index ? { ...post, bill } : submit));
+  }
+  const { liveUntil } = held ?? post;
+  const known = held !== undefined && held.bill !== 'possible';
+  const living = { taskId, bill: known ? held.bill : 'charged', ...lives(liveUntil) } as const;
+  const own = { ...priced(price), ...exchanged(post, living) };
+  const answered = submits.map((submit, i) => (i === index ? own : submit));
+  if (!held) return post.taskId === undefined ? answered : withDisplaced(answered, post);
+  if (held.extra && post.taskId === undefined) return answered.filter((_, i) => i !== holder);
+  return answered.map((submit, i) => (i === holder ? exchanged(held, post) : submit));
+}
+
+const lives = (liveUntil: number | undefined) => (liveUntil === undefined ? {} : { liveUntil });
+const priced = (price: number | null) => (price === null ? {} : { price });
+
+const isOpen = ({ taskId, extra }: Submit): boolean => taskId === undefined && extra === undefined;
 
 /** The provider's word on the bill of the task that is followed. */
 export function withBill(submits: readonly Submit[], taskId: string | null, bill: Bill): Submit[] {
@@ -70,28 +145,18 @@ export function withBill(submits: readonly Submit[], taskId: string | null, bill
 
 /** A POST without a task whose bill is not settled, the newest first; else one that was thought not accepted. */
 function postFor(submits: readonly Submit[]): number {
-  const open = ({ taskId, extra }: Submit) => taskId === undefined && extra === undefined;
-  const possible = submits.findLastIndex((submit) => open(submit) && submit.bill === 'possible');
-  return possible >= 0 ? possible : submits.findLastIndex(open);
+  const possible = submits.findLastIndex((submit) => isOpen(submit) && submit.bill === 'possible');
+  return possible >= 0 ? possible : submits.findLastIndex(isOpen);
 }
 
-/**
- * The task that is followed from now on: it belongs to a POST that has no task yet.
- * @param answered it is the answer to the last POST itself.
- */
-export function withTask(
-  submits: readonly Submit[],
-  taskId: string,
-  { at, price, answered }: { readonly at: number; readonly price: number | null; readonly answered: boolean },
-): Submit[] {
+/** The task that is followed from now on, named by no answer: it belongs to a POST that has no task yet. */
+export function withTask(submits: readonly Submit[], { at, taskId, price }: NewTask): Submit[] {
   const known = submits.find((submit) => submit.taskId === taskId && submit.extra === undefined);
   if (known) return withBill(submits, taskId, 'charged');
   const rest = submits.filter((submit) => submit.taskId !== taskId);
-  const last = lastPost(rest);
-  const index = answered && last >= 0 && rest[last]?.taskId === undefined ? last : postFor(rest);
-  if (index < 0) return [...rest, { at, bill: 'charged', taskId, ...(price === null ? {} : { price }) }];
-  const own = rest[index]?.price ?? price ?? undefined;
-  return replaced(rest, index, { taskId, bill: 'charged', ...(own === undefined ? {} : { price: own }) });
+  const index = postFor(rest);
+  if (index < 0) return [...rest, { at, bill: 'charged', taskId, ...priced(price) }];
+  return replaced(rest, index, { taskId, bill: 'charged', ...priced(rest[index]?.price ?? price) });
 }
 
 /**
@@ -101,17 +166,11 @@ export function withTask(
 export function withFurtherTask(submits: readonly Submit[], taskId: string, at: number): Submit[] | null {
   if (submits.some((submit) => submit.taskId === taskId)) return [...submits];
   const last = lastPost(submits);
-  const lost = submits.findIndex(
-    ({ bill, taskId: own, extra }, i) =>
-      bill === 'possible' && own === undefined && extra === undefined && i !== last,
-  );
+  const lost = submits.findIndex((submit, i) => isOpen(submit) && submit.bill === 'possible' && i !== last);
   if (lost >= 0) return replaced(submits, lost, { taskId, bill: 'charged' });
   if (submits.length >= MAX_SUBMITS) return null;
   const price = submits[last]?.price;
-  return [
-    ...submits,
-    { at, bill: 'charged', taskId, extra: true, ...(price === undefined ? {} : { price }) },
-  ];
+  return [...submits, { at, bill: 'charged', taskId, extra: true, ...priced(price ?? null) }];
 }
 
 export interface SlotSettings {

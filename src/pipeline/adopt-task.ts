@@ -2,10 +2,11 @@
  * What a task id means to the generation it belongs to. A task that exists is followed rather than bought again; a second
  * one is never dropped, since it is a bill of its own.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { GenerationRecord, RawAnswer } from '../generation/record.js';
 import type { Change } from '../generation/change.js';
 import { isTerminal } from '../generation/states.js';
-import { withFurtherTask, withoutPost, withTask } from '../generation/submits.js';
+import { withAnswer, withFurtherTask, withoutPost, withTask, type Submit } from '../generation/submits.js';
 import { priceOf } from '../generation/price.js';
 import { TaskTakenError } from '../errors.js';
 import { kindOf } from '../polling/duration-stats.js';
@@ -37,8 +38,10 @@ export interface TaskNews {
   readonly answer: RawAnswer | null;
   /** Something the provider said beside it, kept as a warning. */
   readonly warning: string | null;
-  /** The answer to the last POST said that it surely was not accepted: the task is that of an earlier one. */
-  readonly notOfLastPost: boolean;
+  /** The nonce of the POST whose answer it is; null for any other news. */
+  readonly post: string | null;
+  /** That of a POST that surely was not accepted, as is known with it: the task is that of another. */
+  readonly unaccepted: string | null;
 }
 
 /** May this generation still take its first task id? Also after it was given up: the task exists and is paid for. */
@@ -55,20 +58,45 @@ function awaitsTask({ state, taskId, attempts, failure }: GenerationRecord, sour
 }
 
 function decide(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Adoption | 'again'> | Adoption {
-  const { taskId, source } = news;
+  const { taskId, source, post } = news;
   const awaiting = awaitsTask(record, source);
   // Our own answer and an operator may promote an id that stands beside; a callback that comes again may not.
   const beside = record.otherTaskIds.includes(taskId) && !(awaiting && source !== 'callback');
-  if (record.taskId === taskId || beside) return known(hub, record, source);
-  if (source === 'callback' && record.state === 'submitting') return rememberTask(hub, record, news);
+  // The answer to an earlier POST, while a later one is under way, is news beside it, as that of a callback.
+  const isLate = post !== null && post !== record.submitNonce;
+  const isUnderWay = record.state === 'submitting';
+  if (isUnderWay && isLate) return rememberTask(hub, record, news);
+  if (record.taskId === taskId || beside) return known(hub, record, news);
+  if (isUnderWay && source === 'callback') return rememberTask(hub, record, news);
   if (awaiting) return takeTask(hub, record, news);
   if (record.taskId === null && isTerminal(record.state)) return noteTask(hub, record, news);
   return keepBeside(hub, record, news);
 }
 
-/** A reply of Redis may have been lost between the task id and the poll job: the job is there from now on. */
-async function known(hub: Hub, { id, state }: GenerationRecord, source: TaskSource): Promise<'known'> {
-  if (source === 'submit' && state === 'generating') await hub.queues.remind('poll', { generationId: id });
+/** The list with the task at the POST that it belongs to, as far as the news tell. */
+function withNews(
+  hub: Hub,
+  { submits, request }: GenerationRecord,
+  { taskId, post, unaccepted }: TaskNews,
+): Submit[] {
+  const task = { at: hub.now(), taskId, price: priceOf(request, hub.config.PRICES) };
+  if (post !== null) return withAnswer(submits, post, task);
+  return withTask(unaccepted === null ? submits : withoutPost(submits, unaccepted), task);
+}
+
+/**
+ * A reply of Redis may have been lost between the task id and the poll job: the job is there from now on. A callback may
+ * have been taken for news of another POST: the answer puts that right.
+ */
+async function known(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<'known' | 'again'> {
+  const { id, state, submits } = record;
+  if (news.post !== null) {
+    const answered = withNews(hub, record, news);
+    if (!isDeepStrictEqual(answered, submits) && !(await hub.store.amend(record, { submits: answered })))
+      return 'again';
+  }
+  if (news.source === 'submit' && state === 'generating')
+    await hub.queues.remind('poll', { generationId: id });
   return 'known';
 }
 
@@ -79,7 +107,7 @@ export async function adoptTask(
   taskId: string,
   given: Pick<TaskNews, 'source'> & Partial<TaskNews>,
 ): Promise<Adoption> {
-  const news: TaskNews = { taskId, answer: null, warning: null, notOfLastPost: false, ...given };
+  const news: TaskNews = { taskId, answer: null, warning: null, post: null, unaccepted: null, ...given };
   try {
     return await settle<Adoption>(
       hub,
@@ -100,18 +128,13 @@ export async function adoptTask(
   }
 }
 
-async function takeTask(
-  hub: Hub,
-  record: GenerationRecord,
-  { taskId, source, answer, warning, notOfLastPost }: TaskNews,
-): Promise<Adoption | 'again'> {
+async function takeTask(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Adoption | 'again'> {
+  const { taskId, source, answer, warning } = news;
   const { hintedTaskId } = record;
   const now = hub.now();
   const kind = kindOf(record.request);
   const deadlineAt = record.deadlineAt ?? now + hub.config.GENERATION_DEADLINE_MS;
-  const price = priceOf(record.request, hub.config.PRICES);
-  const before = notOfLastPost ? withoutPost(record.submits) : record.submits;
-  const own = withTask(before, taskId, { at: now, price, answered: source === 'submit' && !notOfLastPost });
+  const own = withNews(hub, record, news);
   // A callback may have named another task meanwhile: then there are two.
   const hinted = hintedTaskId !== null && hintedTaskId !== taskId ? hintedTaskId : null;
   const submits = hinted === null ? own : (withFurtherTask(own, hinted, now) ?? own);
@@ -133,7 +156,7 @@ async function takeTask(
       submits,
       expect: { hintedTaskId: hintedTaskId ?? '' },
       answer,
-      ...(source === 'submit' ? { ownTask: true as const } : {}),
+      ...ownTask(news),
       ...(hinted === null ? {} : { event: secondTask(hinted) }),
     },
     { delayMs: source === 'submit' ? () => firstDelayMs(hub, kind, deadlineAt - now) : 0 },
@@ -155,19 +178,25 @@ async function followHint(hub: Hub, generationId: string): Promise<void> {
 }
 
 async function rememberTask(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Adoption | 'again'> {
-  const { taskId, answer } = news;
-  if (record.hintedTaskId === taskId) return 'known';
-  if (record.hintedTaskId !== null) return keepBeside(hub, record, news);
-  const change = { set: { hintedTaskId: taskId }, expect: { hintedTaskId: '' }, answer };
+  const { taskId, answer, post } = news;
+  const { hintedTaskId } = record;
+  if (hintedTaskId !== null && hintedTaskId !== taskId) return keepBeside(hub, record, news);
+  if (hintedTaskId === taskId && post === null) return 'known';
+  const change = {
+    set: { hintedTaskId: taskId },
+    expect: { hintedTaskId: hintedTaskId ?? '' },
+    answer,
+    ...(post === null ? {} : { submits: withNews(hub, record, news) }),
+    ...ownTask(news),
+  };
   return (await hub.store.amend(record, change)) ? 'remembered' : 'again';
 }
 
-async function noteTask(
-  hub: Hub,
-  record: GenerationRecord,
-  { taskId, answer, source }: TaskNews,
-): Promise<Adoption | 'again'> {
-  const price = priceOf(record.request, hub.config.PRICES);
+/** What the provider gave to a submit of ours belongs to it, whatever else is known of the task. */
+const ownTask = ({ post }: TaskNews): { ownTask?: true } => (post === null ? {} : { ownTask: true });
+
+async function noteTask(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Adoption | 'again'> {
+  const { taskId, answer } = news;
   const now = hub.now();
   // The task of a canceled generation is followed until it ends, to free its slot and settle its bill.
   const follow = record.state === 'canceled';
@@ -175,22 +204,20 @@ async function noteTask(
   const change: Change = {
     set: { taskId, ...(follow ? { acceptedAt: now, kind: kindOf(record.request), deadlineAt } : {}) },
     ...(follow ? { live: true } : {}),
-    submits: withTask(record.submits, taskId, { at: now, price, answered: source === 'submit' }),
+    submits: withNews(hub, record, news),
     expect: { taskId: '' },
     answer,
-    ...(source === 'submit' ? { ownTask: true as const } : {}),
+    ...ownTask(news),
   };
   if (!(await hub.store.amend(record, change))) return 'again';
   if (follow) await hub.queues.remind('poll', { generationId: record.id });
   return 'noted';
 }
 
-async function keepBeside(
-  hub: Hub,
-  record: GenerationRecord,
-  { taskId, answer }: TaskNews,
-): Promise<Adoption | 'again'> {
-  const submits = withFurtherTask(record.submits, taskId, hub.now());
+async function keepBeside(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Adoption | 'again'> {
+  const { taskId, answer, post } = news;
+  const submits =
+    post === null ? withFurtherTask(record.submits, taskId, hub.now()) : withNews(hub, record, news);
   if (submits === null) {
     hub.log.error(
       { generationId: record.id, taskId, alarm: 'second_task' },
@@ -198,7 +225,8 @@ async function keepBeside(
     );
     return 'refused';
   }
-  const kept = await hub.store.amend(record, { submits, answer, event: secondTask(taskId) });
+  const change = { submits, answer, event: secondTask(taskId), ...ownTask(news) };
+  const kept = await hub.store.amend(record, change);
   if (kept) alarmSecondTask(hub, record.id, taskId);
   return kept ? 'second' : 'again';
 }

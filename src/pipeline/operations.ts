@@ -160,7 +160,7 @@ async function stop(hub: Hub, record: GenerationRecord, mark: Mark): Promise<boo
       ? { set: mark }
       : {
           set: { ...mark, taskId: hintedTaskId, hintedTaskId: null },
-          submits: withTask(submits, hintedTaskId, { at: hub.now(), price, answered: false }),
+          submits: withTask(submits, { at: hub.now(), taskId: hintedTaskId, price }),
         };
   // The task goes on at the provider: its poll job stays, and frees the slot when it ends.
   const lives = record.taskId !== null && (state === 'generating' || state === 'expired');

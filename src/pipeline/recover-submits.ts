@@ -9,6 +9,7 @@ import type { Hub } from './context.js';
 import { priceOf } from '../generation/price.js';
 import { adoptTask } from './adopt-task.js';
 import { settle } from './advance.js';
+import { giveBack } from './settle-submit.js';
 import { withPost } from '../generation/submits.js';
 
 /** While Redis refuses this write it refuses the next `submitting` too, so that trying again comes in time. */
@@ -39,13 +40,14 @@ async function insist(hub: Hub, post: Post): Promise<void> {
   }
 }
 
-async function bringBackOne(hub: Hub, { generationId, nonce, attempt, sentAt, taskId }: Post): Promise<void> {
+async function bringBackOne(hub: Hub, post: Post): Promise<void> {
+  const { generationId, nonce, attempt, sentAt, taskId } = post;
   const { log, store } = hub;
   const found = await settle(
     hub,
     generationId,
     async (record) => {
-      if (record.attempts.submit >= attempt) return { settled: true };
+      if (record.attempts.submit >= attempt || taskId === false) return { settled: true };
       // As it was while the request was under way, whatever state Redis went back to: a retry may be forgotten as well.
       // The next run calls it unconfirmed; what this process knows or learns of the answer still counts, by the nonce.
       const moved = await store.recoverSubmit(record, {
@@ -58,7 +60,11 @@ async function bringBackOne(hub: Hub, { generationId, nonce, attempt, sentAt, ta
           failure: null,
           finishedAt: null,
         },
-        submits: withPost(record.submits, sentAt, priceOf(record.request, hub.config.PRICES)),
+        submits: withPost(record.submits, {
+          at: sentAt,
+          price: priceOf(record.request, hub.config.PRICES),
+          nonce,
+        }),
       });
       if (!moved) return 'again';
       log.error(
@@ -71,11 +77,13 @@ async function bringBackOne(hub: Hub, { generationId, nonce, attempt, sentAt, ta
     false,
   );
   if (!found) {
+    if (taskId === false) return;
     log.error(
       { generationId, taskId, alarm: 'generation_forgotten' },
       'Redis forgot a generation whose request was sent: its task may exist and be billed',
     );
     return;
   }
-  if (taskId !== null) await adoptTask(hub, generationId, taskId, { source: 'submit' });
+  if (taskId === false) await giveBack(hub, { id: generationId, submitNonce: nonce }, null);
+  else if (taskId !== null) await adoptTask(hub, generationId, taskId, { source: 'submit', post: nonce });
 }

@@ -3,6 +3,7 @@
  * Redis that refuses writes for a while, so each is tried until it stands.
  */
 import { setTimeout as wait } from 'node:timers/promises';
+import { isDeepStrictEqual } from 'node:util';
 import type { GenerationRecord, RawAnswer } from '../generation/record.js';
 import { withoutPost } from '../generation/submits.js';
 import type { SubmitOutcome } from '../provider/outcomes.js';
@@ -35,28 +36,32 @@ interface Verdict {
   readonly apply: (record: GenerationRecord, expect: Record<string, string>) => Promise<boolean>;
 }
 
+/** Which POST of which generation. */
+export type PostOf = Pick<GenerationRecord, 'id' | 'submitNonce'>;
+
 /**
  * Applies what is known about this very submit, wherever the generation stands by now: another worker may have called it
- * unconfirmed, or it was canceled. A task that a callback brought is followed.
+ * unconfirmed, it was canceled, or another POST is under way. A task that a callback brought is followed.
  */
 function applyVerdict(
   hub: Hub,
-  { id, submitNonce }: GenerationRecord,
+  { id, submitNonce }: PostOf,
   { answer, surelyNotAccepted, apply }: Verdict,
 ): Promise<void> {
+  const nonce = submitNonce ?? '';
   const decide = async (record: GenerationRecord): Promise<boolean> => {
-    if (record.submitNonce !== submitNonce) return true;
-    if (record.state === 'canceled' && record.taskId === null && surelyNotAccepted) {
-      const submits = withoutPost(record.submits);
-      return hub.store.amend(record, { submits, taskGone: true, expect: { taskId: '' }, answer });
+    const isOut = record.state === 'submitting' || record.state === 'unconfirmed';
+    if (record.submitNonce !== submitNonce || !isOut) {
+      const submits = withoutPost(record.submits, nonce);
+      if (!surelyNotAccepted || isDeepStrictEqual(submits, record.submits)) return true;
+      return hub.store.amend(record, { submits, answer });
     }
-    if (record.state !== 'submitting' && record.state !== 'unconfirmed') return true;
     if (record.hintedTaskId !== null) {
-      const notOfLastPost = surelyNotAccepted && record.submits.length > 1;
-      await adoptTask(hub, id, record.hintedTaskId, { source: 'submit', notOfLastPost });
+      const unaccepted = surelyNotAccepted && record.submits.length > 1 ? nonce : null;
+      await adoptTask(hub, id, record.hintedTaskId, { source: 'submit', unaccepted });
       return true;
     }
-    return apply(record, { submitNonce: submitNonce ?? '', hintedTaskId: '' });
+    return apply(record, { submitNonce: nonce, hintedTaskId: '' });
   };
   return insist(hub, { generationId: id, alarm: 'verdict_not_saved' }, () =>
     settle(hub, id, async (record) => ((await decide(record)) ? { settled: undefined } : 'again'), undefined),
@@ -66,7 +71,7 @@ function applyVerdict(
 /** Surely not accepted: back to the queue with its turn, as if nothing had been tried. Its job is the caller's. */
 export function giveBack(
   hub: Hub,
-  submitting: GenerationRecord,
+  submitting: PostOf,
   answer: RawAnswer | null,
   set: Record<string, number> = {},
 ): Promise<void> {
@@ -76,7 +81,7 @@ export function giveBack(
     apply: async (record, expect) => {
       const moved = await advance(hub, record, 'queued', {
         set: { ...set, submitNonce: null, unconfirmedAt: null },
-        submits: withoutPost(record.submits),
+        submits: withoutPost(record.submits, submitting.submitNonce ?? ''),
         expect,
         answer,
         keepsTurn: true,
@@ -91,7 +96,7 @@ export function giveBack(
 /** Final: the provider rejected the request. */
 export function reject(
   hub: Hub,
-  submitting: GenerationRecord,
+  submitting: PostOf,
   { code, message, answer }: Extract<SubmitOutcome, { kind: 'rejected' }>,
 ): Promise<void> {
   const text = code ? `${message} (${code})` : message;
@@ -102,7 +107,7 @@ export function reject(
 /** The provider could not be reached in so many tries. */
 export function exhaust(
   hub: Hub,
-  submitting: GenerationRecord,
+  submitting: PostOf,
   failures: number,
   { message, answer }: { readonly message: string; readonly answer: RawAnswer },
 ): Promise<void> {
@@ -118,7 +123,7 @@ export function exhaust(
 
 function failUnbilled(
   hub: Hub,
-  submitting: GenerationRecord,
+  submitting: PostOf,
   failure: Parameters<typeof fail>[2],
   answer: RawAnswer,
 ): Promise<void> {
@@ -126,14 +131,18 @@ function failUnbilled(
     answer,
     surelyNotAccepted: true,
     apply: (record, expect) =>
-      fail(hub, record, failure, { expect, answer, submits: withoutPost(record.submits) }),
+      fail(hub, record, failure, {
+        expect,
+        answer,
+        submits: withoutPost(record.submits, submitting.submitNonce ?? ''),
+      }),
   });
 }
 
 /** Not known whether it was accepted. */
 export async function declareUnconfirmed(
   hub: Hub,
-  submitting: GenerationRecord,
+  submitting: PostOf,
   answer: RawAnswer | null,
   reason: string,
 ): Promise<void> {
@@ -160,11 +169,11 @@ export async function declareUnconfirmed(
  */
 export async function saveTask(
   hub: Hub,
-  generationId: string,
+  { id: generationId, submitNonce: post }: PostOf,
   { taskId, answer, warning }: Extract<SubmitOutcome, { kind: 'accepted' }>,
 ): Promise<void> {
   const adoption = await insist(hub, { generationId, taskId, alarm: 'task_not_saved' }, () =>
-    adoptTask(hub, generationId, taskId, { source: 'submit', answer, warning }),
+    adoptTask(hub, generationId, taskId, { source: 'submit', post, answer, warning }),
   );
   if (adoption !== 'missing') return;
   hub.log.error(

@@ -35,9 +35,10 @@ export interface Post {
   readonly nonce: string;
   /** Which try it was: a record that counts fewer has forgotten it. */
   readonly attempt: number;
+  /** As its entry in the list of submits says. */
   readonly sentAt: number;
-  /** Null until it was answered. */
-  taskId: string | null;
+  /** Null until it was answered; false: it surely was not accepted. */
+  taskId: string | false | null;
 }
 
 export interface Ledger {
@@ -46,10 +47,9 @@ export interface Ledger {
   /** Has the write of this nonce come as far as the settings ask? False also when nobody can tell. */
   isSafe(generationId: string, nonce: string): Promise<boolean>;
   /** The POST leaves now. */
-  sent(post: Omit<Post, 'sentAt' | 'taskId'>): void;
-  accepted(nonce: string, taskId: string): void;
-  /** Surely not accepted: nothing is lost with it. */
-  notAccepted(nonce: string): void;
+  sent(post: Omit<Post, 'taskId'>): void;
+  /** The id of its task; false: it surely was not accepted. */
+  answered(nonce: string, taskId: string | false): void;
   close(): void;
 }
 
@@ -263,13 +263,12 @@ export async function openLedger(
 
     sent(post) {
       forgetOld();
-      posts.set(post.nonce, { ...post, sentAt: now(), taskId: null });
+      posts.set(post.nonce, { ...post, taskId: null });
     },
-    accepted(nonce, taskId) {
+    answered(nonce, taskId) {
       const post = posts.get(nonce);
       if (post) post.taskId = taskId;
     },
-    notAccepted: (nonce) => void posts.delete(nonce),
 
     close() {
       redis.off('close', onClose);

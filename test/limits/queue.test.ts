@@ -142,7 +142,7 @@ describe('caps', () => {
 
   test('a tenant at its own cap lets others pass, and goes on when one of its tasks ends', async () => {
     await worksWith({ MAX_IN_FLIGHT_PER_TENANT: '1', SUBMIT_CONCURRENCY: '1' });
-    const slow = await bed.enqueue('slow [sim: duration=2s]', { tenant: 'a' });
+    const slow = await bed.enqueue('slow [sim: duration=5s]', { tenant: 'a' });
     const second = await bed.enqueue('second', { tenant: 'a' });
     const other = await bed.enqueue('other', { tenant: 'b' });
     await bed.reelhaul.waitFor(other.id);
@@ -157,7 +157,7 @@ describe('caps', () => {
     const record = (await hub.store.get(first.id))!;
     await hub.store.transition(record, 'submitting', {
       live: true,
-      submits: withPost([], Date.now(), null),
+      submits: withPost([], { at: Date.now(), price: null, nonce: 'n' }),
     });
     expect((await hub.store.turns.turn(second.id))?.verdict.kind).toBe('capped');
     const lost = createHub({ config: bed.config, log: pino({ level: 'silent' }), redis: bed.redis });
@@ -184,7 +184,7 @@ describe('caps', () => {
     await bed.redis.hset(`${bed.prefix}:g:${id}`, 'deadlineAt', Date.now() - 1);
     const begun = await hub.store.beginSubmit(
       record,
-      { live: true, submits: withPost([], Date.now(), null) },
+      { live: true, submits: withPost([], { at: Date.now(), price: null, nonce: 'n' }) },
       { price: null, unpriced: 'allow' },
     );
     expect(begun).toEqual({ kind: 'overdue' });

@@ -41,7 +41,10 @@ async function move(
 ): Promise<void> {
   for (const to of states) {
     const record = (await by.store.get(id))!;
-    const begun = to === 'submitting' ? { submits: withPost(record.submits, by.now(), null) } : {};
+    const begun =
+      to === 'submitting'
+        ? { submits: withPost(record.submits, { at: by.now(), price: null, nonce: 'n' }) }
+        : {};
     expect(await by.store.transition(record, to, { live: true, ...begun, ...change })).not.toBeNull();
   }
 }
