@@ -8,7 +8,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Context } from './context.js';
 import type { GenerationRecord } from '../src/generation/record.js';
-import { billedSubmits, withPost } from '../src/generation/submits.js';
+import { billedSubmits, mayBeOut, withPost } from '../src/generation/submits.js';
 import { priceOf, unknownPrice } from '../src/generation/price.js';
 import { stageOf } from '../src/generation/states.js';
 import { limitsOf } from '../src/limits/settings.js';
@@ -20,7 +20,8 @@ import { backoffMs } from '../src/polling/schedule.js';
 import { callbackUrl } from '../src/provider/callback.js';
 import type { PollOutcome, SubmitOutcome } from '../src/provider/outcomes.js';
 import { done, hold, requeue, snooze, type Outcome } from '../src/queue/runner.js';
-import type { Turn, Verdict } from '../src/store/submit-turn.js';
+import { priorityOf } from '../src/store/queued-lua.js';
+import type { SubmitCost, Turn, Verdict } from '../src/store/submit-turn.js';
 
 const MAX_BACKOFF_MS = 60_000;
 /** No provider knows this task: asking for it is free, and shows whether the provider is there. */
@@ -44,7 +45,7 @@ export async function submit(context: Context, generationId: string, signal: Abo
         null,
         'The worker stopped between sending the request and saving its answer.',
       );
-      return snooze(context.config.UNCONFIRMED_WAIT_MS);
+      return snoozeUnconfirmed(context, generationId, context.config.UNCONFIRMED_WAIT_MS);
     case 'unconfirmed':
       return followPolicy(context, record);
     case 'generating':
@@ -77,7 +78,7 @@ async function submitQueued(
   if (verdict.kind !== 'go') return waitFor(context, record, verdict);
   const heldMs = ledger.holdMs();
   if (heldMs > 0) return hold(heldMs);
-  const cost = { price: priceOf(record.request, config.PRICES), unpriced: config.UNKNOWN_PRICE };
+  const cost = costOf(record, config);
   // Those that may not be paid for take no call from those that may.
   const room: Verdict = budgeted ? await store.turns.room(record, cost) : { kind: 'go' };
   if (room.kind !== 'go') return waitFor(context, record, room);
@@ -108,7 +109,7 @@ async function submitQueued(
   );
   if (begun.kind === 'changed' && !(await isMine(context, record.id, nonce))) return snooze(0);
   if (begun.kind !== 'begun' && begun.kind !== 'changed') return waitFor(context, record, begun);
-  const submitting = { ...record, state: 'submitting' as const, submitNonce: nonce, submits };
+  const submitting = { ...record, state: 'submitting' as const, submitNonce: nonce, submittedAt, submits };
   return post(context, submitting, { signal, probe: pass.probe });
 }
 
@@ -127,9 +128,10 @@ async function waitFor(
       return requeue(verdict.priority);
     case 'full':
       return hold(FULL_MS);
-    case 'capped':
     case 'early':
       return snooze(untilDeadline(record, verdict.waitMs, now()));
+    case 'capped':
+      return snoozeWithoutRoom(context, record, verdict.waitMs);
     case 'over_day':
     case 'over_tenant_day':
       return waitForBudget(context, record, verdict);
@@ -172,7 +174,7 @@ async function waitForBudget(
   record: GenerationRecord,
   { kind, waitMs }: Extract<Verdict, { readonly kind: 'over_day' | 'over_tenant_day' }>,
 ): Promise<Outcome> {
-  const { config, log, store, now } = context;
+  const { config, log, store } = context;
   const whose = kind === 'over_day' ? "the day's budget" : `the day's budget of tenant ${record.tenant}`;
   if (config.OVER_BUDGET === 'fail') {
     await fail(context, record, {
@@ -189,8 +191,22 @@ async function waitForBudget(
     log.warn({ generationId: record.id, alarm: 'budget', tenant: record.tenant }, `${whose} is spent`);
   }
   // What a budget holds back is woken when money is given back; this is for a wake-up that was lost.
-  return snooze(untilDeadline(record, Math.min(waitMs, BUDGET_LOOK_MS), now()));
+  return snoozeWithoutRoom(context, record, Math.min(waitMs, BUDGET_LOOK_MS));
 }
+
+/** What made room while this job ran found no delayed job to bring forward: it is asked again once the job is delayed. */
+function snoozeWithoutRoom(context: Context, record: GenerationRecord, waitMs: number): Outcome {
+  const { store, queues, config, now } = context;
+  return snooze(untilDeadline(record, waitMs, now()), async () => {
+    const room = await store.turns.room(record, costOf(record, config));
+    if (room.kind === 'go') await queues.hasten('submit', record.id);
+  });
+}
+
+const costOf = ({ request }: GenerationRecord, { PRICES, UNKNOWN_PRICE }: Context['config']): SubmitCost => ({
+  price: priceOf(request, PRICES),
+  unpriced: UNKNOWN_PRICE,
+});
 
 /**
  * Did the write that seemed to lose its race land after all? A command whose answer went down with the connection is
@@ -227,6 +243,11 @@ async function post(context: Context, submitting: GenerationRecord, leaving: Lea
     return snooze(heldSinceMs);
   }
   const attempt = submitting.attempts.submit + 1;
+  // Frozen for so long, this worker may have been taken for dead, and another POST may be decided by now.
+  if (now() - (submitting.submittedAt ?? 0) > config.JOB_LOCK_MS) {
+    await giveBack(context, submitting, null);
+    return snooze(0);
+  }
   ledger.sent({ generationId: id, nonce, attempt, sentAt: now() });
 
   checkpoint('before-send', id);
@@ -332,7 +353,7 @@ async function conclude(
     case 'unconfirmed':
       await declareUnconfirmed(context, submitting, outcome.answer, outcome.message);
       await tell({ kind: isAway(outcome) ? 'away' : 'answered' });
-      return snooze(context.config.UNCONFIRMED_WAIT_MS);
+      return snoozeUnconfirmed(context, submitting.id, context.config.UNCONFIRMED_WAIT_MS);
 
     case 'refused':
       await giveBack(context, submitting, outcome.answer);
@@ -412,16 +433,18 @@ function isAway({ kind, answer }: SubmitOutcome | PollOutcome): boolean {
 /** The wait for a callback, and then what the app or the operator wants done. */
 async function followPolicy(context: Context, record: GenerationRecord): Promise<Outcome> {
   const { config, now, store } = context;
-  const waitMs = (record.unconfirmedAt ?? 0) + config.UNCONFIRMED_WAIT_MS - now();
-  if (waitMs > 0) return snooze(waitMs);
-
   const policy = record.onUnconfirmed ?? config.UNCONFIRMED_POLICY;
+  const waitsFor = config.UNCONFIRMED_WAIT_MS;
+  // The worker that made the POST said nothing of it: its call may go on for so long.
+  const atLeast = policy === 'resubmit' && mayBeOut(record.submits) ? config.SUBMIT_TIMEOUT_MS : 0;
+  const waitMs = (record.unconfirmedAt ?? 0) + Math.max(waitsFor, atLeast) - now();
+  if (waitMs > 0) return snoozeUnconfirmed(context, record.id, waitMs);
+
   if (policy === 'resubmit' && billedSubmits(record.submits) <= 1) {
-    await advance(context, record, 'queued', {
-      set: { submitNonce: null, unconfirmedAt: null },
-      keepsTurn: true,
-    });
-    return snooze(0);
+    // Another POST is another turn.
+    const change = { set: { submitNonce: null, unconfirmedAt: null } };
+    if (!(await advance(context, record, 'queued', change))) return snooze(0);
+    return requeue(priorityOf((await store.get(record.id))?.turn ?? null));
   }
   if (policy === 'fail') {
     const message = 'It is not known whether the provider accepted the request, and no callback came.';
@@ -435,4 +458,11 @@ async function followPolicy(context: Context, record: GenerationRecord): Promise
   }
   // Held (also after one resubmit by policy, or it could go on for ever): nothing is due until an operator decides.
   return (await store.amend(record, { live: false })) ? done : snooze(0);
+}
+
+/** A decision or a late answer that came while this job ran found no delayed job to bring forward. */
+function snoozeUnconfirmed({ store, queues }: Context, id: string, waitMs: number): Outcome {
+  return snooze(waitMs, async () => {
+    if ((await store.get(id))?.state === 'queued') await queues.hasten('submit', id);
+  });
 }

@@ -97,6 +97,14 @@ function withDisplaced(submits: readonly Submit[], displaced: Submit): Submit[] 
 
 const answeredPost = ({ nonce: _, ...post }: Submit): Submit => post;
 
+/** That POST is over, and nothing is known of it. */
+export const withoutAnswer = (submits: readonly Submit[], nonce: string): Submit[] =>
+  submits.map((submit) => (submit.nonce === nonce ? answeredPost(submit) : submit));
+
+/** Whether a POST of these may still be under way. */
+export const mayBeOut = (submits: readonly Submit[]): boolean =>
+  submits.some(({ nonce, bill }) => nonce !== undefined && bill === 'possible');
+
 /** That POST surely was not accepted. */
 export function withoutPost(submits: readonly Submit[], nonce: string): Submit[] {
   const index = postOf(submits, nonce);

@@ -72,8 +72,8 @@ local before = redis.call('HGET', KEYS[1], 'inForce')
 redis.call('HSET', KEYS[1], 'maxInFlight', c.maxInFlight, 'tenantMaxInFlight', c.tenantMaxInFlight, 'inForce', c.inForce,
   'budget', c.budget, 'tenantBudget', c.tenantBudget, 'budgeted', c.budgeted)
 redis.call('DEL', KEYS[1] .. ':tenants', KEYS[1] .. ':budgets')
-if #c.tenants > 0 then redis.call('HSET', KEYS[1] .. ':tenants', unpack(c.tenants)) end
-if #c.budgets > 0 then redis.call('HSET', KEYS[1] .. ':budgets', unpack(c.budgets)) end
+for i = 1, #c.tenants, 2 do redis.call('HSET', KEYS[1] .. ':tenants', c.tenants[i], c.tenants[i + 1]) end
+for i = 1, #c.budgets, 2 do redis.call('HSET', KEYS[1] .. ':budgets', c.budgets[i], c.budgets[i + 1]) end
 return before == c.inForce and 0 or 1
 `;
 

@@ -5,7 +5,7 @@
 import { setTimeout as wait } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import type { GenerationRecord, RawAnswer } from '../generation/record.js';
-import { withoutPost } from '../generation/submits.js';
+import { withoutAnswer, withoutPost, type Submit } from '../generation/submits.js';
 import type { SubmitOutcome } from '../provider/outcomes.js';
 import { backoffMs } from '../polling/schedule.js';
 import { adoptTask } from './adopt-task.js';
@@ -33,7 +33,10 @@ interface Verdict {
   readonly answer: RawAnswer | null;
   readonly surelyNotAccepted: boolean;
   /** @returns false when the generation moved meanwhile. */
-  readonly apply: (record: GenerationRecord, expect: Record<string, string>) => Promise<boolean>;
+  readonly apply: (
+    record: GenerationRecord,
+    known: { readonly expect: Record<string, string>; readonly submits: Submit[] },
+  ) => Promise<boolean>;
 }
 
 /** Which POST of which generation. */
@@ -49,19 +52,21 @@ function applyVerdict(
   { answer, surelyNotAccepted, apply }: Verdict,
 ): Promise<void> {
   const nonce = submitNonce ?? '';
+  const withVerdict = (submits: readonly Submit[]): Submit[] => {
+    if (surelyNotAccepted) return withoutPost(submits, nonce);
+    return answer === null ? [...submits] : withoutAnswer(submits, nonce);
+  };
   const decide = async (record: GenerationRecord): Promise<boolean> => {
     const isOut = record.state === 'submitting' || record.state === 'unconfirmed';
-    if (record.submitNonce !== submitNonce || !isOut) {
-      const submits = withoutPost(record.submits, nonce);
-      if (!surelyNotAccepted || isDeepStrictEqual(submits, record.submits)) return true;
-      return hub.store.amend(record, { submits, answer });
-    }
+    const submits = withVerdict(record.submits);
+    if (record.submitNonce !== submitNonce || !isOut)
+      return isDeepStrictEqual(submits, record.submits) || hub.store.amend(record, { submits, answer });
     if (record.hintedTaskId !== null) {
       const unaccepted = surelyNotAccepted && record.submits.length > 1 ? nonce : null;
       await adoptTask(hub, id, record.hintedTaskId, { source: 'submit', unaccepted });
       return true;
     }
-    return apply(record, { submitNonce: nonce, hintedTaskId: '' });
+    return apply(record, { expect: { submitNonce: nonce, hintedTaskId: '' }, submits });
   };
   return insist(hub, { generationId: id, alarm: 'verdict_not_saved' }, () =>
     settle(hub, id, async (record) => ((await decide(record)) ? { settled: undefined } : 'again'), undefined),
@@ -78,11 +83,10 @@ export function giveBack(
   return applyVerdict(hub, submitting, {
     answer,
     surelyNotAccepted: true,
-    apply: async (record, expect) => {
+    apply: async (record, known) => {
       const moved = await advance(hub, record, 'queued', {
+        ...known,
         set: { ...set, submitNonce: null, unconfirmedAt: null },
-        submits: withoutPost(record.submits, submitting.submitNonce ?? ''),
-        expect,
         answer,
         keepsTurn: true,
       });
@@ -130,12 +134,7 @@ function failUnbilled(
   return applyVerdict(hub, submitting, {
     answer,
     surelyNotAccepted: true,
-    apply: (record, expect) =>
-      fail(hub, record, failure, {
-        expect,
-        answer,
-        submits: withoutPost(record.submits, submitting.submitNonce ?? ''),
-      }),
+    apply: (record, known) => fail(hub, record, failure, { ...known, answer }),
   });
 }
 
@@ -149,11 +148,11 @@ export async function declareUnconfirmed(
   await applyVerdict(hub, submitting, {
     answer,
     surelyNotAccepted: false,
-    apply: async (record, expect) => {
+    apply: async (record, known) => {
       if (record.state === 'unconfirmed')
-        return answer === null || hub.store.amend(record, { expect, answer });
+        return answer === null || hub.store.amend(record, { ...known, answer });
       const event = { type: 'unconfirmed', text: reason };
-      const change = { set: { unconfirmedAt: hub.now() }, expect, answer, event };
+      const change = { ...known, set: { unconfirmedAt: hub.now() }, answer, event };
       return advance(hub, record, 'unconfirmed', change);
     },
   });
