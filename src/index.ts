@@ -4,16 +4,20 @@ export type {
   CancelResult,
   DeadNotifications,
   Decision,
+  Enqueued,
   EnqueueItem,
   EnqueueResult,
   Erased,
   EraseOptions,
   LimitsOverview,
   ListQuery,
+  Outlook,
   Page,
   Reelhaul,
   Spend,
   TenantErased,
+  Wait,
+  WaitCode,
   WaitOptions,
 } from './reelhaul.js';
 export type { EventFilter, GenerationEvent } from './store/event-stream.js';
@@ -37,4 +41,5 @@ export {
 export type { EnqueueOptionsInput as EnqueueOptions } from './generation/options.js';
 export type { Asset, Assets, Charge, Failure, FailureCode, Generation } from './generation/record.js';
 export type { GenerationRequest, GenerationRequestInput, Warning } from './generation/request.js';
+export type { IgnoredOption } from './generation/ignored.js';
 export type { State } from './generation/states.js';

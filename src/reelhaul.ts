@@ -12,8 +12,15 @@ import { openActiveTrace } from './telemetry/active-trace.js';
 import { startFigures } from './telemetry/time-series.js';
 import { erase, eraseTenant, type EraseOptions, type TenantErased } from './pipeline/erase.js';
 import type { Erased } from './store/erase.js';
+import { outlook, type Outlook } from './pipeline/outlook.js';
 import { cancel, decide, retry, type CancelResult, type Decision } from './pipeline/operations.js';
-import { enqueue, enqueueMany, type EnqueueItem, type EnqueueResult } from './pipeline/enqueue.js';
+import {
+  enqueue,
+  enqueueMany,
+  type Enqueued,
+  type EnqueueItem,
+  type EnqueueResult,
+} from './pipeline/enqueue.js';
 import { InvalidInputError, NewerRecordError, StateConflictError, WaitTimeoutError } from './errors.js';
 import type { EventFilter, GenerationEvent } from './store/event-stream.js';
 import { readLimits, resume, type LimitsOverview } from './limits/overview.js';
@@ -31,7 +38,8 @@ import type { Storage } from './storage/storage.js';
 export type { CancelResult, Decision } from './pipeline/operations.js';
 export type { EraseOptions, TenantErased } from './pipeline/erase.js';
 export type { Erased } from './store/erase.js';
-export type { EnqueueItem, EnqueueResult } from './pipeline/enqueue.js';
+export type { Outlook, Wait, WaitCode } from './pipeline/outlook.js';
+export type { Enqueued, EnqueueItem, EnqueueResult } from './pipeline/enqueue.js';
 export type { LimitsOverview } from './limits/overview.js';
 export type { Spend } from './limits/spend.js';
 
@@ -75,11 +83,12 @@ export interface DeadNotifications {
 
 export interface Reelhaul {
   /**
-   * Records a wanted video and queues its submit. With an idempotency key that is known, the generation of then.
+   * Records a wanted video and queues its submit. With an idempotency key that is known, the generation of then, and in
+   * `ignored` the options that differ from the ones of then.
    * @throws InvalidInputError naming every problem; IdempotencyConflictError; WritesRefusedError. Nothing is stored in
    * any of these cases.
    */
-  enqueue(request: GenerationRequestInput, options?: EnqueueOptionsInput): Promise<Generation>;
+  enqueue(request: GenerationRequestInput, options?: EnqueueOptionsInput): Promise<Enqueued>;
   /**
    * Many at once, in few round trips. Each item is stored whole or not at all, and has its own result, in order; one
    * that is refused does not hinder the others.
@@ -87,6 +96,8 @@ export interface Reelhaul {
   enqueueMany(items: readonly EnqueueItem[]): Promise<EnqueueResult[]>;
   /** @throws NotFoundError */
   get(generationId: string): Promise<Generation>;
+  /** Why it waits, how many are before it, and when its task is asked about next. @throws NotFoundError */
+  outlook(generationId: string): Promise<Outlook>;
   /** Newest first; the cost of a page does not depend on how many there are. */
   list(query?: ListQuery): Promise<Page>;
   /** The decisive raw answers of the provider, oldest first: the last twelve. @throws NotFoundError */
@@ -189,11 +200,13 @@ export function createReelhaulOn(
     (storage ??= import('./storage/open.js').then(({ openStorage }) => openStorage(config.STORAGE_URL)));
 
   return {
-    enqueue: async (request, options) => (await enqueue(hub, request, options)).generation,
+    enqueue: (request, options) => enqueue(hub, request, options),
 
     enqueueMany: (items) => enqueueMany(hub, items),
 
     get: async (generationId) => toGeneration(await mustGet(hub, generationId)),
+
+    outlook: (generationId) => outlook(hub, generationId),
 
     async list({ limit = 50, cursor, ...where } = {}) {
       checkPage(limit, cursor);

@@ -38,6 +38,21 @@ describe('enqueueMany', () => {
       if (result.ok) expect((await bed.reelhaul.waitFor(result.generation.id)).state).toBe('succeeded');
   });
 
+  test('with a known key says which options stay as they were, and only those that differ', async () => {
+    const first = { metadata: { a: 1, b: { c: [2], d: 3 } }, notifyUrl: 'https://example.com/a' };
+    const again = { metadata: { b: { d: 3, c: [2] }, a: 1 }, notifyUrl: 'https://example.com/b', delayMs: 5 };
+    const item = { request: { prompt: 'one', image }, idempotencyKey: 'a' };
+    const results = await bed.reelhaul.enqueueMany([{ ...item, ...first }, { ...item, ...again }, item]);
+    expect(results.map((result) => (result.ok ? result.ignored : null))).toEqual([[], ['notifyUrl'], []]);
+    expect(
+      await bed.reelhaul.enqueue(item.request, {
+        idempotencyKey: 'a',
+        notifyOn: 'end',
+        notifyUrl: first.notifyUrl,
+      }),
+    ).not.toHaveProperty('ignored');
+  });
+
   test('takes more than one chunk', async () => {
     const items = Array.from({ length: 600 }, (_, i) => ({
       request: { prompt: `number ${i}` },

@@ -33,6 +33,7 @@ export function describeLimits(limits: LimitsOverview): string {
     lines.push('refused      the provider refuses the key or its quota; one submit looks now and then');
   if (limits.misrouted)
     lines.push('misrouted    something in front of the API answers submits: check COMETAPI_BASE_URL');
+  if (limits.nextPollAt !== null) lines.push(`next poll    at ${new Date(limits.nextPollAt).toISOString()}`);
   for (const call of ['submit', 'poll'] as const) lines.push(...describeBreaker(call, limits.breaker[call]));
   return lines.join('\n');
 }

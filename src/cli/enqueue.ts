@@ -3,6 +3,7 @@ import { createReadStream } from 'node:fs';
 import { createInterface } from 'node:readline';
 import { Option, type Command } from 'commander';
 import type { EnqueueOptionsInput } from '../generation/options.js';
+import type { Generation } from '../generation/record.js';
 import type { GenerationRequestInput } from '../generation/request.js';
 import type { EnqueueItem, Reelhaul } from '../reelhaul.js';
 import { jsonObject, wholeNumber } from './arguments.js';
@@ -65,6 +66,13 @@ function orderFrom(flags: EnqueueFlags): { request: GenerationRequestInput; opti
   };
 }
 
+function tellIgnored(ignored: readonly string[], where = ''): void {
+  if (ignored.length > 0)
+    complain(
+      `${where}The idempotency key is known, and these options stay as they were: ${ignored.join(', ')}`,
+    );
+}
+
 /** So many lines are read before they are stored; the progress moves by as much. */
 const FILE_CHUNK = 500;
 
@@ -89,6 +97,7 @@ async function enqueueFile(reelhaul: Reelhaul, path: string, json: boolean): Pro
       if (!result.ok) refuse(chunk[i]!.number, result.error.message);
       else {
         counts[result.replayed ? 'known' : 'stored'] += 1;
+        tellIgnored(result.ignored, `line ${chunk[i]!.number}: `);
         if (json) print(JSON.stringify(result.generation));
       }
     }
@@ -151,7 +160,9 @@ export function addEnqueue(program: Command): void {
       withLibrary(async (reelhaul) => {
         if (flags.file !== undefined) return enqueueFile(reelhaul, flags.file, flags.json === true);
         const { request, options } = orderFrom(flags);
-        let generation = await reelhaul.enqueue(request, options);
+        const { ignored = [], ...enqueued } = await reelhaul.enqueue(request, options);
+        tellIgnored(ignored);
+        let generation: Generation = enqueued;
         if (flags.wait) generation = await waitAloud(reelhaul, generation.id, flags.timeoutMs);
         show(generation, flags.json === true);
         if (flags.wait && generation.state !== 'succeeded') process.exitCode = 1;

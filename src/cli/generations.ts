@@ -4,7 +4,16 @@ import { isTerminal, STATES } from '../generation/states.js';
 import type { ListQuery } from '../reelhaul.js';
 import { wholeNumber } from './arguments.js';
 import { askedToStop, withLibrary } from './session.js';
-import { complain, print, show, showErased, showEvent, showList, waitAloud } from './terminal.js';
+import {
+  complain,
+  print,
+  show,
+  showErased,
+  showEvent,
+  showList,
+  showOutlook,
+  waitAloud,
+} from './terminal.js';
 
 /** `get`, `list`, `wait-for`, `watch`, `cancel`, `retry`, `decide`, `erase`. */
 export function addGenerations(program: Command): void {
@@ -19,7 +28,9 @@ export function addGenerations(program: Command): void {
           for (const answer of await reelhaul.answers(id)) print(JSON.stringify(answer));
           return;
         }
-        show(await reelhaul.get(id), flags.json === true);
+        const generation = await reelhaul.get(id);
+        show(generation, flags.json === true);
+        if (flags.json !== true) showOutlook(await reelhaul.outlook(id));
       }),
     );
 

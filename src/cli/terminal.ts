@@ -3,7 +3,7 @@ import { ReelhaulError } from '../errors.js';
 import type { GenerationEvent } from '../store/event-stream.js';
 import type { Notification } from '../store/outbox.js';
 import type { Generation } from '../generation/record.js';
-import type { Erased, Reelhaul } from '../reelhaul.js';
+import type { Erased, Outlook, Reelhaul } from '../reelhaul.js';
 
 export const print = (text: string) => void process.stdout.write(`${text}\n`);
 export const complain = (text: string) => void process.stderr.write(`${text}\n`);
@@ -53,6 +53,16 @@ export function showList(generations: readonly Generation[]): void {
       `${id}  ${state.padEnd(11)}  ${new Date(createdAt).toISOString()}  ${attempts.poll} polls  ${prompt}`,
     );
   }
+}
+
+export function showOutlook({ waitsBecause, ahead, nextPollAt }: Outlook): void {
+  const at = (instant: number) => new Date(instant).toISOString();
+  if (waitsBecause) {
+    const { code, message, untilAt } = waitsBecause;
+    print(`  waits because: ${plain(message)} [${code}]${untilAt === null ? '' : ` until ${at(untilAt)}`}`);
+  }
+  if (ahead !== null && ahead > 0) print(`  before it: ${ahead}`);
+  if (nextPollAt !== null) print(`  next poll at ${at(nextPollAt)}`);
 }
 
 export function showErased(erased: Erased, json: boolean): void {

@@ -3,7 +3,7 @@ import { setImmediate as otherRequests } from 'node:timers/promises';
 import { Hono } from 'hono';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import type { Generation } from '../generation/record.js';
-import type { EnqueueItem, EnqueueResult, ListQuery, Reelhaul } from '../reelhaul.js';
+import type { Enqueued, EnqueueItem, EnqueueResult, ListQuery, Reelhaul } from '../reelhaul.js';
 import type { ApiEnv, Caller } from './access.js';
 import { checkSyntax, parseItem, sliced, splitBatch } from './batch.js';
 import { atMost, check, MAX_BATCH_BYTES, MAX_BODY_BYTES, readJson, readJsonText } from './bodies.js';
@@ -74,6 +74,9 @@ function inTermsOfBody(error: Error, bare: boolean): Error {
   return new InvalidInputError(headline, problems);
 }
 
+const enqueued = ({ generation, ignored }: Extract<EnqueueResult, { ok: true }>): Enqueued =>
+  ignored.length === 0 ? generation : { ...generation, ignored };
+
 const isRefusal = (result: EnqueueResult): result is Extract<EnqueueResult, { ok: false }> => !result.ok;
 
 /** A name that is none is left to the library, which says so. */
@@ -117,7 +120,7 @@ async function enqueueSlice(
   return items.map((one) => {
     const result = 'error' in one ? null : results[next++];
     if (result?.ok)
-      return JSON.stringify({ status: result.replayed ? 200 : 201, generation: result.generation });
+      return JSON.stringify({ status: result.replayed ? 200 : 201, generation: enqueued(result) });
     const error = 'error' in one ? one.error : inTermsOfBody(result!.error, one.bare);
     const problem = describeError(error);
     if (!problem) throw error;
@@ -135,7 +138,7 @@ export function createGenerationRoutes(reelhaul: Reelhaul, cap: QueueCap): Hono<
     const [result] = await reelhaul.enqueueMany([item]);
     if (!result || isRefusal(result)) throw inTermsOfBody(result?.error ?? new Error('no result'), bare);
     const { generation, replayed } = result;
-    return c.json(generation, replayed ? 200 : 201, { location: `/v1/generations/${generation.id}` });
+    return c.json(enqueued(result), replayed ? 200 : 201, { location: `/v1/generations/${generation.id}` });
   });
 
   routes.post('/generations/batch', atMost(MAX_BATCH_BYTES), async (c) => {
@@ -178,6 +181,11 @@ export function createGenerationRoutes(reelhaul: Reelhaul, cap: QueueCap): Hono<
   routes.get('/generations/:id/answers', async (c) => {
     const { id } = await seen(reelhaul, c.var.caller, c.req.param('id'));
     return c.json({ answers: await reelhaul.answers(id) });
+  });
+
+  routes.get('/generations/:id/outlook', async (c) => {
+    const { id } = await seen(reelhaul, c.var.caller, c.req.param('id'));
+    return c.json(await reelhaul.outlook(id));
   });
 
   routes.post('/generations/:id/cancel', async (c) => {

@@ -143,7 +143,7 @@ function paths(): OpenApiDocument['paths'] {
         ],
         requestBody: body({ anyOf: [ref('Order'), ref('Request')] }),
         responses: {
-          '200': answers('The idempotency key was known: the generation of then.', generation),
+          '200': answers('The idempotency key was known: the generation of then.', ref('Enqueued')),
           '201': answers('Recorded.', generation),
           ...problems(409, ...WITH_BODY),
         },
@@ -210,6 +210,15 @@ function paths(): OpenApiDocument['paths'] {
         tags: ['generations'],
         parameters: [pathId],
         responses: { '200': answers('The raw answers.', ref('Answers')), ...problems(404) },
+      },
+    },
+    '/v1/generations/{id}/outlook': {
+      get: {
+        operationId: 'outlook',
+        summary: 'Why it waits, how many are before it, and when its task is asked about next',
+        tags: ['generations'],
+        parameters: [pathId],
+        responses: { '200': answers('As of now.', ref('Outlook')), ...problems(404) },
       },
     },
     '/v1/generations/{id}/cancel': {
@@ -379,9 +388,11 @@ export function createOpenApiDocument(url = '/'): OpenApiDocument {
         Retry: schemaOf(wire.retrySchema, 'input'),
         Decision: schemaOf(wire.decisionSchema, 'input'),
         Generation: schemaOf(wire.generationSchema),
+        Enqueued: schemaOf(wire.enqueuedSchema),
         Page: schemaOf(wire.pageSchema),
         BatchResult: schemaOf(wire.batchResultSchema),
         CancelResult: schemaOf(wire.cancelResultSchema),
+        Outlook: schemaOf(wire.outlookSchema),
         Erased: schemaOf(wire.erasedSchema),
         TenantErased: schemaOf(wire.tenantErasedSchema),
         Answers: schemaOf(wire.answersSchema),

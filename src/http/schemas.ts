@@ -50,6 +50,13 @@ export const generationSchema = z.object({
   deadlineAt: instant.nullable(),
 });
 
+export const enqueuedSchema = generationSchema.extend({
+  ignored: z
+    .array(z.string())
+    .optional()
+    .describe('the idempotency key was known: these options differ from the ones of then, which stay'),
+});
+
 const count = z.int().min(0);
 const breakerSchema = z.object({
   openAt: instant.nullable().describe('since when calls are stopped'),
@@ -88,6 +95,7 @@ export const limitsSchema = z.object({
   refused: z.boolean().describe('the provider refuses the key or its quota'),
   misrouted: z.boolean().describe('something in front of the API answers submits'),
   holdMs: z.object({ submit: z.number(), poll: z.number() }),
+  nextPollAt: instant.nullable().describe('when the next of all polls is due'),
   slowedTo: z.number().nullable().describe('calls per second after a 429'),
   breaker: z.object({ submit: breakerSchema, poll: breakerSchema }),
 });
@@ -131,7 +139,7 @@ export const batchSchema = z.strictObject({
 export const batchResultSchema = z.object({
   results: z.array(
     z.union([
-      z.object({ status: z.literal([200, 201]), generation: generationSchema }),
+      z.object({ status: z.literal([200, 201]), generation: enqueuedSchema }),
       z.object({ status: z.int(), problem: problemSchema }),
     ]),
   ),
@@ -175,6 +183,19 @@ export const decisionSchema = z.union(
 export const cancelResultSchema = z.object({
   generation: generationSchema,
   mayBeBilled: z.boolean().describe('the provider knows no cancel: its task may be billed all the same'),
+});
+
+export const outlookSchema = z.object({
+  generationId: z.string().regex(ID),
+  waitsBecause: z
+    .object({
+      code: z.string().describe('stable; docs/limits.md lists them'),
+      message: z.string(),
+      untilAt: instant.nullable().describe('null: not known'),
+    })
+    .nullable(),
+  ahead: count.nullable().describe('how many jobs are before its own'),
+  nextPollAt: instant.nullable().describe('when the provider is asked about its task next'),
 });
 
 export const eraseQuerySchema = z.strictObject({

@@ -6,17 +6,24 @@ import type { InForce, Limits, QueuedCounts } from './settings.js';
 export interface LimitsOverview extends QueuedCounts, GateOverview {
   /** The settings of the worker that started last; null before any has. */
   readonly inForce: InForce | null;
+  /** When the next of all polls is due, epoch ms; null when none is delayed. */
+  readonly nextPollAt: number | null;
 }
 
 export interface LimitsDeps {
   readonly limits: Limits;
   readonly gate: Gate;
-  readonly queues: Pick<Queues, 'release' | 'hasten'>;
+  readonly queues: Pick<Queues, 'release' | 'hasten' | 'nextDueAt'>;
 }
 
-export async function readLimits({ limits, gate }: LimitsDeps): Promise<LimitsOverview> {
-  const [counts, inForce, held] = await Promise.all([limits.counts(), limits.inForce(), gate.overview()]);
-  return { ...counts, inForce, ...held };
+export async function readLimits({ limits, gate, queues }: LimitsDeps): Promise<LimitsOverview> {
+  const [counts, inForce, held, nextPollAt] = await Promise.all([
+    limits.counts(),
+    limits.inForce(),
+    gate.overview(),
+    queues.nextDueAt('poll'),
+  ]);
+  return { ...counts, inForce, ...held, nextPollAt };
 }
 
 /**

@@ -17,6 +17,7 @@ import { createdAtOf } from '../store/listing.js';
 import { readOrder, type EnqueueOptionsInput, type Order } from '../generation/options.js';
 import { toGeneration, type FieldPatch, type Generation } from '../generation/record.js';
 import { readRecord } from '../store/read-record.js';
+import { canonical, ignoredOptions, type IgnoredOption } from '../generation/ignored.js';
 import { requestWarnings, type GenerationRequestInput } from '../generation/request.js';
 import type { Hub } from './context.js';
 import { mustGet } from './advance.js';
@@ -30,14 +31,24 @@ const ENQUEUE_CHUNK = 500;
 /** One of many: a request with its options beside it. */
 export type EnqueueItem = EnqueueOptionsInput & { readonly request: GenerationRequestInput };
 
+/** `ignored`: its idempotency key was known, and these options differ from the ones of then, which stay. */
+export type Enqueued = Generation & { readonly ignored?: readonly IgnoredOption[] };
+
 /** What became of one item; `replayed` when its idempotency key was known. */
 export type EnqueueResult =
-  | { readonly ok: true; readonly generation: Generation; readonly replayed: boolean }
+  | {
+      readonly ok: true;
+      readonly generation: Generation;
+      readonly replayed: boolean;
+      /** Options that differ from the ones of then, which stay. */
+      readonly ignored: readonly IgnoredOption[];
+    }
   | { readonly ok: false; readonly error: ReelhaulError };
 
 interface Created {
   readonly generation: Generation;
   readonly replayed: boolean;
+  readonly ignored: readonly IgnoredOption[];
   readonly reminder: Reminder | null;
 }
 
@@ -59,15 +70,6 @@ function storedForm(fields: FieldPatch): Record<string, string> {
 
 /** The same request gives the same digest whatever the order of its keys. */
 function digestOf(request: unknown): string {
-  const canonical = (value: unknown): unknown => {
-    if (Array.isArray(value)) return value.map(canonical);
-    if (value === null || typeof value !== 'object') return value;
-    return Object.fromEntries(
-      Object.entries(value)
-        .sort(([a], [b]) => (a < b ? -1 : 1))
-        .map(([key, inner]) => [key, canonical(inner)]),
-    );
-  };
   return createHash('sha256')
     .update(JSON.stringify(canonical(request)))
     .digest('base64url');
@@ -128,14 +130,12 @@ async function create(hub: Hub, order: Order): Promise<Created> {
       readRecord(id, storedForm({ ...fields, state: 'queued', tenant, createdAt, updatedAt: createdAt })),
     );
     const reminder = { generationId: id, delayMs: result.waitMs, priority: priorityOf(result.turn) };
-    return { generation, replayed: false, reminder };
+    return { generation, replayed: false, ignored: [], reminder };
   }
   if (result.digest !== digest) throw new IdempotencyConflictError(idempotencyKey ?? '', result.generationId);
-  return {
-    generation: toGeneration(await mustGet(hub, result.generationId)),
-    replayed: true,
-    reminder: null,
-  };
+  const record = await mustGet(hub, result.generationId);
+  const ignored = ignoredOptions(record, options);
+  return { generation: toGeneration(record), replayed: true, ignored, reminder: null };
 }
 
 /** What is stored is not told as an error: when a job cannot be added, the sweep adds it. */
@@ -167,7 +167,7 @@ async function enqueueChunk(hub: Hub, items: readonly EnqueueItem[]): Promise<En
   return created.map((one) =>
     one instanceof ReelhaulError
       ? { ok: false, error: one }
-      : { ok: true, generation: one.generation, replayed: one.replayed },
+      : { ok: true, generation: one.generation, replayed: one.replayed, ignored: one.ignored },
   );
 }
 
@@ -179,10 +179,10 @@ export async function enqueue(
   hub: Hub,
   request: GenerationRequestInput,
   options?: EnqueueOptionsInput,
-): Promise<{ generation: Generation; replayed: boolean }> {
-  const { generation, replayed, reminder } = await create(hub, readOrder(request, options, hub.now()));
+): Promise<Enqueued> {
+  const { generation, ignored, reminder } = await create(hub, readOrder(request, options, hub.now()));
   if (reminder) await remind(hub, [reminder]);
-  return { generation, replayed };
+  return ignored.length === 0 ? generation : { ...generation, ignored };
 }
 
 /** Each item has its own result, in order. */

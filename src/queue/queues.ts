@@ -53,6 +53,16 @@ export interface Backlog {
   readonly pausedForMs: number;
 }
 
+/** Where the job of a generation stands. */
+export interface Place {
+  /** When its delay ends, epoch ms; null when it is not delayed, or there is none. */
+  readonly dueAt: number | null;
+  /** How many jobs run before it; null when it does not stand in line. */
+  readonly ahead: number | null;
+  /** There is a job, and it neither stands in line nor is delayed. */
+  readonly running: boolean;
+}
+
 export interface Queues {
   /** Adds the job; nothing happens when the generation has one in that queue already. */
   remind(stage: Stage, reminder: Reminder): Promise<void>;
@@ -69,6 +79,9 @@ export interface Queues {
   delayedBeyond(stage: Stage, generationIds: readonly string[], latestAt: number): Promise<string[]>;
   /** Writes the job again, whatever is left of the old one. */
   restore(stage: Stage, reminder: Reminder): Promise<void>;
+  placeOf(stage: Stage, generationId: string): Promise<Place>;
+  /** When the next delayed job of that queue is due, epoch ms; null when none is delayed. */
+  nextDueAt(stage: Stage): Promise<number | null>;
   /** Gives a waiting, delayed or running job another priority; nothing when it has none. */
   changePriority(stage: Stage, generationId: string, priority: number): Promise<void>;
   /** Lets no worker of any replica begin a job of that queue for so long. */
@@ -192,6 +205,28 @@ export function createQueues(
     async restore(stage, reminder) {
       await forget(stage, reminder.generationId);
       await remind(stage, reminder);
+    },
+
+    async placeOf(stage, generationId) {
+      const queue = of(stage);
+      const lines = redis.pipeline();
+      lines.exists(queue.toKey(generationId));
+      lines.zscore(queue.toKey('delayed'), generationId);
+      lines.zscore(queue.toKey('prioritized'), generationId);
+      const [exists, score, turn] = ((await lines.exec()) ?? []).map(([error, reply]) => {
+        if (error) throw error;
+        return reply === null ? null : String(reply);
+      });
+      return {
+        dueAt: score == null ? null : Math.floor(Number(score) / SCORES_PER_MS),
+        ahead: turn == null ? null : await redis.zcount(queue.toKey('prioritized'), '-inf', `(${turn}`),
+        running: exists === '1' && score == null && turn == null,
+      };
+    },
+
+    async nextDueAt(stage) {
+      const [, score] = await redis.zrange(of(stage).toKey('delayed'), 0, '0', 'WITHSCORES');
+      return score === undefined ? null : Math.floor(Number(score) / SCORES_PER_MS);
     },
 
     async changePriority(stage, generationId, priority) {

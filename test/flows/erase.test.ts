@@ -35,6 +35,13 @@ async function filesIn(folder: string): Promise<string[]> {
   return Promise.all(files.map(async (file) => `${file}\n${await readFile(file, 'latin1')}`));
 }
 
+/** A folder that goes while it is looked at is looked at again. */
+const noFiles = () =>
+  filesIn(bed.archive).then(
+    (files) => files.length === 0,
+    () => false,
+  );
+
 const found = (planted: readonly string[], texts: readonly string[]) =>
   planted.filter((word) => texts.some((text) => text.includes(word)));
 
@@ -127,7 +134,7 @@ test('nothing of it is left in Redis, storage, logs and metrics; the money of th
   expect(first.bills).toEqual([{ at: ends[0]!.submittedAt, bill: 'charged', amount: 0.25 }]);
   expect(await bed.reelhaul.eraseTenant(TENANT)).toEqual({ erased: GENERATIONS - 1, kept: 0 });
   await until(async () => (await bed.reelhaul.erase(ids.at(-1)!)).filesErased, 'the files to be removed');
-  await until(async () => (await filesIn(bed.archive)).length === 0, 'all files to be removed');
+  await until(noFiles, 'all files to be removed');
   await until(
     async () => (await bed.redis.exists(`${bed.prefix}:erasing`, `${bed.prefix}:erasing-files`)) === 0,
     'the erasing to end',
@@ -233,7 +240,7 @@ test('files go after FILES_RETENTION_MS, and the stub after RETENTION_MS', async
   await bed.work();
   const { id } = await bed.enqueue('for a second');
   await bed.reelhaul.waitFor(id);
-  await until(async () => (await filesIn(bed.archive)).length === 0, 'the files to be removed');
+  await until(noFiles, 'the files to be removed');
   await until(
     async () => (await bed.redis.exists(`${bed.prefix}:erased:${id}`, `${bed.prefix}:erased`)) === 0,
     'the stub to be forgotten',

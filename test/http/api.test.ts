@@ -59,7 +59,12 @@ describe('enqueue', () => {
     const first = await enqueue(order('same'), ALL, headers);
     const again = await enqueue(order('same'), ALL, headers);
     expect([first.status, again.status]).toEqual([201, 200]);
-    expect(generationIn(again).id).toBe(generationIn(first).id);
+    expect(again.body).toEqual(first.body);
+    const other = { metadata: { a: 1 }, notifyUrl: 'https://example.com/hook', priority: 2 };
+    expect((await enqueue(order('same', other), ALL, headers)).body).toEqual({
+      ...generationIn(first),
+      ignored: ['metadata', 'notifyUrl', 'priority'],
+    });
     refused(await enqueue(order('different'), ALL, headers), 409, 'idempotency_conflict');
     expect((await bed.reelhaul.list()).generations).toHaveLength(1);
   });

@@ -7,9 +7,8 @@ import type { Notification } from '../../store/outbox.js';
 import { requestWarnings, type GenerationRequest } from '../../generation/request.js';
 import { isTerminal } from '../../generation/states.js';
 import type { Hub } from '../../pipeline/context.js';
-import type { Reelhaul } from '../../reelhaul.js';
+import type { Outlook, Reelhaul } from '../../reelhaul.js';
 import type { Storage } from '../../storage/storage.js';
-import type { FleetFigures } from '../../telemetry/snapshot.js';
 import { findAsset, serveFile } from '../assets.js';
 import { atMost, check, readForm } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
@@ -173,25 +172,28 @@ function notificationList(notifications: readonly Notification[]): Html {
   </section>`;
 }
 
-/** Why one that is queued is not submitted yet, as far as that can be seen. */
-function whyQueued({ runAt }: GenerationRecord, figures: FleetFigures | null, now: number): Html | null {
-  if (runAt !== null && runAt > now)
-    return html`The app wants it submitted not before ${instant(runAt, 'full')}.`;
-  if (figures === null) return null;
-  const { refused, inFlight, maxInFlight, inLine } = figures.limits;
-  if (refused) return html`The provider refuses the API key or its quota is used up: all submits wait.`;
-  return maxInFlight === null || inFlight < maxInFlight
-    ? null
-    : html`All ${countText(maxInFlight)} places at the provider are taken, and ${countText(inLine)}
-      generations wait.`;
+/** Why it waits, and when something happens next. */
+function waits({ waitsBecause, ahead, nextPollAt }: Outlook): (Html | null)[] {
+  const why =
+    waitsBecause === null
+      ? null
+      : html`Waits because: ${waitsBecause.message}
+        ${waitsBecause.untilAt === null ? '' : html`Until ${instant(waitsBecause.untilAt, 'full')}.`}`;
+  return [
+    why,
+    ahead === null || ahead === 0 || waitsBecause?.code === 'queue'
+      ? null
+      : html`${countText(ahead)} others are before it in the queue.`,
+    nextPollAt === null ? null : html`Next poll ${instant(nextPollAt, 'full')}.`,
+  ];
 }
 
 /** Why it is where it is, and what is remarkable about it: what somebody asks first. */
-function remarks(record: GenerationRecord, figures: FleetFigures | null, now: number): Html {
-  const { state, warnings, request, otherTaskIds, late } = record;
+function remarks(record: GenerationRecord, outlook: Outlook): Html {
+  const { warnings, request, otherTaskIds, late } = record;
   const doubts = doubtsOf(request);
   const all = [
-    ...(state === 'queued' ? [whyQueued(record, figures, now)] : []),
+    ...waits(outlook),
     late ? html`The video came after the deadline.` : null,
     otherTaskIds.length === 0
       ? null
@@ -244,9 +246,10 @@ export function createGenerationRoutes(
   routes.get(PAGE, async (c) => {
     const record = await load(c.req.param('id'));
     const { id, state, request, progress, failure } = record;
-    const [answers, notifications, { figures, count }] = await Promise.all([
+    const [answers, notifications, outlook, { count }] = await Promise.all([
       hub.store.answers(id),
       reelhaul.notifications(id),
+      reelhaul.outlook(id),
       inbox.read(),
     ]);
     const dead = notifications.filter((one) => one.dead).length;
@@ -260,7 +263,7 @@ export function createGenerationRoutes(
       <div class="now" id="now" data-live>
         <p aria-live="polite">${stateMark(state)} <span>${STATE_WORDS[state].means}</span></p>
         ${state === 'generating' ? progressBar(progress, 'Progress of the task') : ''}
-        ${failure ? failureBox(failure) : ''} ${remarks(record, figures, hub.now())}
+        ${failure ? failureBox(failure) : ''} ${remarks(record, outlook)}
       </div>
       <div class="columns">
         <div>

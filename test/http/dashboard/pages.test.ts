@@ -121,7 +121,9 @@ test.each([
 
 test('one that waits says what for, and the overview that nobody works', async () => {
   const [id] = await later('why', 1);
-  expect((await operator.get(`/dashboard/generations/${id}`)).text).toContain('submitted not before');
+  expect((await operator.get(`/dashboard/generations/${id}`)).text).toContain(
+    'The app wants it submitted later.',
+  );
   const { text } = await operator.get('/dashboard');
   expect(text).toContain('No worker has started yet');
   expect(text).toContain('all for later');
