@@ -37,19 +37,25 @@ const STORAGE_MAX_BACKOFF_MS = 60_000;
 /** Storage gets so long to take a file after its download may have ended. */
 const STORAGE_LIMIT_MS = 120_000;
 
+/** A try is counted with what it came to, so that it costs no write of its own. */
+const COUNTED = ['archiveAttempts'] as const;
+
 /** Another run took this generation further: what this one found out counts no more. */
 class OvertakenError extends Error {}
 
 export async function archive(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
-  const record = await context.store.get(generationId);
+  // Asked for at once: one round trip.
+  const [record, answers] = await Promise.all([
+    context.store.get(generationId),
+    context.store.answers(generationId),
+  ]);
   if (record === null) return eraseFiles(context, generationId);
   if (record.state !== 'archiving' || record.urls === null) return done;
   const host = hostOf(context, record.urls);
   const pass = await context.gate.pass(host, { generationId, signal });
   if (pass.kind === 'wait' && (pass.why === 'stopped' || mayWait(context, record)))
     return snooze(pass.waitMs);
-  await context.store.amend(record, { count: ['archiveAttempts'] });
-  const [answer = null] = (await context.store.answers(record.id)).slice(-1);
+  const [answer = null] = answers.slice(-1);
   let stored: { assets: Assets; warnings: readonly Warning[] };
   try {
     const folder = folderOf(context.config.ARCHIVE_KEY_TEMPLATE, record);
@@ -234,6 +240,7 @@ async function succeed(
   warnings: readonly Warning[],
 ): Promise<Outcome> {
   const moved = await advance(context, record, 'succeeded', {
+    count: COUNTED,
     set: {
       assets: JSON.stringify(assets),
       urls: null,
@@ -255,6 +262,7 @@ async function recover(
   if (error instanceof OvertakenError) return snooze(0);
   if (error instanceof StorageError) {
     log.error({ generationId, alarm: 'storage', err: error }, 'storage cannot be used; the generation waits');
+    await context.store.amend(record, { count: COUNTED });
     return snooze(backoffMs(record.attempts.archive + 1, STORAGE_BACKOFF_MS, STORAGE_MAX_BACKOFF_MS, dice()));
   }
   if (error instanceof StorageConflictError) {
@@ -289,7 +297,10 @@ async function recover(
     case 'invalid':
       return tryAgain(context, record, 'asset_invalid', reason, error.retryAfterMs);
     case 'unavailable': {
-      if (hostMs > 0 && mayWait(context, record)) return snooze(hostMs);
+      if (hostMs > 0 && mayWait(context, record)) {
+        await context.store.amend(record, { count: COUNTED });
+        return snooze(hostMs);
+      }
       return tryAgain(context, record, 'archive_attempts_exhausted', reason, error.retryAfterMs);
     }
   }
@@ -306,7 +317,7 @@ async function tryAgain(
   const failures = record.archiveFailures + 1;
   if (failures >= context.config.ARCHIVE_ATTEMPTS)
     return end(context, record, code, `${failures} tries; the last: ${reason}`);
-  await context.store.amend(record, { set: { archiveFailures: failures } });
+  await context.store.amend(record, { set: { archiveFailures: failures }, count: COUNTED });
   return snooze(Math.max(afterFailures(context, failures), retryAfterMs ?? 0));
 }
 
@@ -365,18 +376,20 @@ async function refreshLink(
     return end(context, record, 'asset_expired', `${failures} tries; the last: ${error.message}`);
   const waitMs = Math.max(afterFailures(context, failures), error.retryAfterMs ?? 0);
   const asked = await askForTask(context, record, signal);
-  if (asked.kind === 'wait') return snooze(asked.waitMs);
-  const { outcome, heldMs } = asked;
-  if (heldMs > 0 && mayWait(context, record)) return snooze(heldMs);
+  const { outcome, heldMs } = asked.kind === 'wait' ? { outcome: null, heldMs: asked.waitMs } : asked;
+  if (outcome === null || (heldMs > 0 && mayWait(context, record))) {
+    await store.amend(record, { count: COUNTED });
+    return snooze(heldMs);
+  }
   if (outcome.kind !== 'succeeded') {
-    await store.amend(record, { set: { archiveFailures: failures }, count: ['pollAttempts'] });
+    await store.amend(record, { set: { archiveFailures: failures }, count: [...COUNTED, 'pollAttempts'] });
     return snooze(waitMs);
   }
   const { videoUrl: video, posterUrl: poster, lastFrameUrl: lastFrame, answer } = outcome;
   const isOther = video !== record.urls?.video;
   const urls = JSON.stringify({ video, poster, lastFrame });
   const set = { urls, archiveFailures: failures, ...(isOther ? { linkRefreshed: 1 } : {}) };
-  await store.amend(record, { set, count: ['pollAttempts'], answer });
+  await store.amend(record, { set, count: [...COUNTED, 'pollAttempts'], answer });
   return snooze(isOther && !record.linkRefreshed ? 0 : waitMs);
 }
 
@@ -386,11 +399,7 @@ async function end(
   code: FailureCode,
   message: string,
 ): Promise<Outcome> {
-  const failed = await fail(context, record, {
-    code,
-    message,
-    stage: 'archive',
-    retryable: true,
-  });
+  const failure = { code, message, stage: 'archive' as const, retryable: true };
+  const failed = await fail(context, record, failure, { count: COUNTED });
   return failed ? done : snooze(0);
 }

@@ -140,6 +140,7 @@ async function serveHttp(
       async close() {
         await server.close();
         clock.close();
+        await hub.durations.close();
         await hub.queues.close();
         redis.disconnect();
       },

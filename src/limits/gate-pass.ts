@@ -62,7 +62,7 @@ end
 const PASS = `
 -- A host has a gate only while it says something.
 if not cjson.decode(ARGV[1]).call and redis.call('EXISTS', KEYS[1]) == 0 then
-  return cjson.encode({ kind = 'go', probe = false, calm = true, free = false })
+  return cjson.encode({ kind = 'go', probe = false, calm = true, free = true })
 end
 ${GATE}${TAKE}
 local gate = hash(KEYS[1])
@@ -110,9 +110,10 @@ if probe_of_outage then
 end
 if gate.refusedAt then redis.call('HSET', KEYS[1], 'probeAt', now + arg.probeMs) end
 if not arg.call and next(gate) then redis.call('PEXPIRE', KEYS[1], ${DAY_MS}) end
-local calm = not (gate.openAt or gate.failures)
+local calm = not (gate.openAt or gate.failures or gate.refusedAt or gate.accepted or gate.forbidden
+  or ms_until(gate.streakUntil, 4 * ${HOUR_MS}) > 0)
 return cjson.encode({ kind = 'go', probe = (gate.openAt or gate.refusedAt) and true or false, calm = calm,
-  free = calm and interval == 0 and not gate.refusedAt })
+  free = calm and interval == 0 })
 `;
 
 interface Turn {
@@ -155,7 +156,7 @@ export interface PassDeps {
   readonly onStillAway: (target: Target, generationId: string) => Promise<number>;
 }
 
-/** `calm`: no call of this kind has failed lately. `free`: nothing limits it at all. */
+/** `calm`: the gate remembers nothing that a plain answer would end. `free`: nothing limits it at all. */
 export type CalmPass = Pass & { readonly calm?: boolean; readonly free?: boolean };
 
 export function createPass(deps: PassDeps): (target: Target, options: PassOptions) => Promise<CalmPass> {

@@ -171,7 +171,8 @@ local kind = arg.result.kind
 if kind == 'away' then away() else is_there() end
 if kind == 'accepted' then
   if gate.streak then redis.call('HDEL', KEYS[1], 'streak', 'streakUntil') end
-  if gate.accepted then
+  if gate.accepted and redis.call('EXISTS', KEYS[3]) == 0 then redis.call('HDEL', KEYS[1], 'accepted')
+  elseif gate.accepted then
     redis.call('HINCRBY', KEYS[1], 'accepted', 1)
     redis.call('HDEL', KEYS[3], arg.generationId)
   end

@@ -14,15 +14,28 @@ import { createAlone } from './gate-alone.js';
 import { GATE, HOUR_MS, PACE } from './gate-lua.js';
 import { createPass } from './gate-pass.js';
 import { createReport } from './gate-report.js';
-import type { Gate, GateOverview, Outage, Report, ReportOutcome, Target } from './gate-contract.js';
+import type {
+  CallResult,
+  Gate,
+  GateOverview,
+  Outage,
+  Report,
+  ReportOutcome,
+  Target,
+} from './gate-contract.js';
 
 export type * from './gate-contract.js';
 
 /** So many targets are remembered in a process before all are asked for anew. */
 const MAX_REMEMBERED = 1000;
 const ALONE_SNOOZE_MS = 1000;
-/** Polls are many: while nothing limits or holds them, Redis is asked this often whether something does. */
+/**
+ * Polls and downloads are many and free: while nothing limits or holds them, Redis is asked this often whether something
+ * does. A submit always asks.
+ */
 const FREE_FOR_MS = 1000;
+/** What they come to when all is well. */
+const PLAIN: ReadonlySet<CallResult['kind']> = new Set(['answered', 'accepted', 'rejected']);
 
 /** LOOK. As PASS, of submits; KEYS 4 gate of polls instead. Returns JSON: a GateOverview, with false for null. */
 const LOOK = `${GATE}${PACE}
@@ -97,7 +110,8 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
   /** Targets of which a call failed lately, here or elsewhere: only then does a plain answer say something new. */
   const uneasy = new Set<Target>();
   const alone = createAlone();
-  let pollsFreeUntil = 0;
+  /** By `performance.now()`. */
+  const freeUntil = new Map<Target, number>();
 
   const write = createReport({ redis, keysOf, settings: argument, dice });
   const ask = createPass({
@@ -112,10 +126,10 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
   async function report(target: Target, told: Report): Promise<ReportOutcome> {
     const away = told.result.kind === 'away';
     if (!away) alone.end(target);
-    if (told.result.kind === 'answered' && !told.probe && !uneasy.has(target)) return NOTHING;
-    if (away) note(target);
-    else uneasy.delete(target);
-    if (target === 'poll') pollsFreeUntil = 0;
+    if (PLAIN.has(told.result.kind) && !told.probe && !uneasy.has(target)) return NOTHING;
+    if (PLAIN.has(told.result.kind)) uneasy.delete(target);
+    else note(target);
+    freeUntil.delete(target);
     const { alone: isAlone, ...outcome } = await write(target, told);
     if (isAlone) alone.begin(target);
     return outcome;
@@ -138,10 +152,12 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
           why: 'away',
           holds: 'generation',
         };
-      if (target === 'poll' && performance.now() < pollsFreeUntil) return { kind: 'go', probe: false };
+      if (performance.now() < (freeUntil.get(target) ?? 0)) return { kind: 'go', probe: false };
       const { calm = true, free = false, ...pass } = await ask(target, options);
       if (!calm || pass.kind === 'wait') note(target);
-      if (target === 'poll') pollsFreeUntil = free ? performance.now() + FREE_FOR_MS : 0;
+      if (freeUntil.size >= MAX_REMEMBERED) freeUntil.clear();
+      if (free && target !== 'submit') freeUntil.set(target, performance.now() + FREE_FOR_MS);
+      else freeUntil.delete(target);
       return pass;
     },
 
@@ -167,12 +183,12 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
     },
 
     async resume() {
-      pollsFreeUntil = 0;
+      freeUntil.clear();
       return scripts.reelhaulGateResume(...keysOf('submit'), keys.gate('poll'));
     },
 
     async publish() {
-      pollsFreeUntil = 0;
+      freeUntil.clear();
       await redis.hset(keys.gate('rate'), limits);
     },
 

@@ -36,8 +36,6 @@ export interface QueuedCounts {
   readonly scheduled: number;
   /** Those that wait for the next day's budget. */
   readonly overBudget: number;
-  /** Those that wait for an asset of another generation. */
-  readonly chained: number;
   /** Those whose tenant has as many at the provider as it may have. */
   readonly capped: number;
   readonly tenantsCapped: number;
@@ -72,7 +70,8 @@ const PUBLISH = `
 local c = cjson.decode(ARGV[1])
 local before = redis.call('HGET', KEYS[1], 'inForce')
 redis.call('HSET', KEYS[1], 'maxInFlight', c.maxInFlight, 'tenantMaxInFlight', c.tenantMaxInFlight, 'inForce', c.inForce,
-  'budget', c.budget, 'tenantBudget', c.tenantBudget, 'budgeted', c.budgeted)
+  'budget', c.budget, 'tenantBudget', c.tenantBudget, 'budgeted', c.budgeted,
+  'tenanted', #c.tenants > 0 and '1' or '0')
 redis.call('DEL', KEYS[1] .. ':tenants', KEYS[1] .. ':budgets')
 for i = 1, #c.tenants, 2 do redis.call('HSET', KEYS[1] .. ':tenants', c.tenants[i], c.tenants[i + 1]) end
 for i = 1, #c.budgets, 2 do redis.call('HSET', KEYS[1] .. ':budgets', c.budgets[i], c.budgets[i + 1]) end
@@ -81,7 +80,7 @@ return before == c.inForce and 0 or 1
 
 /**
  * COUNTS. KEYS 1 limits · ARGV 1 prefix
- * Returns queued, scheduled, over budget, capped, tenants capped, in flight, most in flight or '' when there are no limits, chained.
+ * Returns queued, scheduled, over budget, capped, tenants capped, in flight, most in flight or '' when there are no limits.
  */
 const COUNTS = `${QUEUED}
 local p, now, capped = ARGV[1], now_ms(), 0
@@ -91,7 +90,6 @@ return {
   redis.call('ZCARD', p .. ':state:queued'), redis.call('ZCOUNT', p .. ':scheduled', '(' .. now, '+inf'),
   redis.call('ZCARD', p .. ':over-budget'), capped, #tenants,
   redis.call('ZCOUNT', p .. ':in-flight', '(' .. now, '+inf'), redis.call('HGET', KEYS[1], 'maxInFlight') or '',
-  redis.call('ZCARD', p .. ':chained'),
 }
 `;
 
@@ -174,15 +172,13 @@ export function createLimits(redis: RedisConnection, prefix: string): Limits {
     },
 
     async counts() {
-      const [queued, scheduled, overBudget, capped, tenantsCapped, inFlight, most, chained] =
+      const [queued, scheduled, overBudget, capped, tenantsCapped, inFlight, most] =
         await scripts.reelhaulQueuedCounts(key, prefix);
-      const waiting =
-        Number(queued) - Number(scheduled) - Number(overBudget) - Number(capped) - Number(chained);
+      const waiting = Number(queued) - Number(scheduled) - Number(overBudget) - Number(capped);
       return {
         inLine: Math.max(0, waiting),
         scheduled: Number(scheduled),
         overBudget: Number(overBudget),
-        chained: Number(chained),
         capped: Number(capped),
         tenantsCapped: Number(tenantsCapped),
         inFlight: Number(inFlight),

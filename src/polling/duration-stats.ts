@@ -1,7 +1,7 @@
 /**
  * How long tasks took lately, shared by all replicas: per kind (model, seconds, ratio) one hash of decaying weights, and
- * one for all kinds together. Written once per finished task in one script, read through a cache of some seconds, so
- * that a poll costs no round trip. What is forgotten how fast says `lesson.ts`; what it means, `sketch.ts`.
+ * one for all kinds together. Written in one script, by each replica at most once a second for each kind, and read through a
+ * cache of some seconds, so that a poll costs no round trip. What is forgotten how fast says `lesson.ts`; what it means, `sketch.ts`.
  *
  * Bounded: at most `MAX_KINDS` kinds at a time (further ones count among all together), each at most a few hundred
  * fields, gone a week after its last task.
@@ -21,6 +21,7 @@ import type { Histogram } from './histogram.js';
 const MAX_KINDS = 64;
 const KEEP_MS = 7 * 24 * 3_600_000;
 const REFRESH_MS = 5000;
+const WRITE_EVERY_MS = 1000;
 /** After a quiet time what is cached may be of another day: it is read anew before it is used. */
 const STALE_MS = 2 * REFRESH_MS;
 /** Forecasts held in memory; a process meets no more kinds than this at a time. */
@@ -32,22 +33,22 @@ const ALL = '*';
  * LEARN. Adds weights to a kind and to all kinds together. A weight given later is larger (by two per half-life passed),
  * instead of all earlier ones being made smaller; now and then everything is scaled down again.
  * KEYS 1 index of kinds · 2 the kind · 3 all kinds
- * ARGV 1 kind · 2 now · 3 most kinds · 4 keep for ms · 5 half-life in lessons · 6 at least, 7 at most ms · 8… field, share
+ * ARGV 1 JSON { kind, now, mostKinds, keepMs, halfLife: { lessons, atLeastMs, atMostMs }, lessons: how many, shares: field → sum }
  */
 const LEARN = `
-local now = tonumber(ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - tonumber(ARGV[4]))
+local c = cjson.decode(ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', c.now - c.keepMs)
 local into = { KEYS[3] }
-if redis.call('ZSCORE', KEYS[1], ARGV[1]) or redis.call('ZCARD', KEYS[1]) < tonumber(ARGV[3]) then
-  redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
+if redis.call('ZSCORE', KEYS[1], c.kind) or redis.call('ZCARD', KEYS[1]) < c.mostKinds then
+  redis.call('ZADD', KEYS[1], c.now, c.kind)
   into[2] = KEYS[2]
 end
 for _, key in ipairs(into) do
   local before = redis.call('HMGET', key, 'clock', 'at')
-  local at = math.max(now, tonumber(before[2]) or now)
+  local at = math.max(c.now, tonumber(before[2]) or c.now)
   local since = at - (tonumber(before[2]) or at)
   local clock = (tonumber(before[1]) or 0)
-    + math.min(1 / tonumber(ARGV[5]), since / tonumber(ARGV[6])) + since / tonumber(ARGV[7])
+    + math.min(c.lessons / c.halfLife.lessons, since / c.halfLife.atLeastMs) + since / c.halfLife.atMostMs
   if clock > 30 then
     local all = redis.call('HGETALL', key)
     for i = 1, #all, 2 do
@@ -56,9 +57,9 @@ for _, key in ipairs(into) do
     end
     clock = 0
   end
-  for i = 8, #ARGV, 2 do redis.call('HINCRBYFLOAT', key, ARGV[i], tonumber(ARGV[i + 1]) * 2 ^ clock) end
+  for field, share in pairs(c.shares) do redis.call('HINCRBYFLOAT', key, field, share * 2 ^ clock) end
   redis.call('HSET', key, 'clock', clock, 'at', at)
-  redis.call('PEXPIRE', key, ARGV[4])
+  redis.call('PEXPIRE', key, c.keepMs)
 end
 `;
 
@@ -73,11 +74,14 @@ export type RunningTasks = ReadonlyMap<string, ReadonlyMap<number, number>>;
 export interface Durations {
   /** Never throws, and waits for nothing but the first look after a quiet time. `kind` null: all together. */
   forecast(kind: string | null): Promise<Forecast>;
+  /** The first lesson after a quiet second is written at once, further ones together when that second is over. */
   learn(kind: string | null, lesson: Lesson): Promise<void>;
   /** Replaces what is known of the tasks still running, and forgets it after `forMs`. */
   setRunning(running: RunningTasks, forMs: number): Promise<void>;
   /** What has been learnt of one kind, as it stands in Redis. */
   experience(kind: string | null): Promise<Experience>;
+  /** Writes what was held back. Never throws. */
+  close(): Promise<void>;
 }
 
 export interface DurationsDeps {
@@ -89,11 +93,17 @@ export interface DurationsDeps {
 }
 
 interface Scripts {
-  reelhaulLearn(...args: (string | number)[]): Promise<unknown>;
+  reelhaulLearn(kinds: string, kind: string, all: string, json: string): Promise<unknown>;
 }
 
 /** Field prefixes: finished and censored, of each histogram. */
 const PARTS = { total: ['t', 'tc'], run: ['r', 'rc'], progress: ['p', 'pc'] } as const;
+
+/** What several lessons add up to. */
+interface Lessons {
+  count: number;
+  readonly shares: Record<string, number>;
+}
 
 interface Cached {
   readonly forecast: Forecast;
@@ -105,6 +115,10 @@ export function createDurations({ redis, keys, now, onError }: DurationsDeps): D
   const scripts = redis as unknown as Scripts;
   const cache = new Map<string, Cached>();
   const reading = new Map<string, Promise<Cached>>();
+  const heldBack = new Map<string | null, Lessons>();
+  /** Lessons are held back until then. */
+  let quietUntil = 0;
+  let writing: NodeJS.Timeout | null = null;
 
   async function read(kind: string): Promise<Experience> {
     const [hash, running] = await Promise.all([
@@ -139,6 +153,35 @@ export function createDurations({ redis, keys, now, onError }: DurationsDeps): D
     return underWay;
   }
 
+  async function writeLessons(): Promise<void> {
+    if (writing !== null) clearTimeout(writing);
+    writing = null;
+    quietUntil = now() + WRITE_EVERY_MS;
+    const all = [...heldBack];
+    heldBack.clear();
+    await Promise.all(all.map(([kind, lessons]) => write(kind, lessons)));
+  }
+
+  const write = (kind: string | null, { count, shares }: Lessons): Promise<unknown> =>
+    scripts.reelhaulLearn(
+      keys.durationKinds,
+      keys.durations(kind ?? ALL),
+      keys.durations(ALL),
+      JSON.stringify({
+        kind: kind ?? ALL,
+        now: now(),
+        mostKinds: kind === null ? 0 : MAX_KINDS,
+        keepMs: KEEP_MS,
+        halfLife: {
+          lessons: HALF_LIFE_LESSONS,
+          atLeastMs: HALF_LIFE_AT_LEAST_MS,
+          atMostMs: HALF_LIFE_AT_MOST_MS,
+        },
+        lessons: count,
+        shares,
+      }),
+    );
+
   return {
     async forecast(kind) {
       const name = kind ?? ALL;
@@ -150,25 +193,18 @@ export function createDurations({ redis, keys, now, onError }: DurationsDeps): D
     },
 
     async learn(kind, lesson) {
-      const shares = Object.entries(PARTS).flatMap(([part, [finished, censored]]) =>
-        lesson[part as keyof typeof PARTS].flatMap(([bucket, share]) => [
-          `${lesson.finished ? finished : censored}${bucket}`,
-          share,
-        ]),
-      );
-      await scripts.reelhaulLearn(
-        keys.durationKinds,
-        keys.durations(kind ?? ALL),
-        keys.durations(ALL),
-        kind ?? ALL,
-        now(),
-        kind === null ? 0 : MAX_KINDS,
-        KEEP_MS,
-        HALF_LIFE_LESSONS,
-        HALF_LIFE_AT_LEAST_MS,
-        HALF_LIFE_AT_MOST_MS,
-        ...shares,
-      );
+      const lessons = heldBack.get(kind) ?? { count: 0, shares: {} };
+      heldBack.set(kind, lessons);
+      lessons.count += 1;
+      for (const [part, [finished, censored]] of Object.entries(PARTS)) {
+        for (const [bucket, share] of lesson[part as keyof typeof PARTS]) {
+          const field = `${lesson.finished ? finished : censored}${bucket}`;
+          lessons.shares[field] = (lessons.shares[field] ?? 0) + share;
+        }
+      }
+      const quietMs = quietUntil - now();
+      if (quietMs <= 0 || quietMs > WRITE_EVERY_MS) return writeLessons();
+      writing ??= setTimeout(() => void writeLessons().catch(onError), quietMs);
     },
 
     async setRunning(running, forMs) {
@@ -178,6 +214,8 @@ export function createDurations({ redis, keys, now, onError }: DurationsDeps): D
     },
 
     experience: (kind) => read(kind ?? ALL),
+
+    close: () => writeLessons().catch(onError),
   };
 }
 

@@ -77,6 +77,12 @@ const MAX_RETRY_MS = 2000;
 /** A new master, an old one that is a replica now, or one that still reads its files: connect again and look. */
 const ANOTHER_SERVER = /^(?:READONLY|LOADING|MASTERDOWN)|-READONLY /;
 
+/**
+ * Commands of one turn of the event loop leave in one write: a third less CPU in Redis under load. Not for a Cluster, where
+ * ioredis would fail all that one redirection met.
+ */
+const TOGETHER = { enableAutoPipelining: true };
+
 const retryDelayMs = (times: number) => Math.min(50 * 2 ** Math.min(times, 6), MAX_RETRY_MS);
 
 function optionsFor(role: RedisRole) {
@@ -246,9 +252,9 @@ async function open(
         new Cluster([...settings.REDIS_CLUSTER_NODES], clusterOptions(role, settings, tls, retry)),
       );
     case 'sentinel':
-      return new Redis({ ...options, ...sentinelOptions(settings, tls) });
+      return new Redis({ ...options, ...TOGETHER, ...sentinelOptions(settings, tls) });
     case 'server':
-      return new Redis(settings.REDIS_URL, { ...options, ...(tls ? { tls } : {}) });
+      return new Redis(settings.REDIS_URL, { ...options, ...TOGETHER, ...(tls ? { tls } : {}) });
   }
 }
 

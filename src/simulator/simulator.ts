@@ -14,7 +14,6 @@ import { checkRates, type Rates } from './faults.js';
 import { answerPoll, notVisible } from './feed.js';
 import { createGenerations } from './generations.js';
 import { helpText } from './help.js';
-import { createInputFetcher } from './inputs.js';
 import { createIntake } from './intake.js';
 import { createLedger } from './ledger.js';
 import { createLimiter } from './limits.js';
@@ -80,13 +79,12 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   const generations = createGenerations(seed);
   const limiter = createLimiter(options.rateLimit ?? null, options.maxInFlight ?? null);
   const assets = createAssetHost({ ledger, timers, now, apiKey, otherPort: () => otherPort });
-  const isOurs = (name: string) => LOOPBACK.test(name) || callbackHosts.includes(name);
   const callbacks = createCallbackSender({
     ledger,
     timers,
     now,
     urlsOf: (task) => linksOf(task, otherPort),
-    mayPostTo: (name) => isOurs(name) || callbackHosts.includes('*'),
+    mayPostTo: (name) => LOOPBACK.test(name) || callbackHosts.includes('*') || callbackHosts.includes(name),
     delayMs: options.callbackDelayMs ?? 0,
   });
 
@@ -220,7 +218,6 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     generations,
     limiter,
     callbacks,
-    inputs: createInputFetcher(isOurs),
     taskDurationMs: options.taskDurationMs ?? DEFAULT_DURATION_MS,
     rates: () => rates,
     defaultScript: () => defaultScript,

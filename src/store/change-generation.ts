@@ -9,8 +9,7 @@ import { SUBMITS } from './submits-lua.js';
  * KEYS 1 record · ARGV 1 JSON, see `ChangeArguments`
  * The idempotency key is touched only while it is this generation's own: after it expired another one may hold it. A
  * notification holds a copy of the record as it is now; of progress only the newest is kept, and none after an end.
- * Returns { 'done', turn or '', id, id … } (queued jobs that may have the slot or the money it freed, or
- * that waited for its end), { 'changed' } when state or an
+ * Returns { 'done', turn or '', id, id … } (queued jobs that may have the slot or the money it freed), { 'changed' } when state or an
  * expected field differ, { 'gone' }, { 'task_taken', generation id } when a task belongs to another generation, or with
  * `begin` what `admission` returns.
  */
@@ -19,40 +18,42 @@ local c = cjson.decode(ARGV[1])
 local p, id, tenant, record = c.prefix, c.id, c.tenant, KEYS[1]
 local names = {}
 for i = 1, #c.expect, 2 do names[#names + 1] = c.expect[i] end
-local found = redis.call('HMGET', record, 'state', unpack(names))
+local found = redis.call('HMGET', record, 'state', 'deadlineAt', 'runAt', 'turn', unpack(names))
 if not found[1] then return { 'gone' } end
 if found[1] ~= c.from then return { 'changed' } end
+local expected = {}
 for i = 1, #names do
-  if (found[i + 1] or '') ~= c.expect[2 * i] then return { 'changed' } end
+  if (found[i + 4] or '') ~= c.expect[2 * i] then return { 'changed' } end
+  expected[names[i]] = found[i + 4]
 end
 for _, task in ipairs(c.ownTask and {} or c.tasks) do
   local owner = redis.call('HGET', p .. ':tasks', task)
   if owner and owner ~= id and redis.call('EXISTS', p .. ':g:' .. owner) == 1 then return { 'task_taken', owner } end
 end
 if c.begin then
-  local refused = admission(p, id, tenant, c.begin.price, c.begin.unpriced)
+  local fields = { deadlineAt = found[2], runAt = found[3], turn = found[4] }
+  local refused = admission(p, id, tenant, fields, c.begin.price, c.begin.unpriced)
   if refused then return refused end
 end
 local moved, turn, freed, released = c.from ~= c.to, '', false, false
-if c.submits then freed, released = submits_write(p, id, tenant, c.submits) end
+if c.submits then freed, released = submits_write(p, id, tenant, expected.submits or '[]', c.submits) end
 if #c.set > 0 then redis.call('HSET', record, unpack(c.set)) end
 if #c.remove > 0 then redis.call('HDEL', record, unpack(c.remove)) end
 for _, field in ipairs(c.count) do redis.call('HINCRBY', record, field, 1) end
 for _, task in ipairs(c.tasks) do redis.call('HSET', p .. ':tasks', task, id) end
 if moved then
-  redis.call('HSET', record, 'state', c.to)
-  redis.call('HINCRBY', record, 'rev', 1)
   redis.call('ZREM', p .. ':state:' .. c.from, id)
   redis.call('ZADD', p .. ':state:' .. c.to, 0, id)
   redis.call('ZREM', p .. ':tenant:' .. tenant .. ':' .. c.from, id)
   redis.call('ZADD', p .. ':tenant:' .. tenant .. ':' .. c.to, 0, id)
-  if c.from == 'queued' then queue_leave(p, id, tenant) end
   if c.begin then
+    queue_leave_admitted(p, id, tenant)
     local clock = tonumber(redis.call('GET', p .. ':queue-clock') or '0')
-    local own = tonumber(redis.call('HGET', record, 'turn') or '0')
+    local own = tonumber(found[4] or '0')
     if own > clock then redis.call('SET', p .. ':queue-clock', string.format('%.6f', own)) end
-  end
-  if c.ended then redis.call('ZADD', p .. ':finished', c.at, id) else redis.call('ZREM', p .. ':finished', id) end
+  elseif c.from == 'queued' then queue_leave(p, id, tenant) end
+  if c.ended then redis.call('ZADD', p .. ':finished', c.at, id)
+  elseif c.hadEnded then redis.call('ZREM', p .. ':finished', id) end
   if c.newTurn then
     turn = queue_turn(p, tenant)
     redis.call('HSET', record, 'turn', turn)
@@ -66,8 +67,8 @@ end
 if c.live == true then redis.call('ZADD', p .. ':live', 0, id) end
 if c.live == false then redis.call('ZREM', p .. ':live', id) end
 if c.answer then
-  redis.call('RPUSH', p .. ':answers:' .. id, c.answer)
-  redis.call('LTRIM', p .. ':answers:' .. id, -c.maxAnswers, -1)
+  local kept = redis.call('RPUSH', p .. ':answers:' .. id, c.answer)
+  if kept > c.maxAnswers then redis.call('LTRIM', p .. ':answers:' .. id, -c.maxAnswers, -1) end
 end
 if c.idempotency then
   local holder = redis.call('GET', c.idempotency.key)
@@ -93,11 +94,6 @@ end
 if released then
   for _, waiting in ipairs(redis.call('ZRANGE', p .. ':over-budget', 0, 9)) do done[#done + 1] = waiting end
 end
-if c.ended then
-  for _, next in ipairs(redis.call('ZRANGE', p .. ':before:' .. id, 0, 99)) do
-    if redis.call('HGET', p .. ':g:' .. next, 'state') == 'queued' then done[#done + 1] = next end
-  end
-end
 return done
 `;
 
@@ -119,9 +115,10 @@ export interface ChangeArguments {
   readonly tasks: readonly string[];
   /** The provider gave the task to this very submit, whatever else is known of it. */
   readonly ownTask?: boolean;
-  /** `to` is an end. */
+  /** `to` is an end; `from` was one. */
   readonly ended?: boolean;
-  /** The whole list of submits as JSON. */
+  readonly hadEnded?: boolean;
+  /** The whole list of submits as JSON, which `set` writes and whose former text `expect` names: what follows from it. */
   readonly submits?: string;
   /** It is about to be submitted, at this price in millionths. */
   readonly begin?: { readonly price?: number; readonly unpriced: 'allow' | 'refuse' };

@@ -7,16 +7,27 @@
  * which is the tag of the generation that was submitted last: neither a big backlog nor a long absence is worth anything.
  */
 
-/** Redis' time in epoch ms, and the limits of one tenant: weight, cap in flight (0: none). */
+/** Redis' time in epoch ms, the same all through a script; and the limits of one tenant: weight, cap in flight (0: none). */
 const COMMON = `
+local now_seen
 local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not now_seen then
+    local time = redis.call('TIME')
+    now_seen = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return now_seen
+end
+
+local limits_seen
+local function limits(p)
+  limits_seen = limits_seen or redis.call('HMGET', p .. ':limits', 'maxInFlight', 'budgeted', 'budget', 'tenantBudget',
+    'tenantMaxInFlight', 'tenanted')
+  return limits_seen
 end
 
 local function tenant_limits(p, tenant)
-  local cap = tonumber(redis.call('HGET', p .. ':limits', 'tenantMaxInFlight') or '0')
-  local own = redis.call('HGET', p .. ':limits:tenants', tenant)
+  local cap = tonumber(limits(p)[5] or '0')
+  local own = limits(p)[6] == '1' and redis.call('HGET', p .. ':limits:tenants', tenant)
   if not own then return 1, cap end
   local weight, own_cap = string.match(own, '^(%S+) (%S+)$')
   if own_cap ~= '-' then cap = tonumber(own_cap) end
@@ -27,7 +38,7 @@ end
 /**
  * queue_turn gives a tenant's next turn. Turns restart when nothing is queued. queue_leave takes a generation out of all
  * that a queued one stands in: `queue-order:<tenant>` (due, by its own priority), `scheduled`, `parked:<tenant>` (its
- * tenant is at its cap), `chained` (it starts from another one that is not over) and `over-budget`.
+ * tenant is at its cap) and `over-budget`.
  */
 export const QUEUED = `${COMMON}
 local function queue_turn(p, tenant)
@@ -41,14 +52,23 @@ local function queue_turn(p, tenant)
   return string.format('%.6f', turn)
 end
 
+local function queue_unlist_parked(p, id, tenant)
+  if redis.call('ZREM', p .. ':parked:' .. tenant, id) == 1 and redis.call('EXISTS', p .. ':parked:' .. tenant) == 0 then
+    redis.call('SREM', p .. ':parked', tenant)
+  end
+end
+
+-- Of one that admission let go: it is scheduled no more, and TURN took it out of the order.
+local function queue_leave_admitted(p, id, tenant)
+  if limits(p)[2] == '1' then redis.call('ZREM', p .. ':over-budget', id) end
+  queue_unlist_parked(p, id, tenant)
+end
+
 local function queue_leave(p, id, tenant)
   redis.call('ZREM', p .. ':queue-order:' .. tenant, id)
   redis.call('ZREM', p .. ':scheduled', id)
   redis.call('ZREM', p .. ':over-budget', id)
-  redis.call('ZREM', p .. ':chained', id)
-  if redis.call('ZREM', p .. ':parked:' .. tenant, id) == 1 and redis.call('EXISTS', p .. ':parked:' .. tenant) == 0 then
-    redis.call('SREM', p .. ':parked', tenant)
-  end
+  queue_unlist_parked(p, id, tenant)
 end
 
 local function queue_unpark(p, tenant, now)
@@ -62,27 +82,12 @@ local function queue_unpark(p, tenant, now)
 end
 `;
 
-/**
- * chain_waits(p, after) says which of these generations (ids with blanks between) are not over yet; '' when none is, or when
- * one has ended without success: then nothing is left to wait for.
- */
-export const CHAIN = `
-local function chain_waits(p, after)
-  local waits = {}
-  for other in string.gmatch(after or '', '%S+') do
-    local state = redis.call('HGET', p .. ':g:' .. other, 'state')
-    if not state or state == 'failed' or state == 'expired' or state == 'canceled' then return '' end
-    if state ~= 'succeeded' then waits[#waits + 1] = other end
-  end
-  return table.concat(waits, ' ')
-end
-`;
-
 /** So long at most a parked job waits before it asks again by itself; the end of a task of its tenant promotes it. */
 const PARKED_MS = 600_000;
 
 /**
- * May this generation be submitted now? admission(p, id, tenant, price) returns nil when it may, else what keeps it back:
+ * May this generation be submitted now? admission(p, id, tenant, record, price, unpriced) takes its fields { deadlineAt, runAt,
+ * turn } (false: none) and returns nil when it may, else what keeps it back:
  * { 'unpublished' }, { 'overdue' }, { 'early', ms }, { 'capped', ms }, { 'full' }, { 'over_day' }, { 'over_tenant_day' },
  * { 'unpriced' }. Without limits in Redis nothing is submitted.
  */
@@ -93,12 +98,11 @@ local function admission_over(p, key, suffix, cap, price)
   return (tonumber(spent[1] or '0') + tonumber(spent[2] or '0') + price) > tonumber(cap)
 end
 
-local function admission(p, id, tenant, price, unpriced)
-  local most, budgeted, budget, tenant_budget =
-    unpack(redis.call('HMGET', p .. ':limits', 'maxInFlight', 'budgeted', 'budget', 'tenantBudget'))
+local function admission(p, id, tenant, record, price, unpriced)
+  local most, budgeted, budget, tenant_budget = unpack(limits(p))
   if not most then return { 'unpublished' } end
   local now = now_ms()
-  local deadline, run_at = unpack(redis.call('HMGET', p .. ':g:' .. id, 'deadlineAt', 'runAt'))
+  local deadline, run_at = record.deadlineAt, record.runAt
   if deadline and tonumber(deadline) <= now then return { 'overdue' } end
   if run_at and tonumber(run_at) > now then return { 'early', tostring(math.ceil(tonumber(run_at) - now)) } end
   local _, cap = tenant_limits(p, tenant)
@@ -107,13 +111,10 @@ local function admission(p, id, tenant, price, unpriced)
     redis.call('ZREMRANGEBYSCORE', own, '-inf', now)
     if redis.call('ZCARD', own) >= cap then
       redis.call('ZREM', p .. ':queue-order:' .. tenant, id)
-      redis.call('ZADD', parked, redis.call('HGET', p .. ':g:' .. id, 'turn') or 0, id)
+      redis.call('ZADD', parked, record.turn or 0, id)
       redis.call('SADD', p .. ':parked', tenant)
       local first = redis.call('ZRANGE', own, 0, 0, 'WITHSCORES')[2]
       return { 'capped', tostring(math.ceil(math.max(1, math.min(${PARKED_MS}, tonumber(first) - now)))) }
-    end
-    if redis.call('ZREM', parked, id) == 1 and redis.call('EXISTS', parked) == 0 then
-      redis.call('SREM', p .. ':parked', tenant)
     end
   end
   if tonumber(most) > 0 then

@@ -33,6 +33,9 @@ import { withStep } from '../generation/history.js';
 
 const MAX_ANSWERS = 12;
 
+/** All in these states need a job, and are listed as `live` since they entered the first of them. */
+const IS_LIVE: ReadonlySet<State> = new Set(['queued', 'submitting', 'generating', 'archiving']);
+
 /** `changed`: it is no longer where this was decided. Any other verdict but `go` keeps it queued. */
 export type SubmitBegun =
   { readonly kind: 'begun' } | { readonly kind: 'changed' } | Exclude<Verdict, { readonly kind: 'go' }>;
@@ -89,8 +92,6 @@ export interface Store {
   live(after: string | null, limit: number): Promise<string[]>;
   /** Ids in that state, oldest first. */
   oldest(state: State, limit: number): Promise<string[]>;
-  /** Generations that start from an asset of this one. */
-  after(id: string): Promise<string[]>;
   /** How many were created in each of these spans (epoch ms, from inclusive), whatever their state is now. */
   countCreated(spans: readonly { readonly from: number; readonly to: number }[]): Promise<number[]>;
   /** When the last sweep ended, epoch ms; null when there was none. */
@@ -192,7 +193,15 @@ export function createStore({
       ...(submits === null ? {} : { submits: writeSubmits(record.submits) }),
       ...change.expect,
     };
-    const fields: FieldPatch = { ...change.set, ...stepTo(to, record, at), v: RECORD_VERSION, updatedAt: at };
+    const moved = to !== record.state;
+    const fields: FieldPatch = {
+      ...change.set,
+      ...stepTo(to, record, at),
+      ...(moved ? { state: to, rev: record.rev + 1 } : {}),
+      ...(submits === null ? {} : { submits: submits.length === 0 ? null : JSON.stringify(submits) }),
+      v: RECORD_VERSION,
+      updatedAt: at,
+    };
     const notification = announced(record, to, change);
     return {
       id: record.id,
@@ -207,15 +216,18 @@ export function createStore({
       tasks: taskIdsIn(change.set ?? {}, change.submits),
       ...(change.ownTask ? { ownTask: true } : {}),
       ...(submits === null ? {} : { submits: JSON.stringify(submits) }),
-      ...(to === 'queued' && to !== record.state && !change.keepsTurn ? { newTurn: true } : {}),
+      ...(moved && to === 'queued' && !change.keepsTurn ? { newTurn: true } : {}),
       priority: String(record.priority),
-      ...(change.live === undefined ? {} : { live: change.live }),
+      ...(change.live === undefined || (change.live && IS_LIVE.has(record.state))
+        ? {}
+        : { live: change.live }),
       ...(change.answer ? { answer: pack(JSON.stringify(change.answer)) } : {}),
       ...(change.event ? { event: change.event } : {}),
       ...idempotencyOf(record, to, change, { keys, ttlMs: idempotencyTtlMs }),
       ...(notification === null ? {} : { notification }),
       ...(notification === PROGRESS ? { progress: true } : {}),
       ...(isTerminal(to) ? { ended: true } : {}),
+      ...(isTerminal(record.state) ? { hadEnded: true } : {}),
       maxEvents: MAX_EVENTS,
       maxAnswers: MAX_ANSWERS,
     };
@@ -254,8 +266,8 @@ export function createStore({
       };
       const result = await writer(generation, present(whole).flat().map(String));
       // A create whose answer was lost with the connection is sent again by ioredis and meets itself.
-      return !result.created && 'digest' in result && result.generationId === id
-        ? { created: true, turn: null, waitMs: 0, waitsFor: [] }
+      return !result.created && result.generationId === id
+        ? { created: true, turn: null, waitMs: 0 }
         : result;
     },
 
@@ -338,8 +350,6 @@ export function createStore({
 
     live: (after, limit) =>
       redis.zrange(keys.live, after ? `(${after}` : '-', '+', 'BYLEX', 'LIMIT', 0, limit),
-
-    after: (id) => redis.zrange(keys.before(id), '0', '-1'),
 
     oldest: (state, limit) => redis.zrange(keys.state(state), '-', '+', 'BYLEX', 'LIMIT', 0, limit),
 

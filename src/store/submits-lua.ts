@@ -9,12 +9,10 @@
 /** Days of spend are kept for so long (400 of them). */
 const KEEP_S = 400 * 86_400;
 
-/** submits_write returns whether a slot became free, and whether money of today did. */
+/** submits_write takes the texts before and after; it returns whether a slot became free, and whether money of today did. */
 export const SUBMITS = `
-local function submits_write(p, id, tenant, text)
-  local record = p .. ':g:' .. id
-  local before = cjson.decode(redis.call('HGET', record, 'submits') or '[]')
-  local after = cjson.decode(text)
+local function submits_write(p, id, tenant, had_text, text)
+  local before, after = cjson.decode(had_text), cjson.decode(text)
   local sums, freed, released = {}, false, 0
   local today = tostring(math.floor(now_ms() / 86400000))
   local function count(list, sign)
@@ -46,7 +44,6 @@ local function submits_write(p, id, tenant, text)
     end
     if had and not has then freed = true end
   end
-  if text == '[]' then redis.call('HDEL', record, 'submits') else redis.call('HSET', record, 'submits', text) end
   return freed, released < 0
 end
 `;

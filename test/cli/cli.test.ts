@@ -373,7 +373,6 @@ describe('from enqueue to the end', () => {
           'submittedAt',
           'finishedAt',
           'updatedAt',
-          'waitsFor',
         ],
         'deadlineAt',
       ].sort(),

@@ -45,7 +45,7 @@ async function bytesOf(id: string): Promise<number> {
 }
 
 whenReal(
-  'a generation that is done at the first poll takes one poll and at most 190 commands about it',
+  'a generation that is done at the first poll takes one poll and at most 150 commands about it',
   async () => {
     await bed.work();
     const warm = await bed.enqueue('warm [sim: duration=100ms]');
@@ -62,7 +62,7 @@ whenReal(
         );
       },
     );
-    expect(commands.length).toBeLessThanOrEqual(190);
+    expect(commands.length).toBeLessThanOrEqual(150);
     expect((await bed.reelhaul.get(id)).attempts).toMatchObject({ submit: 1, poll: 1, archive: 1 });
   },
 );

@@ -119,7 +119,10 @@ describe('durations', () => {
 
   test('the number of kinds is bounded, whatever is asked for', async () => {
     const durations = replica();
-    for (let i = 0; i < 100; i++) await durations.learn(`model-${i}`, took(100_000));
+    for (let i = 0; i < 100; i++) {
+      now += 2000;
+      await durations.learn(`model-${i}`, took(100_000));
+    }
     expect(await redis.zcard(keys.durationKinds)).toBe(64);
     expect(await redis.keys(`${keys.prefix}:durations:model-*`)).toHaveLength(64);
     // The hundredth counts among all together.
@@ -143,8 +146,21 @@ describe('durations', () => {
     };
     await durations.forecast(kind);
     expect(sent).toEqual([]);
+    now += 2000;
     await durations.learn(kind, took(100_000));
     expect(sent).toEqual(['evalsha']);
+  });
+
+  test('what is learnt within a second is written together, and at the end', async () => {
+    const durations = replica();
+    for (let i = 0; i < 50; i++) await durations.learn(kind, took(100_000));
+    const weight = async () => {
+      const { finished } = (await durations.experience(kind)).total;
+      return [...finished.values()].reduce((sum, share) => sum + share, 0);
+    };
+    expect(await weight()).toBeCloseTo(1, 1);
+    await durations.close();
+    expect(await weight()).toBeCloseTo(50, 0);
   });
 
   test('a Redis that does not answer costs knowledge, not polls', async () => {
