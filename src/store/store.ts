@@ -129,6 +129,12 @@ function taskIdsIn(
   return [...new Set(ids.filter((id) => typeof id === 'string'))];
 }
 
+/** Those that the generation has not had: the others are its own since it got them. */
+function newTaskIds({ taskId, hintedTaskId, submits }: GenerationRecord, change: Change): string[] {
+  const had = new Set(taskIdsIn({ taskId, hintedTaskId }, submits));
+  return taskIdsIn(change.set ?? {}, change.submits).filter((id) => !had.has(id));
+}
+
 /** How the idempotency key of a generation is held after a change. */
 function idempotencyOf(
   { tenant, idempotencyKey, state }: GenerationRecord,
@@ -213,7 +219,7 @@ export function createStore({
       set: present(fields).map(asStored).flat().map(String),
       remove: Object.keys(fields).filter((field) => fields[field] === null),
       count: change.count ?? [],
-      tasks: taskIdsIn(change.set ?? {}, change.submits),
+      tasks: newTaskIds(record, change),
       ...(change.ownTask ? { ownTask: true } : {}),
       ...(submits === null ? {} : { submits: JSON.stringify(submits) }),
       ...(moved && to === 'queued' && !change.keepsTurn ? { newTurn: true } : {}),
