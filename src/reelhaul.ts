@@ -2,6 +2,8 @@
  * The producer's library: enqueue generations, look at them, wait for them, decide about them. It needs nothing but
  * Redis and carries no worker code.
  */
+import { createReadStream } from 'node:fs';
+import { Readable } from 'node:stream';
 import { pino, type Logger } from 'pino';
 import { readConfig, type Config } from './config/config.js';
 import { clockOf, createHub, type Hub } from './pipeline/context.js';
@@ -31,15 +33,17 @@ import { toGeneration, type Generation, type GenerationRecord, type RawAnswer } 
 import type { GenerationRequestInput } from './generation/request.js';
 import { isTerminal, type State } from './generation/states.js';
 import { hastenNotification, mustGet } from './pipeline/advance.js';
+import { addPicture } from './pipeline/inputs.js';
+import type { StoredInput } from './store/inputs.js';
 import type { AssetName } from './storage/paths.js';
 import { createSignedLink } from './storage/signed-link.js';
-import type { Storage } from './storage/storage.js';
 
 export type { CancelResult, Decision } from './pipeline/operations.js';
 export type { EraseOptions, TenantErased } from './pipeline/erase.js';
 export type { Erased } from './store/erase.js';
 export type { Outlook, Wait, WaitCode } from './pipeline/outlook.js';
 export type { Enqueued, EnqueueItem, EnqueueResult } from './pipeline/enqueue.js';
+export type { StoredInput } from './store/inputs.js';
 export type { LimitsOverview } from './limits/overview.js';
 export type { Spend } from './limits/spend.js';
 
@@ -94,6 +98,12 @@ export interface Reelhaul {
    * that is refused does not hinder the others.
    */
   enqueueMany(items: readonly EnqueueItem[]): Promise<EnqueueResult[]>;
+  /**
+   * Stores a picture that generations of the tenant (default `default`) can start from: `{ image: { input: id } }`. A text is
+   * the path of a file. The same bytes are stored once. It is kept while a generation names it, and for a day before.
+   * @throws InvalidInputError when it is no whole PNG, JPEG or WebP of at most 16 MB and 8,000 pixels a side; StorageError
+   */
+  addInput(source: Readable | Uint8Array | string, options?: { tenant?: string }): Promise<StoredInput>;
   /** @throws NotFoundError */
   get(generationId: string): Promise<Generation>;
   /** Why it waits, how many are before it, and when its task is asked about next. @throws NotFoundError */
@@ -194,15 +204,20 @@ export function createReelhaulOn(
   const { store, outbox, queues, now, config } = hub;
   const watch = hub.events.watch(openReader);
 
-  // An app that only enqueues needs no storage, and loads none.
-  let storage: Promise<Storage> | null = null;
-  const openedStorage = () =>
-    (storage ??= import('./storage/open.js').then(({ openStorage }) => openStorage(config.STORAGE_URL)));
-
   return {
     enqueue: (request, options) => enqueue(hub, request, options),
 
     enqueueMany: (items) => enqueueMany(hub, items),
+
+    async addInput(source, { tenant = 'default' } = {}) {
+      const bytes =
+        typeof source === 'string'
+          ? createReadStream(source)
+          : source instanceof Uint8Array
+            ? Readable.from([Buffer.from(source)])
+            : source;
+      return (await addPicture(hub, tenant, bytes)).input;
+    },
 
     get: async (generationId) => toGeneration(await mustGet(hub, generationId)),
 
@@ -260,7 +275,7 @@ export function createReelhaulOn(
       const { assets } = await mustGet(hub, generationId);
       const asset = assets?.[name];
       if (!asset) throw new StateConflictError(`Generation ${generationId} has no ${name} in storage.`);
-      const link = await (await openedStorage()).urlFor?.(asset.key, { expiresInSeconds });
+      const link = await (await hub.openedStorage()).urlFor?.(asset.key, { expiresInSeconds });
       if (link !== undefined) return link;
       const { PUBLIC_URL, CALLBACK_SECRET } = config;
       if (PUBLIC_URL === '') {
@@ -324,7 +339,7 @@ export function createReelhaulOn(
 
     async close() {
       await watch.close();
-      await (await storage)?.close();
+      await hub.closeStorage();
       await hub.durations.close();
       await queues.close();
       await closeHub();

@@ -1,6 +1,7 @@
 /** What the stages need beside the hub: the provider and the storage. */
 import { openLedger, type Ledger } from '../src/store/submit-ledger.js';
 import type { Hub } from '../src/pipeline/context.js';
+import { createInputChecks, type InputChecks } from '../src/pipeline/check-inputs.js';
 import { bringBack } from '../src/pipeline/recover-submits.js';
 import { parseAllowedHosts } from '../src/outbound/address-rules.js';
 import { createProvider, type Provider } from '../src/provider/client.js';
@@ -15,13 +16,15 @@ export interface Context extends Hub {
   readonly ledger: Ledger;
   /** Connections to where assets lie. */
   readonly assetHosts: KeptAgents;
+  readonly inputChecks: InputChecks;
 }
 
 /**
  * The hub with provider, storage and ledger.
+ * @param hosts connections to where inputs lie; default: to public addresses only, whatever else may be fetched
  * @throws InvalidInputError when `STORAGE_URL` cannot be used.
  */
-export async function createContext(hub: Hub): Promise<Context> {
+export async function createContext(hub: Hub, hosts?: Pick<KeptAgents, 'agentFor'>): Promise<Context> {
   const { config, now } = hub;
   const storage = await openStorage(config.STORAGE_URL);
   const provider = createProvider({
@@ -47,7 +50,25 @@ export async function createContext(hub: Hub): Promise<Context> {
     { redis: hub.redis, keys: hub.store.keys, settings: config, now },
     (posts) => bringBack(hub, posts),
   );
-  return { ...hub, provider: told(provider, hub), storage, assetHosts, ledger };
+  const inputHosts = keepGuardedAgents(
+    { allowed: parseAllowedHosts([]), onlyAllowed: false, setting: 'Nothing', resolve: resolveBySystem },
+    now,
+  );
+  const inputChecks = createInputChecks({ hub, storage, hosts: hosts ?? inputHosts });
+  return {
+    ...hub,
+    provider: told(provider, hub),
+    storage,
+    assetHosts,
+    inputChecks: {
+      ...inputChecks,
+      async close() {
+        await inputChecks.close();
+        inputHosts.close();
+      },
+    },
+    ledger,
+  };
 }
 
 /** The provider, with every call told. */

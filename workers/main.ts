@@ -13,6 +13,7 @@ import { openClock, type RedisClock } from '../src/redis/clock.js';
 import { checkRedis, connectRedis } from '../src/redis/connect.js';
 import { checkLayout } from '../src/redis/layout.js';
 import { createWorkerHold, type WorkerHold } from '../src/redis/worker-hold.js';
+import type { KeptAgents } from '../src/outbound/guarded-agent.js';
 import { done, startRunner, type Outcome, type Runner, type StageFunction } from '../src/queue/runner.js';
 import { announceStages } from '../src/telemetry/presence.js';
 import { startFigures } from '../src/telemetry/time-series.js';
@@ -43,6 +44,8 @@ export interface WorkerOptions {
   readonly checkpoint?: Hub['checkpoint'];
   /** Called with the hub before any job is taken, for whoever wants to hear what happens. */
   readonly watch?: (hub: Hub) => void | Promise<void>;
+  /** Connections to where inputs lie. Default: to public addresses only. */
+  readonly inputHosts?: Pick<KeptAgents, 'agentFor'>;
 }
 
 export interface RunningWorkers {
@@ -62,6 +65,7 @@ export async function startWorkers({
   stages = STAGES,
   checkpoint,
   watch,
+  inputHosts,
 }: WorkerOptions): Promise<RunningWorkers> {
   if (config.COMETAPI_KEY === '') {
     throw new ConfigError([
@@ -83,7 +87,7 @@ export async function startWorkers({
       ...(checkpoint ? { checkpoint } : {}),
     });
     await watch?.(hub);
-    const context = await createContext(hub);
+    const context = await createContext(hub, inputHosts);
     await probeStorage(context);
     return await run(context, stages, clock);
   } catch (error) {
@@ -105,8 +109,20 @@ async function probeStorage({ storage }: Context): Promise<void> {
 }
 
 async function run(context: Context, stages: readonly Stage[], clock: RedisClock): Promise<RunningWorkers> {
-  const { config, log, redis, store, moves, durations, queues, storage, provider, assetHosts, ledger } =
-    context;
+  const {
+    config,
+    log,
+    redis,
+    store,
+    moves,
+    durations,
+    queues,
+    storage,
+    provider,
+    assetHosts,
+    inputChecks,
+    ledger,
+  } = context;
   const workerHold = createWorkerHold({ clock, redis, prefix: config.REDIS_PREFIX, log });
   const running = await runStages(context, stages, workerHold);
   const announcement = announceStages(
@@ -133,6 +149,7 @@ async function run(context: Context, stages: readonly Stage[], clock: RedisClock
       workerHold.close();
       clock.close();
       await Promise.all([figures.close(), durations.close()]);
+      await inputChecks.close();
       ledger.close();
       provider.close();
       assetHosts.close();

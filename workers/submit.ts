@@ -10,9 +10,11 @@ import type { Context } from './context.js';
 import type { GenerationRecord } from '../src/generation/record.js';
 import { billedSubmits, mayBeOut, withPost } from '../src/generation/submits.js';
 import { priceOf, unknownPrice } from '../src/generation/price.js';
-import { stageOf } from '../src/generation/states.js';
+import { isTerminal, stageOf } from '../src/generation/states.js';
 import { limitsOf } from '../src/limits/settings.js';
 import type { CallResult, ReportOutcome } from '../src/limits/gate.js';
+import { CHAINED_MS } from '../src/pipeline/enqueue.js';
+import { inputLinks } from '../src/pipeline/input-files.js';
 import { advance, fail, failOverdue, withWarning } from '../src/pipeline/advance.js';
 import { declareUnconfirmed, exhaust, giveBack, reject, saveTask } from '../src/pipeline/settle-submit.js';
 import { NOT_HINTED_YET } from '../src/polling/poll-state.js';
@@ -82,6 +84,8 @@ async function submitQueued(
   // Those that may not be paid for take no call from those that may.
   const room: Verdict = budgeted ? await store.turns.room(record, cost) : { kind: 'go' };
   if (room.kind !== 'go') return waitFor(context, record, room);
+  const postponed = await context.inputChecks.check(record);
+  if (postponed !== null) return snooze(postponed.delayMs, postponed.afterwards);
   const pass = await gate.pass('submit', {
     generationId: record.id,
     signal,
@@ -128,6 +132,8 @@ async function waitFor(
       return requeue(verdict.priority);
     case 'full':
       return hold(FULL_MS);
+    case 'chained':
+      return snooze(untilDeadline(record, CHAINED_MS, now()), () => hastenUnchained(context, record));
     case 'early':
       return snooze(untilDeadline(record, verdict.waitMs, now()));
     case 'capped':
@@ -144,6 +150,16 @@ async function waitFor(
       await limits.publish(limitsOf(config));
       return snooze(0);
   }
+}
+
+/** The other one may have ended between the look and the delay. */
+async function hastenUnchained(
+  { store, queues }: Context,
+  { id, waitsFor }: GenerationRecord,
+): Promise<void> {
+  const found = await store.whereabouts(waitsFor);
+  if (found.length < waitsFor.length || found.some(({ state }) => isTerminal(state)))
+    await queues.hasten('submit', id);
 }
 
 /** A wait never outlasts the deadline. */
@@ -261,6 +277,7 @@ async function post(context: Context, submitting: GenerationRecord, leaving: Lea
       },
       id,
     ),
+    inputLinks: inputLinks(config, submitting),
     signal: leaving.signal,
     onSent: () => checkpoint('sent', id),
   });

@@ -11,6 +11,7 @@ import { bucketOf } from '../src/polling/histogram.js';
 import { priorityOf } from '../src/store/queued-lua.js';
 import { stageOf, type FlowStage } from '../src/generation/states.js';
 import type { Whereabouts } from '../src/store/store.js';
+import { discard } from '../src/pipeline/inputs.js';
 import { expireUnasked, failOverdue } from '../src/pipeline/advance.js';
 import { eraseFinished, finishErasing } from '../src/pipeline/erase.js';
 
@@ -19,6 +20,7 @@ const PAGE = 500;
 const PRUNED_PER_SWEEP = 10_000;
 /** Each takes a few commands and its files: 33 a second with a sweep a minute. */
 const ERASED_PER_SWEEP = 2000;
+const INPUTS_PER_SWEEP = 1000;
 /** A generation that moved just now may be between its transition and its next job. */
 const SETTLING_MS = 2000;
 /** A job that is delayed for longer was written by a wrong clock. */
@@ -55,12 +57,16 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
     for (const id of await limits.freed()) await queues.hasten('submit', id);
   });
   await part('erasing', undefined, () => goOnErasing(context));
+  await part('chains', undefined, async () => {
+    for await (const id of store.turns.unchained()) await queues.hasten('submit', id);
+  });
   const pruned = await part('retention', 0, () => store.prune(now() - config.RETENTION_MS, PRUNED_PER_SWEEP));
   const abandoned = await part('storage', 0, () =>
     storage.removeAbandoned(ABANDONED_AFTER_FACTOR * config.ARCHIVE_TIMEOUT_MS, (problem) =>
       log.warn({ stage: 'sweep', err: problem }, 'storage could not be tidied'),
     ),
   );
+  await part('inputs', undefined, () => removeUnusedInputs(context));
   const report = { looked, restored: restored + owed, pruned, abandoned };
   if (report.restored + pruned + abandoned > 0) log.info(report, 'swept');
   return report;
@@ -77,6 +83,13 @@ async function goOnErasing(context: Context): Promise<void> {
   if (config.FILES_RETENTION_MS === null) return;
   const erased = await eraseFinished(context, now() - config.FILES_RETENTION_MS, ERASED_PER_SWEEP);
   if (erased > 0) log.info({ erased }, 'generations were erased by FILES_RETENTION_MS');
+}
+
+/** Uploads that no generation names: never, or not any more. */
+async function removeUnusedInputs(context: Context): Promise<void> {
+  const { inputs, config, now } = context;
+  for (const id of await inputs.unused(now() - config.INPUT_UNUSED_MS, INPUTS_PER_SWEEP))
+    await discard(context, id);
 }
 
 type Part = <T>(name: string, otherwise: T, work: () => Promise<T>) => Promise<T>;

@@ -12,8 +12,8 @@ import { complain, print, show, waitAloud } from './terminal.js';
 
 interface EnqueueFlags {
   prompt?: string;
-  image?: string;
-  lastImage?: string;
+  image?: string | Record<string, unknown>;
+  lastImage?: string | Record<string, unknown>;
   model?: string;
   ratio?: string;
   style?: string;
@@ -73,6 +73,23 @@ function tellIgnored(ignored: readonly string[], where = ''): void {
     );
 }
 
+/** The text of a flag as a request has it: what is neither a URL nor JSON is a file, and goes to the storage. */
+async function inputFrom(reelhaul: Reelhaul, text: unknown, tenant?: string) {
+  if (typeof text !== 'string' || /^[a-z][a-z0-9+.-]+:/i.test(text)) return text as EnqueueFlags['image'];
+  if (text.startsWith('{')) return jsonObject(text);
+  const { id } = await reelhaul.addInput(text, tenant === undefined ? {} : { tenant });
+  return { input: id };
+}
+
+async function withInputs(reelhaul: Reelhaul, flags: EnqueueFlags): Promise<EnqueueFlags> {
+  const { image, lastImage, tenant } = flags;
+  const inputs = {
+    image: await inputFrom(reelhaul, image, tenant),
+    lastImage: await inputFrom(reelhaul, lastImage, tenant),
+  };
+  return { ...flags, ...withoutUndefined(inputs) };
+}
+
 /** So many lines are read before they are stored; the progress moves by as much. */
 const FILE_CHUNK = 500;
 
@@ -129,8 +146,11 @@ export function addEnqueue(program: Command): void {
     .command('enqueue')
     .description('record a wanted video and queue its submit')
     .option('--prompt <text>', 'what to generate')
-    .option('--image <url>', 'source image, https')
-    .option('--last-image <url>', 'end frame, https')
+    .option(
+      '--image <url|path|json>',
+      'source image: https, a file, or {"generation":"…","asset":"lastFrame"}',
+    )
+    .option('--last-image <url|path|json>', 'end frame, in the same forms')
     .option('--model <name>', 'default gen4')
     .option('--ratio <w:h>', 'default 1280:720')
     .option('--style <name>', 'such as cinematic')
@@ -159,7 +179,7 @@ export function addEnqueue(program: Command): void {
     .action((flags: EnqueueFlags) =>
       withLibrary(async (reelhaul) => {
         if (flags.file !== undefined) return enqueueFile(reelhaul, flags.file, flags.json === true);
-        const { request, options } = orderFrom(flags);
+        const { request, options } = orderFrom(await withInputs(reelhaul, flags));
         const { ignored = [], ...enqueued } = await reelhaul.enqueue(request, options);
         tellIgnored(ignored);
         let generation: Generation = enqueued;

@@ -22,6 +22,7 @@ function exportsFor(url: string): string {
     `  export COMETAPI_BASE_URL=${url}`,
     '  export COMETAPI_KEY=simulated-key',
     '  export ARCHIVE_ALLOW_HOSTS=127.0.0.1,localhost',
+    '  export INPUT_URL_CHECK=false',
     'For the worker and the app, the same in both (these are the defaults):',
     '  export REDIS_URL=redis://127.0.0.1:6379',
     "  export REDIS_PREFIX='{reelhaul}'",

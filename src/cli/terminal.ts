@@ -16,8 +16,9 @@ function plain(text: string, maxCharacters = 1000): string {
 
 export function show(generation: Generation, json: boolean): void {
   if (json) return print(JSON.stringify(generation));
-  const { id, state, failure, assets, taskId, charge, warnings } = generation;
+  const { id, state, failure, assets, taskId, charge, warnings, waitsFor } = generation;
   print(`${id}  ${state}${taskId === null ? '' : `  task ${taskId}`}  charge: ${charge}`);
+  for (const other of waitsFor) print(`  waits for generation ${other}`);
   if (failure) print(`  failed in ${failure.stage}: ${plain(failure.message)} [${failure.code}]`);
   if (assets)
     print(`  video  ${assets.video.key}  ${assets.video.sizeBytes} bytes  sha256 ${assets.video.sha256}`);

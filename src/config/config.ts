@@ -409,6 +409,12 @@ const shape = {
   UNCONFIRMED_WAIT_MS: milliseconds().default(600_000),
   REFUSED_PROBE_MS: milliseconds(10).default(60_000),
 
+  INPUT_URL_CHECK: flag.default(true),
+  INPUT_TIMEOUT_MS: milliseconds(100).default(30_000),
+  INPUT_ATTEMPTS: count().default(5),
+  INPUT_BACKOFF_MS: milliseconds(1).default(2000),
+  INPUT_UNUSED_MS: milliseconds(1000).default(24 * 3_600_000),
+
   MAX_IN_FLIGHT: limit('generations at once'),
   MAX_IN_FLIGHT_PER_TENANT: limit('generations at once'),
   PROVIDER_RATE_MAX: limit('calls per window'),

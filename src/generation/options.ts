@@ -2,7 +2,7 @@
 import { z } from 'zod';
 import { InvalidInputError, type Problem } from '../errors.js';
 import { didYouMean } from './did-you-mean.js';
-import { requestSchema, type GenerationRequest, type GenerationRequestInput } from './request.js';
+import { requestSchema, type GenerationRequestInput, type WrittenRequest } from './request.js';
 
 const MAX_METADATA_BYTES = 16_384;
 const MAX_DELAY_MS = 365 * 24 * 3_600_000;
@@ -90,7 +90,7 @@ export type EnqueueOptionsInput = z.input<typeof optionsSchema>;
 
 /** A request and its options, both checked. */
 export interface Order {
-  readonly request: GenerationRequest;
+  readonly request: WrittenRequest;
   readonly options: EnqueueOptions;
 }
 

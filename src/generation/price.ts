@@ -1,5 +1,5 @@
 /** What a generation costs, by the price table of the operator: the provider publishes no prices (provider notes). */
-import { secondsOf, type GenerationRequest } from './request.js';
+import { secondsOf, type WrittenRequest } from './request.js';
 
 /**
  * Model → price of one generation, or seconds → price; `*` stands for every model or length that is not named, and an
@@ -13,7 +13,7 @@ export const inMillionths = (amount: number | null): number | null =>
   amount === null ? null : Math.round(amount * MILLIONTHS);
 
 /** In millionths; null when the table does not say. A table without entries knows no prices at all. */
-export function priceOf(request: GenerationRequest, prices: Prices): number | null {
+export function priceOf(request: Pick<WrittenRequest, 'model' | 'options'>, prices: Prices): number | null {
   const seconds = String(secondsOf(request));
   const priceIn = (entry: Prices[string] | undefined) =>
     typeof entry === 'object' ? (entry[seconds] ?? entry['*']) : entry;
@@ -23,5 +23,5 @@ export function priceOf(request: GenerationRequest, prices: Prices): number | nu
 }
 
 /** Says of which request the table says nothing. */
-export const unknownPrice = (request: GenerationRequest): string =>
+export const unknownPrice = (request: Pick<WrittenRequest, 'model' | 'options'>): string =>
   `PRICES says nothing about ${request.model} of ${secondsOf(request)} s, and a budget is set.`;

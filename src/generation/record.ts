@@ -10,6 +10,8 @@ export type { Charge };
 
 export type FailureCode =
   | 'request_rejected'
+  /** Nothing was submitted: a picture that it starts from cannot be fetched, or is none that the provider takes. */
+  | 'input_unusable'
   | 'submit_attempts_exhausted'
   | 'submission_unconfirmed'
   | 'task_failed'
@@ -101,6 +103,8 @@ export interface Generation {
   readonly finishedAt: number | null;
   readonly updatedAt: number;
   readonly deadlineAt: number | null;
+  /** Queued until these generations are over, since it starts from an asset of theirs. */
+  readonly waitsFor: readonly string[];
 }
 
 /** A generation with what only the stages need. */
@@ -113,6 +117,10 @@ export interface GenerationRecord extends Generation {
   readonly submitNonce: string | null;
   /** Connections that failed before anything was sent. */
   readonly submitFailures: number;
+  /** When its inputs were last found good; null: not yet. */
+  readonly inputsCheckedAt: number | null;
+  /** How often they could not be fetched. */
+  readonly inputFailures: number;
   /** Every paid POST and every further task, in order: what was billed, and what takes a slot. */
   readonly submits: readonly Submit[];
   readonly acceptedAt: number | null;
@@ -155,6 +163,8 @@ export function toGeneration(record: GenerationRecord): Generation {
     decision: _decision,
     submitNonce: _nonce,
     submitFailures: _failures,
+    inputsCheckedAt: _checked,
+    inputFailures: _inputFailures,
     submits: _submits,
     acceptedAt: _accepted,
     unconfirmedAt: _unconfirmed,

@@ -4,35 +4,15 @@
  *
  * What the provider surely refuses is an error; what is only doubtful is a warning, kept on the generation.
  */
-import { isIP } from 'node:net';
 import { z } from 'zod';
 import { didYouMean } from './did-you-mean.js';
+import { inputSchema, type Input, type InputField } from './inputs.js';
 
-/** Runway's rule for input URLs: https, a domain name, at most 2,048 characters. (Redirects cannot be seen from here.) */
-const MAX_URL_LENGTH = 2048;
 const MAX_PROMPT_LENGTH = 20_000;
 
 /** The documented ones; others may be asked for, with a warning. */
 export const KNOWN_MODELS = ['gen4', 'gen4_turbo', 'gen4.5', 'gen3', 'gen2'];
 const KNOWN_RATIOS = ['1280:720', '720:1280', '16:9', '9:16', '1:1'];
-
-function whyNotAnInputUrl(text: string): string | null {
-  if (text.length > MAX_URL_LENGTH)
-    return `a URL of at most ${MAX_URL_LENGTH} characters, got ${text.length}`;
-  if (!URL.canParse(text)) return `an https URL, got ${JSON.stringify(text.slice(0, 80))}`;
-  const url = new URL(text);
-  if (url.protocol !== 'https:') return `an https URL, got ${url.protocol}//`;
-  if (url.username || url.password) return 'a URL without user name and password';
-  const host = url.hostname.replace(/^\[|\]$/g, '');
-  if (isIP(host)) return `a URL with a domain name, got the address ${host}`;
-  if (!host.includes('.')) return `a URL with a public domain name, got ${host}`;
-  return null;
-}
-
-const inputUrl = z.string().superRefine((text, issue) => {
-  const expected = whyNotAnInputUrl(text);
-  if (expected !== null) issue.addIssue({ code: 'custom', message: `expected ${expected}` });
-});
 
 const motionVector = z.strictObject({
   x: z.number().optional(),
@@ -50,7 +30,7 @@ export const requestSchema = z.strictObject({
     .max(MAX_PROMPT_LENGTH, { message: `expected at most ${MAX_PROMPT_LENGTH} characters` })
     .refine((text) => text.trim() !== '', { message: 'expected a text that is not empty' }),
   model: z.string().trim().min(1).max(64).default('gen4'),
-  image: inputUrl.optional(),
+  image: inputSchema.optional(),
   ratio: z
     .string()
     .regex(/^[1-9]\d{0,4}:[1-9]\d{0,4}$/, { message: 'expected width:height, such as 1280:720 or 16:9' })
@@ -70,11 +50,15 @@ export const requestSchema = z.strictObject({
       message: 'expected at most 8,192 characters of JSON',
     })
     .optional(),
-  last_image: inputUrl.optional(),
+  last_image: inputSchema.optional(),
 });
 
-/** A checked request, defaults filled in. */
-export type GenerationRequest = z.output<typeof requestSchema>;
+/** A checked request, defaults filled in, as the app wrote it. */
+export type WrittenRequest = z.output<typeof requestSchema>;
+/** The same as a record keeps it. */
+export type GenerationRequest = Omit<WrittenRequest, InputField> & {
+  [field in InputField]?: Input | undefined;
+};
 /** A request as the app writes it. */
 export type GenerationRequestInput = z.input<typeof requestSchema>;
 
@@ -82,7 +66,7 @@ export type GenerationRequestInput = z.input<typeof requestSchema>;
 const DEFAULT_SECONDS = 5;
 
 /** The length that is asked for and paid. */
-export function secondsOf({ options }: Pick<GenerationRequest, 'options'>): number {
+export function secondsOf({ options }: Pick<WrittenRequest, 'options'>): number {
   return options?.seconds ?? DEFAULT_SECONDS;
 }
 
@@ -94,7 +78,7 @@ export interface Warning {
 }
 
 /** What is allowed but doubtful about a request; empty when nothing is. */
-export function requestWarnings(request: GenerationRequest): Warning[] {
+export function requestWarnings(request: WrittenRequest): Warning[] {
   const warnings: Warning[] = [];
   if (!KNOWN_MODELS.includes(request.model)) {
     warnings.push({

@@ -2,7 +2,6 @@
 import { Hono, type MiddlewareHandler } from 'hono';
 import type { Hub } from '../pipeline/context.js';
 import type { Reelhaul } from '../reelhaul.js';
-import { openStorage } from '../storage/open.js';
 import type { Storage } from '../storage/storage.js';
 import { requireAccess, type ApiEnv } from './access.js';
 import { createAssetRoutes, createLinkRoutes } from './assets.js';
@@ -11,6 +10,7 @@ import { atMost, MAX_SMALL_BYTES } from './bodies.js';
 import { PAGE_POLICY, renderDocs } from './docs-page.js';
 import { createEventRoutes } from './events.js';
 import { createGenerationRoutes } from './generations.js';
+import { createInputRoutes, createUploadRoutes } from './inputs.js';
 import { createLimitRoutes } from './limits.js';
 import { createNotificationRoutes } from './notifications.js';
 import { createOpenApiDocument, type OpenApiDocument } from './openapi.js';
@@ -20,6 +20,8 @@ import { limitRate } from './rate-limit.js';
 
 /** From the last byte of the request to the first of the answer. */
 const ANSWER_TIMEOUT_MS = 30_000;
+/** An upload is read while it is answered: as long as the server reads requests. */
+const UPLOAD_TIMEOUT_MS = 60_000;
 
 export interface Api {
   readonly app: Hono<ApiEnv>;
@@ -38,11 +40,12 @@ function methodsOf({ paths }: OpenApiDocument, path: string): string[] | null {
 }
 
 /** What a slow handler does goes on; only nobody waits for it any more. An idempotency key makes asking again safe. */
-const limitTime: MiddlewareHandler<ApiEnv> = async (_, next) => {
+const limitTime: MiddlewareHandler<ApiEnv> = async (c, next) => {
+  const limitMs = c.req.path.endsWith('/inputs') ? UPLOAD_TIMEOUT_MS : ANSWER_TIMEOUT_MS;
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_resolve, reject) => {
-    const error = new HttpError(504, 'timeout', `No answer within ${ANSWER_TIMEOUT_MS / 1000} s; ask again.`);
-    timer = setTimeout(reject, ANSWER_TIMEOUT_MS, error);
+    const error = new HttpError(504, 'timeout', `No answer within ${limitMs / 1000} s; ask again.`);
+    timer = setTimeout(reject, limitMs, error);
   });
   try {
     await Promise.race([next(), late]);
@@ -53,7 +56,7 @@ const limitTime: MiddlewareHandler<ApiEnv> = async (_, next) => {
 
 /** Orders have limits of their own; no other body is larger than this, whether its route reads it or not. */
 const boundBody: MiddlewareHandler<ApiEnv> = (c, next) =>
-  /\/generations(\/batch)?$/.test(c.req.path) ? next() : atMost(MAX_SMALL_BYTES)(c, next);
+  /\/(generations(\/batch)?|inputs)$/.test(c.req.path) ? next() : atMost(MAX_SMALL_BYTES)(c, next);
 
 export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
   const { config, log, redis } = hub;
@@ -63,8 +66,7 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
   const document = createOpenApiDocument(base || '/');
   const page = renderDocs(document);
   const events = createEventRoutes(hub, reelhaul);
-  let storage: Promise<Storage> | null = null;
-  const openedStorage = () => (storage ??= openStorage(config.STORAGE_URL));
+  const { openedStorage } = hub;
 
   app.get('/openapi.json', (c) => c.json(document));
   app.get('/docs', (c) =>
@@ -75,6 +77,8 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
   app.use('/v1/*', limitTime, boundBody);
   app.route('/v1', createGenerationRoutes(reelhaul, createQueueCap(hub)));
   app.route('/v1', createAssetRoutes(reelhaul, openedStorage));
+  app.route('/v1', createUploadRoutes(hub));
+  app.route('/', createInputRoutes(hub));
   app.route('/', createLinkRoutes(hub, openedStorage));
   app.route('/v1', events.routes);
   app.route('/v1', createNotificationRoutes(reelhaul));
@@ -100,7 +104,7 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
     openedStorage,
     async close() {
       events.close();
-      await (await storage)?.close();
+      await hub.closeStorage();
     },
   };
 }

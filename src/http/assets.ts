@@ -40,21 +40,21 @@ export function readRange(header: string | undefined, sizeBytes: number): Range 
 export async function serveFile(
   c: Context,
   storage: Storage,
-  asset: Asset,
+  asset: Omit<Asset, 'sizeBytes' | 'sha256'> & { readonly sha256: string | null },
   cacheControl = 'private, no-cache',
 ): Promise<Response> {
   const stored = await storage.stat(asset.key);
   if (!stored) throw new HttpError(404, 'asset_missing', 'The file is no longer in storage.');
   const { sizeBytes } = stored;
-  const etag = `"${asset.sha256}"`;
+  const etag = asset.sha256 === null ? null : `"${asset.sha256}"`;
   const headers: Record<string, string> = {
-    etag,
+    ...(etag === null ? {} : { etag }),
     'accept-ranges': 'bytes',
     'content-type': asset.contentType,
     'cache-control': cacheControl,
     'x-content-type-options': 'nosniff',
   };
-  if (c.req.header('if-none-match') === etag) return c.body(null, 304, headers);
+  if (etag !== null && c.req.header('if-none-match') === etag) return c.body(null, 304, headers);
   const condition = c.req.header('if-range');
   const unchanged = condition === undefined || condition === etag;
   const range = unchanged ? readRange(c.req.header('range'), sizeBytes) : null;

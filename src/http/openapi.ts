@@ -156,6 +156,24 @@ function paths(): OpenApiDocument['paths'] {
         responses: { '200': answers('A page.', ref('Page')), ...problems(422) },
       },
     },
+    '/v1/inputs': {
+      post: {
+        operationId: 'addInput',
+        summary: 'Store a picture that generations can start from: { "image": { "input": id } }',
+        tags: ['generations'],
+        parameters: queryOf(wire.uploadQuerySchema),
+        requestBody: {
+          required: true,
+          description: 'The bytes of a PNG, JPEG or WebP: at most 16 MB and 8,000 pixels a side.',
+          content: { 'application/octet-stream': { schema: { type: 'string', format: 'binary' } } },
+        },
+        responses: {
+          '200': answers('These bytes were stored before.', ref('Input')),
+          '201': answers('Stored.', ref('Input')),
+          ...problems(413, 422),
+        },
+      },
+    },
     '/v1/generations/batch': {
       post: {
         operationId: 'enqueueMany',
@@ -391,6 +409,7 @@ export function createOpenApiDocument(url = '/'): OpenApiDocument {
         Enqueued: schemaOf(wire.enqueuedSchema),
         Page: schemaOf(wire.pageSchema),
         BatchResult: schemaOf(wire.batchResultSchema),
+        Input: schemaOf(wire.storedInputSchema),
         CancelResult: schemaOf(wire.cancelResultSchema),
         Outlook: schemaOf(wire.outlookSchema),
         Erased: schemaOf(wire.erasedSchema),

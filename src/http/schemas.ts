@@ -48,6 +48,21 @@ export const generationSchema = z.object({
   finishedAt: instant.nullable(),
   updatedAt: instant,
   deadlineAt: instant.nullable(),
+  waitsFor: z
+    .array(z.string())
+    .describe('queued until these generations are over: it starts from an asset of theirs'),
+});
+
+export const storedInputSchema = z.object({
+  id: z.string().describe('goes into a request: {"image": {"input": id}}'),
+  sizeBytes: z.int(),
+  sha256: z.string(),
+  contentType: z.string(),
+  width: z.int().describe('pixels'),
+  height: z.int(),
+});
+export const uploadQuerySchema = z.strictObject({
+  tenant: z.string().min(1).max(128).optional().describe('whose requests may use it; default: default'),
 });
 
 export const enqueuedSchema = generationSchema.extend({
@@ -71,6 +86,7 @@ export const limitsSchema = z.object({
   inLine: count.describe('queued, and their time has come'),
   scheduled: count.describe('queued, and waiting for their time'),
   overBudget: count.describe('queued, and waiting for the next day’s budget'),
+  chained: count.describe('queued, and waiting for another generation to end'),
   capped: count.describe('queued, and their tenant has as many in flight as it may have'),
   tenantsCapped: count,
   published: z.boolean().describe('a worker has written the limits'),

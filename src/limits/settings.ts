@@ -36,6 +36,8 @@ export interface QueuedCounts {
   readonly scheduled: number;
   /** Those that wait for the next day's budget. */
   readonly overBudget: number;
+  /** Those that wait for an asset of another generation. */
+  readonly chained: number;
   /** Those whose tenant has as many at the provider as it may have. */
   readonly capped: number;
   readonly tenantsCapped: number;
@@ -80,7 +82,7 @@ return before == c.inForce and 0 or 1
 
 /**
  * COUNTS. KEYS 1 limits · ARGV 1 prefix
- * Returns queued, scheduled, over budget, capped, tenants capped, in flight, most in flight or '' when there are no limits.
+ * Returns queued, scheduled, over budget, capped, tenants capped, in flight, most in flight or '' when there are no limits, chained.
  */
 const COUNTS = `${QUEUED}
 local p, now, capped = ARGV[1], now_ms(), 0
@@ -90,6 +92,7 @@ return {
   redis.call('ZCARD', p .. ':state:queued'), redis.call('ZCOUNT', p .. ':scheduled', '(' .. now, '+inf'),
   redis.call('ZCARD', p .. ':over-budget'), capped, #tenants,
   redis.call('ZCOUNT', p .. ':in-flight', '(' .. now, '+inf'), redis.call('HGET', KEYS[1], 'maxInFlight') or '',
+  redis.call('ZCARD', p .. ':chained'),
 }
 `;
 
@@ -172,13 +175,15 @@ export function createLimits(redis: RedisConnection, prefix: string): Limits {
     },
 
     async counts() {
-      const [queued, scheduled, overBudget, capped, tenantsCapped, inFlight, most] =
+      const [queued, scheduled, overBudget, capped, tenantsCapped, inFlight, most, chained] =
         await scripts.reelhaulQueuedCounts(key, prefix);
-      const waiting = Number(queued) - Number(scheduled) - Number(overBudget) - Number(capped);
+      const waiting =
+        Number(queued) - Number(scheduled) - Number(overBudget) - Number(capped) - Number(chained);
       return {
         inLine: Math.max(0, waiting),
         scheduled: Number(scheduled),
         overBudget: Number(overBudget),
+        chained: Number(chained),
         capped: Number(capped),
         tenantsCapped: Number(tenantsCapped),
         inFlight: Number(inFlight),

@@ -32,6 +32,15 @@ export interface Cursor {
   readonly position: number;
   /** Set by a format that is whole before the end of the file: where the bytes begin that are not part of it. */
   trailingFrom: number | null;
+  /** Set by a format that is a picture. */
+  picture: Picture | null;
+}
+
+export interface Picture {
+  /** In pixels; 0 where the header does not say. */
+  readonly width: number;
+  readonly height: number;
+  readonly animated: boolean;
 }
 
 /** The next `bytes` bytes. `of` completes "The file ends in the middle of …". */
@@ -67,11 +76,17 @@ export interface StructureReader {
   end(): void;
   /** How many bytes at the end are not part of the format. */
   trailingBytes(): number;
+  /** What the format said of its picture; null before that, and of what is none. */
+  picture(): Picture | null;
 }
 
 /** Starts reading a file as this format. */
 export function createStructureReader(format: (cursor: Cursor) => Format): StructureReader {
-  const cursor: { position: number; trailingFrom: number | null } = { position: 0, trailingFrom: null };
+  const cursor: { -readonly [key in keyof Cursor]: Cursor[key] } = {
+    position: 0,
+    trailingFrom: null,
+    picture: null,
+  };
   const parser = format(cursor);
   let held: Buffer = Buffer.alloc(0);
   let passed = 0;
@@ -134,5 +149,6 @@ export function createStructureReader(format: (cursor: Cursor) => Format): Struc
         throw invalid(`The file ends at byte ${cursor.position}, in the middle of ${want.of}.`);
     },
     trailingBytes: () => (cursor.trailingFrom === null ? 0 : cursor.position - cursor.trailingFrom),
+    picture: () => cursor.picture,
   };
 }

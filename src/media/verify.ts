@@ -7,7 +7,7 @@
 import { Readable } from 'node:stream';
 import { AssetError } from '../outbound/asset-error.js';
 import { HEAD_BYTES, sniff, type AssetKind, type AssetType } from './sniff.js';
-import { createStructureReader, invalid, type StructureReader } from './structure.js';
+import { createStructureReader, invalid, type Picture, type StructureReader } from './structure.js';
 
 /** So much lies between source and storage. */
 const HELD_BYTES = 64 * 1024;
@@ -29,6 +29,8 @@ export interface Verified {
   readonly sizeBytes: () => number;
   /** How many bytes at the end are not part of the format; only at the end. */
   readonly trailingBytes: () => number;
+  /** Only at the end: size of an image; null of a video. */
+  readonly picture: () => Picture | null;
 }
 
 /** Begins to read `source` at once, up to what the stream holds. */
@@ -115,6 +117,7 @@ export function verify(source: Readable, { kind, expectedBytes, maxBytes }: Veri
     type: known.promise,
     sizeBytes: () => sizeBytes,
     trailingBytes: () => structure?.trailingBytes() ?? 0,
+    picture: () => structure?.picture() ?? null,
   };
 }
 

@@ -44,6 +44,8 @@ export interface OpenAssetOptions {
   readonly maxBytes?: number;
   /** How often a broken body may be resumed; each time at least one byte must have come. Default 5, 0 is never. */
   readonly maxResumes?: number;
+  /** How many redirects are followed. Default 5. */
+  readonly maxRedirects?: number;
   /** Epoch milliseconds, to read dates in `Retry-After`. Default `Date.now`. */
   readonly now?: () => number;
   /** DNS; all addresses of a name. Default that of the system. */
@@ -100,6 +102,7 @@ export async function openAsset(url: string, options: OpenAssetOptions = {}): Pr
       totalTimeoutMs: options.totalTimeoutMs ?? 900_000,
       maxBytes: options.maxBytes ?? 5_000_000_000,
       maxResumes: options.maxResumes ?? 5,
+      maxRedirects: options.maxRedirects ?? MAX_REDIRECTS,
       userAgent: options.userAgent ?? 'reelhaul',
       now: options.now ?? Date.now,
       ...(options.api === undefined ? {} : { api: options.api }),
@@ -182,8 +185,10 @@ async function follow(session: Session, from: Continuation | null): Promise<Answ
       const message = `${shown(link.url)} redirects without saying where to.`;
       throw new AssetError('unavailable', message, details);
     }
-    if (redirects === MAX_REDIRECTS) {
-      const message = `${shown(session.start.url)} redirects more than ${MAX_REDIRECTS} times.`;
+    const most = session.options.maxRedirects;
+    if (redirects === most) {
+      const times = most === 0 ? '' : ` more than ${most} times`;
+      const message = `${shown(session.start.url)} redirects${times}.`;
       throw new AssetError('unavailable', message, details);
     }
     link = parseLink(readLocation(location), link);

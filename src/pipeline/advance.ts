@@ -10,7 +10,7 @@ import { lessonOfGivingUp } from '../polling/observation.js';
 import type { FailureCode, GenerationRecord } from '../generation/record.js';
 import { chargeOf } from '../generation/submits.js';
 import { priorityOf } from '../store/queued-lua.js';
-import { stageOf, type Stage, type State } from '../generation/states.js';
+import { isTerminal, stageOf, type Stage, type State } from '../generation/states.js';
 import { announced, type Change } from '../generation/change.js';
 
 /** How often a change is decided anew when others change the same generation at the same moment. */
@@ -49,9 +49,30 @@ export async function advance(
     });
   }
   if (to === 'generating') hub.checkpoint('handed-over', generationId);
+  if (isTerminal(from) && !isTerminal(to)) await resumeAfter(hub, generationId);
   if (announced(record, to, whole) !== null) await hastenNotification(hub, generationId);
   return true;
 }
+
+/**
+ * What failed since this one had ended without its asset waits for it again. Should a crash come in between, their own
+ * `retry` does the same.
+ */
+export async function resumeAfter(hub: Hub, generationId: string): Promise<void> {
+  for (const id of await hub.store.after(generationId)) {
+    const next = await hub.store.get(id);
+    if (next?.state !== 'failed' || next.failure?.code !== 'input_unusable') continue;
+    await advance(hub, next, 'queued', { set: FROM_THE_START });
+  }
+}
+
+/** What a generation forgets that is to be submitted from the start again. */
+export const FROM_THE_START = {
+  inputsCheckedAt: null,
+  inputFailures: null,
+  submitFailures: null,
+  deadlineAt: null,
+};
 
 /** A task that is followed no more took at least so long: without it only the quick ones would count. */
 async function learnDuration(hub: Hub, { state, acceptedAt, request }: GenerationRecord): Promise<void> {

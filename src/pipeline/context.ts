@@ -12,7 +12,9 @@ import { createFollowing, type Following } from '../polling/poll-state.js';
 import { createIds } from '../generation/id.js';
 import { createMoves, type Moves } from '../generation/observers.js';
 import { createOutbox, type Outbox } from '../store/outbox.js';
+import { createInputs, type Inputs } from '../store/inputs.js';
 import { createStore, type Store } from '../store/store.js';
+import type { Storage } from '../storage/storage.js';
 import { createPacing, type Pacing } from '../polling/poll-interval.js';
 import { createQueues, type Queues } from '../queue/queues.js';
 import { createGate, type Gate } from '../limits/gate.js';
@@ -46,6 +48,11 @@ export interface Hub extends Clock {
   readonly redis: RedisConnection;
   readonly store: Store;
   readonly outbox: Outbox;
+  readonly inputs: Inputs;
+  /** Opens the storage when it is first needed: an app that only enqueues needs none, and loads none. */
+  readonly openedStorage: () => Promise<Storage>;
+  /** Lets go of it. */
+  readonly closeStorage: () => Promise<void>;
   readonly following: Following;
   readonly durations: Durations;
   readonly pacing: Pacing;
@@ -113,8 +120,13 @@ export function createHub({
     log.warn({ err: error }, 'what the schedule has learnt could not be read');
   const durations = createDurations({ redis, keys, now, onError });
   const arrivals = createArrivals({ redis, keys, now, onError });
+  let storage: Promise<Storage> | null = null;
   return {
     ...clock,
+    inputs: createInputs(redis, keys, now),
+    openedStorage: () =>
+      (storage ??= import('../storage/open.js').then(({ openStorage }) => openStorage(config.STORAGE_URL))),
+    closeStorage: async () => (await storage)?.close(),
     config,
     log,
     redis,

@@ -18,13 +18,21 @@ import { readOrder, type EnqueueOptionsInput, type Order } from '../generation/o
 import { toGeneration, type FieldPatch, type Generation } from '../generation/record.js';
 import { readRecord } from '../store/read-record.js';
 import { canonical, ignoredOptions, type IgnoredOption } from '../generation/ignored.js';
-import { requestWarnings, type GenerationRequestInput } from '../generation/request.js';
+import {
+  requestWarnings,
+  type GenerationRequest,
+  type GenerationRequestInput,
+} from '../generation/request.js';
 import type { Hub } from './context.js';
+import { discardAll, prepareInputs, type PreparedOrder } from './inputs.js';
+import { generationsBefore, inputsOf, uploadsIn, type WrittenInput } from '../generation/inputs.js';
 import { mustGet } from './advance.js';
 import { priorityOf } from '../store/queued-lua.js';
 import type { Reminder } from '../queue/queues.js';
 import { unlessRefused } from '../redis/write-errors.js';
 
+/** So long at most one that waits for another one waits before it looks by itself. */
+export const CHAINED_MS = 600_000;
 /** So many records are written at once. */
 const ENQUEUE_CHUNK = 500;
 
@@ -90,7 +98,24 @@ function checkPrice({ config }: Hub, { request, options }: Order): void {
  */
 async function create(hub: Hub, order: Order): Promise<Created> {
   checkPrice(hub, order);
-  const { request, options } = order;
+  const prepared = await prepareInputs(hub, order);
+  try {
+    const created = await write(hub, order, prepared);
+    if (created.replayed) await discardAll(hub, prepared.added);
+    return created;
+  } catch (error) {
+    // Where nobody can know, the record may name them.
+    if (!(error instanceof RedisUnusableError) || error instanceof RedisAwayError)
+      await discardAll(hub, prepared.added);
+    throw error;
+  }
+}
+
+async function write(
+  hub: Hub,
+  { options, request: ordered }: Order,
+  { request, asWritten }: PreparedOrder,
+): Promise<Created> {
   const id = hub.newGenerationId();
   // The instant that lists go by: another look at the clock could be a millisecond later.
   const createdAt = createdAtOf(id);
@@ -98,7 +123,8 @@ async function create(hub: Hub, order: Order): Promise<Created> {
   const { notifyUrl, notifyOn } = options;
   const startAt = runAt ?? (delayMs === undefined ? null : createdAt + delayMs);
   const warnings = requestWarnings(request);
-  const digest = idempotencyKey === undefined ? '' : digestOf(request);
+  const digest = idempotencyKey === undefined ? '' : digestOf(asWritten);
+  const [uploads, after] = [uploadsIn(request), generationsBefore(request)];
   const fields: FieldPatch = {
     request: JSON.stringify(request),
     idempotencyKey: idempotencyKey ?? null,
@@ -112,12 +138,15 @@ async function create(hub: Hub, order: Order): Promise<Created> {
     notifyOn: notifyOn ?? null,
     traceparent: hub.activeTrace(),
     deadlineAt: deadlineMs === undefined ? null : createdAt + deadlineMs,
+    inputs: uploads.join(' ') || null,
+    after: after.join(' ') || null,
   };
   const idempotency = idempotencyKey === undefined ? null : { key: idempotencyKey, digest };
   const result = await unlessRefused(
     hub.redis,
-    () => hub.store.create({ id, tenant, createdAt, idempotency, fields }),
-    async () => ((await hub.store.get(id)) ? ({ created: true, turn: null, waitMs: 0 } as const) : null),
+    () => hub.store.create({ id, tenant, createdAt, idempotency, fields, uploads, after }),
+    async () =>
+      (await hub.store.get(id)) ? ({ created: true, turn: null, waitMs: 0, waitsFor: [] } as const) : null,
   ).catch((error: unknown) => {
     throw error instanceof WritesRefusedError || error instanceof RedisAwayError
       ? error
@@ -126,16 +155,36 @@ async function create(hub: Hub, order: Order): Promise<Created> {
   if (result.created) {
     hub.log.info({ generationId: id, tenant, to: 'queued' }, 'generation enqueued');
     hub.work.tell({ kind: 'created', generationId: id, at: createdAt });
+    const waitsFor = result.waitsFor.join(' ') || null;
     const generation = toGeneration(
-      readRecord(id, storedForm({ ...fields, state: 'queued', tenant, createdAt, updatedAt: createdAt })),
+      readRecord(
+        id,
+        storedForm({ ...fields, waitsFor, state: 'queued', tenant, createdAt, updatedAt: createdAt }),
+      ),
     );
-    const reminder = { generationId: id, delayMs: result.waitMs, priority: priorityOf(result.turn) };
+    // The end of the other one brings it forward.
+    const delayMs = waitsFor === null ? result.waitMs : Math.max(result.waitMs, CHAINED_MS);
+    const reminder = { generationId: id, delayMs, priority: priorityOf(result.turn) };
     return { generation, replayed: false, ignored: [], reminder };
   }
+  if ('missing' in result) throw unknownReference(ordered, request, result.id);
   if (result.digest !== digest) throw new IdempotencyConflictError(idempotencyKey ?? '', result.generationId);
   const record = await mustGet(hub, result.generationId);
   const ignored = ignoredOptions(record, options);
   return { generation: toGeneration(record), replayed: true, ignored, reminder: null };
+}
+
+/** One of another tenant is as good as none. */
+function unknownReference(
+  ordered: Order['request'],
+  request: GenerationRequest,
+  id: string,
+): InvalidInputError {
+  const found = inputsOf(request).find(({ input }) => Object.values(input).includes(id));
+  const field = found?.field ?? 'image';
+  const written: WrittenInput = ordered[field] ?? id;
+  const message = `expected an upload or a generation that exists, got ${JSON.stringify(written).slice(0, 200)}`;
+  return new InvalidInputError('The generation was not enqueued', [{ path: `request.${field}`, message }]);
 }
 
 /** What is stored is not told as an error: when a job cannot be added, the sweep adds it. */
@@ -151,12 +200,26 @@ async function remind(hub: Hub, reminders: readonly Reminder[]): Promise<void> {
 }
 
 async function enqueueChunk(hub: Hub, items: readonly EnqueueItem[]): Promise<EnqueueResult[]> {
+  const byKey = new Map<string, Promise<unknown>>();
+  const nameOf = (tenant: string, key: string) => `${tenant.length} ${tenant} ${key}`;
+  const createOne = async ({ request, options }: Order): Promise<Created> => {
+    // What it starts from may be an item before it.
+    for (const { input } of inputsOf(request))
+      if (typeof input === 'object' && 'generationKey' in input)
+        await byKey.get(nameOf(options.tenant, input.generationKey));
+    return create(hub, { request, options });
+  };
   const created = await Promise.all(
-    items.map(async ({ request, ...options }): Promise<Created | ReelhaulError> => {
+    items.map(({ request, ...options }): Promise<Created | ReelhaulError> => {
+      const asError = (error: unknown) => (error instanceof ReelhaulError ? error : unknownOutcome(error));
       try {
-        return await create(hub, readOrder(request, options, hub.now()));
+        const order = readOrder(request, options, hub.now());
+        const { tenant, idempotencyKey } = order.options;
+        const creating = createOne(order).catch(asError);
+        if (idempotencyKey !== undefined) byKey.set(nameOf(tenant, idempotencyKey), creating);
+        return creating;
       } catch (error) {
-        return error instanceof ReelhaulError ? error : unknownOutcome(error);
+        return Promise.resolve(asError(error));
       }
     }),
   );

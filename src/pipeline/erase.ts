@@ -87,7 +87,10 @@ export async function eraseTenant(
     kept += page.ids.length - gone.length;
     before = page.cursor;
   }
-  if (kept === 0) await hub.store.eraser.forgetTenant(tenant, hub.now());
+  if (kept === 0) {
+    await hub.inputs.expire(tenant);
+    await hub.store.eraser.forgetTenant(tenant, hub.now());
+  }
   hub.log.info({ erased, kept }, 'a tenant was erased');
   return { erased, kept };
 }

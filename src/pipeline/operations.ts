@@ -13,7 +13,7 @@ import {
 import { toGeneration, type Generation, type GenerationRecord } from '../generation/record.js';
 import { isTerminal, stageOf } from '../generation/states.js';
 import type { Hub } from './context.js';
-import { advance, fail, mustGet, settle } from './advance.js';
+import { advance, fail, FROM_THE_START, mustGet, settle } from './advance.js';
 import { adoptTask } from './adopt-task.js';
 import { withTask } from '../generation/submits.js';
 import { priceOf } from '../generation/price.js';
@@ -88,13 +88,12 @@ async function resubmit(hub: Hub, record: GenerationRecord, mark: Mark): Promise
       ...mark,
       taskId: null,
       submitNonce: null,
-      submitFailures: null,
+      ...FROM_THE_START,
       acceptedAt: null,
       unconfirmedAt: null,
       visibleAt: null,
       withoutUrlSince: null,
       progress: null,
-      deadlineAt: null,
       urls: null,
     },
   });
@@ -139,7 +138,7 @@ async function redrive(
       if (!allowRebill) throw new RebillNotAllowedError(id);
       return resubmit(hub, record, mark);
     case 'submit':
-      return advance(hub, record, 'queued', { set: { ...mark, submitFailures: null, deadlineAt: null } });
+      return advance(hub, record, 'queued', { set: { ...mark, ...FROM_THE_START } });
   }
 }
 

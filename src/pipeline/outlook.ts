@@ -12,6 +12,10 @@ export type WaitCode =
   /** No worker runs the stage it is in. */
   | 'no_worker'
   | 'scheduled'
+  /** It starts from an asset of another generation, which is not over. */
+  | 'generation'
+  /** What it starts from could not be fetched yet. */
+  | 'input'
   | 'paused'
   | 'rate_limited'
   | 'refused'
@@ -81,8 +85,10 @@ function heldCalls(call: 'submit' | 'poll', { limits, now, pausedForMs }: Situat
 /** In the order in which the submit stage asks. */
 function whyQueued(situation: Situation): Wait | null {
   const { record, now, limits, place, parked, overBudget, pausedForMs } = situation;
-  const { runAt, tenant } = record;
+  const { runAt, tenant, waitsFor, inputFailures } = record;
   if (runAt !== null && runAt > now) return wait('scheduled', 'The app wants it submitted later.', runAt);
+  if (waitsFor.length > 0)
+    return wait('generation', `It starts from an asset of generation ${waitsFor.join(' and ')}.`);
   if (parked) return wait('tenant_cap', `Tenant ${tenant} has as many tasks in flight as it may have.`);
   if (overBudget) {
     const nextDay = (Math.floor(now / DAY_MS) + 1) * DAY_MS;
@@ -93,6 +99,8 @@ function whyQueued(situation: Situation): Wait | null {
   const { inFlight, maxInFlight } = limits;
   if (maxInFlight !== null && inFlight >= maxInFlight)
     return wait('in_flight_cap', `${inFlight} of ${maxInFlight} tasks are in flight.`);
+  if (inputFailures > 0 && place.dueAt !== null && place.dueAt > now)
+    return wait('input', `Its inputs could not be fetched ${inputFailures} times.`, place.dueAt);
   if (place.dueAt !== null && place.dueAt > now)
     return wait('backoff', 'It is tried again later.', place.dueAt);
   if (pausedForMs > 0) return wait('rate_limited', 'The call rate is used up.', now + pausedForMs);

@@ -10,7 +10,8 @@ import http from 'node:http';
 import https from 'node:https';
 import type { Readable } from 'node:stream';
 import { create } from 'axios';
-import { secondsOf, type GenerationRequest } from '../generation/request.js';
+import type { InputField } from '../generation/inputs.js';
+import { secondsOf, type WrittenRequest } from '../generation/request.js';
 import type { Exchange, FailureReason } from './answer.js';
 import { classifyPoll } from './classify-poll.js';
 import { classifySubmit, type Submit5xxPolicy } from './classify-submit.js';
@@ -38,15 +39,22 @@ export interface ProviderOptions {
   readonly log?: { debug(fields: Readonly<Record<string, unknown>>, message: string): void };
 }
 
+/** A request whose inputs may be in any form: only URLs are sent. */
+export type SubmittedRequest = Omit<WrittenRequest, InputField> & {
+  readonly [field in InputField]?: unknown;
+};
+
 export interface SubmitOptions {
   readonly callbackUrl: string;
+  /** Where the provider fetches the inputs that are no URLs. */
+  readonly inputLinks?: { readonly [field in InputField]?: string };
   readonly signal?: AbortSignal;
   /** Called once, when the whole request has been handed to a connected socket: from here on it may be billed. */
   readonly onSent?: () => void;
 }
 
 export interface Provider {
-  submit(request: GenerationRequest, options: SubmitOptions): Promise<SubmitOutcome>;
+  submit(request: SubmittedRequest, options: SubmitOptions): Promise<SubmitOutcome>;
   poll(taskId: string, options?: { readonly signal?: AbortSignal }): Promise<PollOutcome>;
   /** Closes the connections of polls. A submit under way is left alone: cutting it would make it unconfirmed. */
   close(): void;
@@ -224,11 +232,11 @@ export function createProvider(options: ProviderOptions): Provider {
   }
 
   return {
-    async submit(request, { callbackUrl, signal, onSent }) {
+    async submit(request, { callbackUrl, inputLinks = {}, signal, onSent }) {
       const { submit5xxPolicy, submitNotAcceptedCodes: notAcceptedCodes = [] } = options;
       const answered = await exchange({
         url: `${origin}/runway/pro/generate`,
-        body: () => wireRequest(request, callbackUrl),
+        body: () => wireRequest(request, { callbackUrl, inputLinks }),
         timeoutMs: options.submitTimeoutMs,
         agent: submitAgent,
         signal,
@@ -258,8 +266,12 @@ export function createProvider(options: ProviderOptions): Provider {
 }
 
 /** The documented fields, and the address of our callback. The length is always said. What is undefined is left out. */
-function wireRequest(request: GenerationRequest, callbackUrl: string): object {
-  const { prompt, model, image, ratio, style, last_image } = request;
+function wireRequest(
+  request: SubmittedRequest,
+  { callbackUrl, inputLinks }: Pick<SubmitOptions, 'callbackUrl' | 'inputLinks'>,
+): object {
+  const { prompt, model, ratio, style } = request;
+  const { image, last_image } = { image: request.image, last_image: request.last_image, ...inputLinks };
   const options = { ...request.options, seconds: secondsOf(request) };
   return { callback_url: callbackUrl, prompt, model, image, ratio, style, options, last_image };
 }

@@ -215,12 +215,12 @@ export function createQueues(
       lines.zscore(queue.toKey('prioritized'), generationId);
       const [exists, score, turn] = ((await lines.exec()) ?? []).map(([error, reply]) => {
         if (error) throw error;
-        return reply === null ? null : String(reply);
+        return reply === null ? null : Number(reply);
       });
       return {
-        dueAt: score == null ? null : Math.floor(Number(score) / SCORES_PER_MS),
+        dueAt: score == null ? null : Math.floor(score / SCORES_PER_MS),
         ahead: turn == null ? null : await redis.zcount(queue.toKey('prioritized'), '-inf', `(${turn}`),
-        running: exists === '1' && score == null && turn == null,
+        running: exists === 1 && score == null && turn == null,
       };
     },
 

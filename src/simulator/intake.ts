@@ -8,6 +8,7 @@ import type { CallbackSender } from './callbacks.js';
 import { rollNormal, rollTaskId } from './dice.js';
 import type { Rates } from './faults.js';
 import type { Generation, Generations } from './generations.js';
+import type { InputFetcher } from './inputs.js';
 import type { LedgerBook, LedgerSubmit } from './ledger.js';
 import type { Limiter } from './limits.js';
 import type { DurationSpread } from './options.js';
@@ -33,6 +34,7 @@ export interface IntakeDeps {
   readonly generations: Generations;
   readonly limiter: Limiter;
   readonly callbacks: CallbackSender;
+  readonly inputs: InputFetcher;
   readonly taskDurationMs: number | DurationSpread;
   readonly rates: () => Rates;
   /** Directives for every generation. */
@@ -129,7 +131,7 @@ export function createIntake(deps: IntakeDeps): Intake {
         entry.outcome = 'bad-request';
         return refusal;
       }
-      const { prompt, model, callback_url: callbackUrl } = submitSchema.parse(body);
+      const { prompt, model, image, last_image, callback_url: callbackUrl } = submitSchema.parse(body);
       const generation = generations.of(prompt, callbackUrl, deps.rates());
       entry.prompt = prompt;
       entry.callbackUrl = callbackUrl;
@@ -157,6 +159,15 @@ export function createIntake(deps: IntakeDeps): Intake {
       const isMeant = script.submitModels?.includes(model) ?? true;
       const step = stepAt(isMeant ? script.submit : [], generation.submits);
       generation.submits += 1;
+      if (tasksCreatedBy(step) > 0) {
+        if (image !== undefined) entry.inputs.push(await deps.inputs.fetch('image', image));
+        if (last_image !== undefined) entry.inputs.push(await deps.inputs.fetch('last_image', last_image));
+        const bad = entry.inputs.find(({ error }) => error !== null);
+        if (bad) {
+          entry.outcome = 'bad-input';
+          return gatewayError(400, 'invalid_request', `${bad.field}: ${bad.error}`);
+        }
+      }
       let task: Task | null = null;
       for (let left = tasksCreatedBy(step); left > 0; left -= 1) {
         task = accept(generation, script, entry, deps.originOf(request));

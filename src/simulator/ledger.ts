@@ -8,6 +8,19 @@ import { createHash } from 'node:crypto';
 import { ASSET_NAMES, sha256Of, wholeBytes, type AssetName } from './media.js';
 import { mediaOfTask, phaseOf, type Phase, type Task } from './task.js';
 
+/** A picture that a submit named, as the provider got it. */
+export interface LedgerInput {
+  readonly field: 'image' | 'last_image';
+  readonly url: string;
+  /** Null: it was not fetched, since it is on another machine, or nothing answered. */
+  readonly httpStatus: number | null;
+  readonly sizeBytes: number;
+  /** Of the bytes that came, hex. */
+  readonly sha256: string | null;
+  /** Why the submit was refused for it. */
+  readonly error: string | null;
+}
+
 /** One `POST /runway/pro/generate`, entered when it arrives. Instants are epoch milliseconds. */
 export interface LedgerSubmit {
   readonly seq: number;
@@ -19,12 +32,14 @@ export interface LedgerSubmit {
   callbackUrl: string | null;
   /** `X-Runway-Version`, as received. */
   readonly runwayVersion: string | null;
+  /** What was fetched of the pictures it names, before a task was created. */
+  inputs: LedgerInput[];
   /** The script it came with, as text; the random faults it drew, by name. */
   script: string;
   faults: string[];
   /**
    * What was done with it: the step of the script (`ok`, `reset-after`, `429` …), or why it never came to that
-   * (`unauthorized`, `bad-request`, `bad-script`, `rate-limited`, `outage`). Null until decided.
+   * (`unauthorized`, `bad-request`, `bad-input`, `bad-script`, `rate-limited`, `outage`). Null until decided.
    */
   outcome: string | null;
   /** The tasks it created: none, one, or two where the gateway doubled it. */
@@ -322,6 +337,7 @@ export function createLedger(windowMs: number): LedgerBook {
         prompt: null,
         callbackUrl: null,
         runwayVersion,
+        inputs: [],
         script: '',
         faults: [],
         outcome: null,
@@ -440,6 +456,7 @@ export function createLedger(windowMs: number): LedgerBook {
         submits: submits.map((submit) => ({
           ...submit,
           faults: [...submit.faults],
+          inputs: [...submit.inputs],
           taskIds: [...submit.taskIds],
         })),
         tasks,

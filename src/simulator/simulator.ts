@@ -14,6 +14,7 @@ import { checkRates, type Rates } from './faults.js';
 import { answerPoll, notVisible } from './feed.js';
 import { createGenerations } from './generations.js';
 import { helpText } from './help.js';
+import { createInputFetcher } from './inputs.js';
 import { createIntake } from './intake.js';
 import { createLedger } from './ledger.js';
 import { createLimiter } from './limits.js';
@@ -79,12 +80,13 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   const generations = createGenerations(seed);
   const limiter = createLimiter(options.rateLimit ?? null, options.maxInFlight ?? null);
   const assets = createAssetHost({ ledger, timers, now, apiKey, otherPort: () => otherPort });
+  const isOurs = (name: string) => LOOPBACK.test(name) || callbackHosts.includes(name);
   const callbacks = createCallbackSender({
     ledger,
     timers,
     now,
     urlsOf: (task) => linksOf(task, otherPort),
-    mayPostTo: (name) => LOOPBACK.test(name) || callbackHosts.includes('*') || callbackHosts.includes(name),
+    mayPostTo: (name) => isOurs(name) || callbackHosts.includes('*'),
     delayMs: options.callbackDelayMs ?? 0,
   });
 
@@ -218,6 +220,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
     generations,
     limiter,
     callbacks,
+    inputs: createInputFetcher(isOurs),
     taskDurationMs: options.taskDurationMs ?? DEFAULT_DURATION_MS,
     rates: () => rates,
     defaultScript: () => defaultScript,

@@ -130,6 +130,16 @@ export function manifestKey(folder: string): string {
   return `${folder}/manifest.json`;
 }
 
+/** Where the bytes of an upload lie. */
+export const inputKey = (id: string): string => `inputs/${id}`;
+
+/**
+ * Where the files of a tenant lie that its requests may name by their key; null for a tenant whose name is no plain part of
+ * a path, since two of them could share a folder.
+ */
+export const libraryFolder = (tenant: string): string | null =>
+  /^[A-Za-z0-9][A-Za-z0-9_@+-]{0,59}$/.test(tenant) ? `library/${tenant}/` : null;
+
 /** Refuses a key that is no relative path of plain parts. @throws InvalidInputError */
 export function assertKey(key: string): void {
   const parts = key.split('/');

@@ -9,7 +9,8 @@ import { SUBMITS } from './submits-lua.js';
  * KEYS 1 record · ARGV 1 JSON, see `ChangeArguments`
  * The idempotency key is touched only while it is this generation's own: after it expired another one may hold it. A
  * notification holds a copy of the record as it is now; of progress only the newest is kept, and none after an end.
- * Returns { 'done', turn or '', id, id … } (queued jobs that may have the slot or the money it freed), { 'changed' } when state or an
+ * Returns { 'done', turn or '', id, id … } (queued jobs that may have the slot or the money it freed, or
+ * that waited for its end), { 'changed' } when state or an
  * expected field differ, { 'gone' }, { 'task_taken', generation id } when a task belongs to another generation, or with
  * `begin` what `admission` returns.
  */
@@ -93,6 +94,11 @@ if freed then
 end
 if released then
   for _, waiting in ipairs(redis.call('ZRANGE', p .. ':over-budget', 0, 9)) do done[#done + 1] = waiting end
+end
+if c.ended then
+  for _, next in ipairs(redis.call('ZRANGE', p .. ':before:' .. id, 0, 99)) do
+    if redis.call('HGET', p .. ':g:' .. next, 'state') == 'queued' then done[#done + 1] = next end
+  end
 end
 return done
 `;

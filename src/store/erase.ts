@@ -10,6 +10,7 @@ import type { State } from '../generation/states.js';
 import { MayBeBilledError, NewerRecordError } from '../errors.js';
 import { unpack } from './compression.js';
 import { MAX_EVENTS } from './event-stream.js';
+import { INPUT_RELEASE } from './inputs.js';
 import type { Keys } from './keys.js';
 import { QUEUED } from './queued-lua.js';
 import { RECORD_VERSION } from './read-record.js';
@@ -24,7 +25,7 @@ const SPEND_DAYS = 400;
  * KEYS 1 record · ARGV 1 JSON { prefix, id, version, anyway, idempotencyKey, maxEvents }
  * Run a second time it does nothing. Returns { 'erased' }, { 'gone' }, { 'newer', version }, or { 'billable', state }.
  */
-const ERASE = `${QUEUED}
+const ERASE = `${QUEUED}${INPUT_RELEASE}
 local c = cjson.decode(ARGV[1])
 local p, id, record = c.prefix, c.id, KEYS[1]
 local stub = p .. ':erased:' .. id
@@ -54,6 +55,7 @@ for _, index in ipairs({ ':live', ':finished', ':notifications-owed', ':notifica
   redis.call('ZREM', p .. index, id)
 end
 redis.call('HDEL', p .. ':gate:refusals', id)
+input_release(p, id)
 redis.call('DEL', record, p .. ':answers:' .. id, p .. ':notifications:' .. id, p .. ':notifications-dead:' .. id)
 redis.call('HSET', stub, 'state', g.state, 'bills', #bills == 0 and '[]' or cjson.encode(bills), 'createdAt', g.createdAt,
   'submittedAt', g.submittedAt or '', 'finishedAt', g.finishedAt or '', 'erasedAt', now)

@@ -32,6 +32,11 @@
  *   <prefix>:queue-order:<tenant>       zset    its queued generations whose time has come, by their own priority
  *   <prefix>:queue-aging                hash    tenant → how many turns it has had, while it uses priorities
  *   <prefix>:scheduled                  zset    queued generations that wait for their time, by it
+ *   <prefix>:chained                    zset    queued generations that wait for the end of another one
+ *   <prefix>:before:<id>                zset    generations that start from an asset of this one
+ *   <prefix>:input:<id>                 hash    an upload that generations start from (store/inputs.ts)
+ *   <prefix>:inputs-of:<tenant>         hash    digest of the bytes → the upload that has them
+ *   <prefix>:inputs-unused              zset    uploads that no generation names, by since when
  *   <prefix>:over-budget                zset    queued generations that wait for the next day's budget
  *   <prefix>:parked                     set     tenants with queued generations that wait for a slot of their own
  *   <prefix>:parked:<tenant>            zset    those generations, by their turn
@@ -79,6 +84,11 @@ export interface Keys {
   readonly gateRefusals: string;
   readonly gateHosts: string;
   readonly workers: string;
+  /** Generations that wait for an asset of this one. */
+  before(id: string): string;
+  readonly chained: string;
+  input(id: string): string;
+  readonly inputsUnused: string;
 }
 
 export function createKeys(prefix: string): Keys {
@@ -114,5 +124,9 @@ export function createKeys(prefix: string): Keys {
     gateRefusals: `${prefix}:gate:refusals`,
     gateHosts: `${prefix}:gate:hosts`,
     workers: `${prefix}:workers`,
+    before: (id) => `${prefix}:before:${id}`,
+    chained: `${prefix}:chained`,
+    input: (id) => `${prefix}:input:${id}`,
+    inputsUnused: `${prefix}:inputs-unused`,
   };
 }

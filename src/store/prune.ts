@@ -1,6 +1,7 @@
 /** Forgets generations whose retention is over. */
 import type { RedisConnection } from '../redis/connect.js';
 import type { Keys } from './keys.js';
+import { INPUT_RELEASE } from './inputs.js';
 import { RECORD_VERSION } from './read-record.js';
 
 /** So many are looked at in one go. */
@@ -12,7 +13,7 @@ const PAGE = 200;
  * KEYS 1 finished · ARGV 1 prefix · 2 cutoff, epoch ms · 3 how many to pass over · 4 how many to look at · 5 the newest version that is known
  * Returns how many were looked at, and how many of them stay.
  */
-const PRUNE = `
+const PRUNE = `${INPUT_RELEASE}
 local p = ARGV[1]
 local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[2], 'LIMIT', ARGV[3], ARGV[4])
 local kept = 0
@@ -38,6 +39,7 @@ for _, id in ipairs(ids) do
       redis.call('ZREM', p .. ':state:' .. state, id)
       redis.call('ZREM', p .. ':tenant:' .. tenant .. ':' .. state, id)
     end
+    input_release(p, id)
     redis.call('DEL', record, p .. ':answers:' .. id, p .. ':notifications:' .. id, p .. ':notifications-dead:' .. id)
     redis.call('ZREM', p .. ':notifications-dead', id)
     redis.call('ZREM', KEYS[1], id)

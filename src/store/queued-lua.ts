@@ -38,7 +38,7 @@ end
 /**
  * queue_turn gives a tenant's next turn. Turns restart when nothing is queued. queue_leave takes a generation out of all
  * that a queued one stands in: `queue-order:<tenant>` (due, by its own priority), `scheduled`, `parked:<tenant>` (its
- * tenant is at its cap) and `over-budget`.
+ * tenant is at its cap), `chained` (it starts from another one that is not over) and `over-budget`.
  */
 export const QUEUED = `${COMMON}
 local function queue_turn(p, tenant)
@@ -68,6 +68,7 @@ local function queue_leave(p, id, tenant)
   redis.call('ZREM', p .. ':queue-order:' .. tenant, id)
   redis.call('ZREM', p .. ':scheduled', id)
   redis.call('ZREM', p .. ':over-budget', id)
+  redis.call('ZREM', p .. ':chained', id)
   queue_unlist_parked(p, id, tenant)
 end
 
@@ -79,6 +80,22 @@ local function queue_unpark(p, tenant, now)
   local free = cap == 0 and 100 or cap - redis.call('ZCARD', p .. ':in-flight:' .. tenant)
   if free <= 0 then return {} end
   return redis.call('ZRANGE', parked, 0, math.min(free, 100) - 1)
+end
+`;
+
+/**
+ * chain_waits(p, after) says which of these generations (ids with blanks between) are not over yet; '' when none is, or when
+ * one has ended without success: then nothing is left to wait for.
+ */
+export const CHAIN = `
+local function chain_waits(p, after)
+  local waits = {}
+  for other in string.gmatch(after or '', '%S+') do
+    local state = redis.call('HGET', p .. ':g:' .. other, 'state')
+    if not state or state == 'failed' or state == 'expired' or state == 'canceled' then return '' end
+    if state ~= 'succeeded' then waits[#waits + 1] = other end
+  end
+  return table.concat(waits, ' ')
 end
 `;
 

@@ -92,6 +92,8 @@ export interface Store {
   live(after: string | null, limit: number): Promise<string[]>;
   /** Ids in that state, oldest first. */
   oldest(state: State, limit: number): Promise<string[]>;
+  /** Generations that start from an asset of this one. */
+  after(id: string): Promise<string[]>;
   /** How many were created in each of these spans (epoch ms, from inclusive), whatever their state is now. */
   countCreated(spans: readonly { readonly from: number; readonly to: number }[]): Promise<number[]>;
   /** When the last sweep ended, epoch ms; null when there was none. */
@@ -272,8 +274,8 @@ export function createStore({
       };
       const result = await writer(generation, present(whole).flat().map(String));
       // A create whose answer was lost with the connection is sent again by ioredis and meets itself.
-      return !result.created && result.generationId === id
-        ? { created: true, turn: null, waitMs: 0 }
+      return !result.created && 'digest' in result && result.generationId === id
+        ? { created: true, turn: null, waitMs: 0, waitsFor: [] }
         : result;
     },
 
@@ -356,6 +358,8 @@ export function createStore({
 
     live: (after, limit) =>
       redis.zrange(keys.live, after ? `(${after}` : '-', '+', 'BYLEX', 'LIMIT', 0, limit),
+
+    after: (id) => redis.zrange(keys.before(id), '0', '-1'),
 
     oldest: (state, limit) => redis.zrange(keys.state(state), '-', '+', 'BYLEX', 'LIMIT', 0, limit),
 

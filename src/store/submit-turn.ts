@@ -2,7 +2,7 @@
 import type { RedisConnection } from '../redis/connect.js';
 import type { GenerationRecord } from '../generation/record.js';
 import type { Keys } from './keys.js';
-import { ADMISSION, priorityOf, QUEUED } from './queued-lua.js';
+import { ADMISSION, CHAIN, priorityOf, QUEUED } from './queued-lua.js';
 import { readRecord } from './read-record.js';
 
 /** Each tenth time that a generation would let others of its tenant go first, it does not: none waits for ever. */
@@ -13,14 +13,26 @@ const AGING_TURN = 10;
  * goes before it is waiting, the two swap their turns.
  * KEYS 1 record · ARGV 1 JSON { prefix, id }
  * Returns { record as a list, '1' when there is a budget, verdict, … }: 'go', 'requeue' turn, 'swap' other-id its-turn mine,
- * or those of `admission`, which is asked here for all but the budget.
+ * 'chained' while another generation that it starts from is not over, or those of `admission`, which is asked here for all but the budget.
  */
-const TURN = `${QUEUED}${ADMISSION}
+const TURN = `${QUEUED}${ADMISSION}${CHAIN}
 local c = cjson.decode(ARGV[1])
 local p, id = c.prefix, c.id
-local state, tenant, priority, turn, deadline, run_at =
-  unpack(redis.call('HMGET', KEYS[1], 'state', 'tenant', 'priority', 'turn', 'deadlineAt', 'runAt'))
+local state, tenant, priority, turn, after, deadline, run_at =
+  unpack(redis.call('HMGET', KEYS[1], 'state', 'tenant', 'priority', 'turn', 'after', 'deadlineAt', 'runAt'))
 if state ~= 'queued' then return { redis.call('HGETALL', KEYS[1]), '', 'go' } end
+local waits = chain_waits(p, after)
+if waits ~= '' and not (deadline and tonumber(deadline) <= now_ms()) then
+  -- It takes no place from those that may go. Its turn will be that of a newcomer.
+  queue_leave(p, id, tenant)
+  redis.call('HDEL', KEYS[1], 'turn')
+  redis.call('HSET', KEYS[1], 'waitsFor', waits)
+  redis.call('ZADD', p .. ':chained', 0, id)
+  return { redis.call('HGETALL', KEYS[1]), '', 'chained' }
+elseif after then
+  redis.call('ZREM', p .. ':chained', id)
+  redis.call('HDEL', KEYS[1], 'waitsFor')
+end
 local refused = admission(p, id, tenant, { deadlineAt = deadline, runAt = run_at, turn = turn }, nil, 'allow')
 local order = p .. ':queue-order:' .. tenant
 local said = refused or { 'go' }
@@ -62,6 +74,23 @@ local fields = { deadlineAt = deadline, runAt = run_at, turn = turn }
 return admission(c.prefix, c.id, c.tenant, fields, c.price, c.unpriced) or { 'go' }
 `;
 
+/**
+ * UNCHAINED. KEYS 1 chained · ARGV 1 prefix · 2 where to begin, as ZRANGEBYLEX has it · 3 how many to look at
+ * Returns the last id it looked at or '', and the ids whose wait is over.
+ */
+const UNCHAINED = `${CHAIN}
+local ids = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[2], '+', 'LIMIT', 0, ARGV[3])
+local found = { ids[#ids] or '' }
+for _, id in ipairs(ids) do
+  local state, after = unpack(redis.call('HMGET', ARGV[1] .. ':g:' .. id, 'state', 'after'))
+  if state ~= 'queued' then redis.call('ZREM', KEYS[1], id)
+  elseif chain_waits(ARGV[1], after) == '' then found[#found + 1] = id end
+end
+return found
+`;
+
+const UNCHAINED_PAGE = 500;
+
 export type Verdict =
   | { readonly kind: 'go' }
   /** Its job goes back with this priority. */
@@ -82,6 +111,8 @@ export type Verdict =
   | { readonly kind: 'over_day' | 'over_tenant_day'; readonly waitMs: number }
   /** There is a budget and no price. */
   | { readonly kind: 'unpriced' }
+  /** Another generation that it starts from is not over. The end of that one promotes the job. */
+  | { readonly kind: 'chained' }
   /** Its deadline passed before it was submitted. */
   | { readonly kind: 'overdue' }
   /** No worker has written the limits to Redis. */
@@ -95,7 +126,8 @@ export function readVerdict([kind, ...rest]: readonly string[]): Verdict {
     case 'unpriced':
     case 'overdue':
     case 'unpublished':
-      return { kind: kind as 'go' | 'full' | 'unpriced' | 'overdue' | 'unpublished' };
+    case 'chained':
+      return { kind: kind as 'go' | 'full' | 'unpriced' | 'overdue' | 'unpublished' | 'chained' };
     case 'requeue':
       return { kind: 'requeue', priority: priorityOf(Number(rest[0])) };
     case 'swap':
@@ -132,6 +164,7 @@ export const costArguments = ({ price, unpriced }: SubmitCost) => ({
 interface Scripts {
   reelhaulTurn(record: string, json: string): Promise<[string[], string, ...string[]]>;
   reelhaulRoom(record: string, json: string): Promise<string[]>;
+  reelhaulUnchained(key: string, prefix: string, from: string, count: number): Promise<[string, ...string[]]>;
 }
 
 export interface Turn {
@@ -146,11 +179,14 @@ export interface TurnReader {
   turn(id: string): Promise<Turn | null>;
   /** Whether the budget has room for its price. Only the begin of the submit reserves it. */
   room(record: Pick<GenerationRecord, 'id' | 'tenant'>, cost: SubmitCost): Promise<Verdict>;
+  /** Generations that wait for the end of another one which is over. */
+  unchained(): AsyncGenerator<string>;
 }
 
 export function createTurnReader(redis: RedisConnection, keys: Keys): TurnReader {
   redis.defineCommand('reelhaulTurn', { lua: TURN, numberOfKeys: 1 });
   redis.defineCommand('reelhaulRoom', { lua: ROOM, numberOfKeys: 1 });
+  redis.defineCommand('reelhaulUnchained', { lua: UNCHAINED, numberOfKeys: 1 });
   const scripts = redis as unknown as Scripts;
   const { prefix } = keys;
   return {
@@ -169,5 +205,13 @@ export function createTurnReader(redis: RedisConnection, keys: Keys): TurnReader
           JSON.stringify({ prefix, id, tenant, ...costArguments(cost) }),
         ),
       ),
+    async *unchained() {
+      for (let from = '-'; ;) {
+        const [last, ...ids] = await scripts.reelhaulUnchained(keys.chained, prefix, from, UNCHAINED_PAGE);
+        yield* ids;
+        if (last === '') return;
+        from = `(${last}`;
+      }
+    },
   };
 }

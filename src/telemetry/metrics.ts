@@ -157,6 +157,9 @@ export function createMetrics(): Metrics {
   const jobsDelayed = gauge('jobs_delayed', 'Jobs whose time has not come, in the fleet.', ['stage']);
   const jobsActive = gauge('jobs_active', 'Jobs that a worker holds, in the fleet.', ['stage']);
   const paused = gauge('stage_paused', 'Whether the stage holds still (a 429, a refused key).', ['stage']);
+  const stageWorkers = gauge('stage_workers', 'Workers that run the stage just now, in the fleet.', [
+    'stage',
+  ]);
   const owed = gauge('notifications_owed', 'Generations whose app is still to be told something.');
   const dead = gauge('notifications_dead', 'Generations whose app could not be told.');
   const refused = gauge('provider_refused', 'Whether the provider refuses the key or its quota.');
@@ -183,7 +186,18 @@ export function createMetrics(): Metrics {
   const ping = gauge('redis_ping_seconds', 'How long Redis took to answer.');
   const memoryUsed = gauge('redis_memory_used_bytes', 'Memory that Redis uses.');
   const memoryMax = gauge('redis_memory_max_bytes', 'Its maxmemory; 0: no limit.');
-  const labelled = [generations, jobsDue, jobsDelayed, jobsActive, paused, away, probes, held, spend];
+  const labelled = [
+    generations,
+    jobsDue,
+    jobsDelayed,
+    jobsActive,
+    paused,
+    stageWorkers,
+    away,
+    probes,
+    held,
+    spend,
+  ];
   const limiting = [refused, misrouted, slowedTo, atProvider, mostAtProvider, overBudget, budget];
   const single = [owed, dead, sweptAt, ping, memoryUsed, memoryMax, ...limiting];
   // What has no value is not there: 0 would be a limit.
@@ -222,6 +236,7 @@ export function createMetrics(): Metrics {
       jobsActive.set({ stage }, active);
       paused.set({ stage }, pausedForMs > 0 ? 1 : 0);
     }
+    for (const [stage, n] of Object.entries(figures.workers)) stageWorkers.set({ stage }, n);
     owed.set(figures.notificationsOwed);
     dead.set(figures.notificationsDead);
     showLimits(figures);

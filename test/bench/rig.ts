@@ -50,6 +50,7 @@ export async function createRig(
     REDIS_URL: redis.url,
     STORAGE_URL: `file:${archive}`,
     ARCHIVE_ALLOW_HOSTS: '127.0.0.1',
+    INPUT_URL_CHECK: 'false',
     LOG_LEVEL: 'warn',
   };
   const leaveNothing = () => rmSync(archive, { recursive: true, force: true });

@@ -88,6 +88,7 @@ const environment: Record<string, string> = {
   REDIS_PREFIX: '{chaos}',
   STORAGE_URL: `file:${archive}`,
   ARCHIVE_ALLOW_HOSTS: '127.0.0.1,localhost',
+  INPUT_URL_CHECK: 'false',
   PUBLIC_URL: `http://127.0.0.1:${port}`,
   PORT: String(port),
   CALLBACK_SECRET: 'a secret of the chaos run',

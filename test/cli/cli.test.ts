@@ -373,6 +373,7 @@ describe('from enqueue to the end', () => {
           'submittedAt',
           'finishedAt',
           'updatedAt',
+          'waitsFor',
         ],
         'deadlineAt',
       ].sort(),

@@ -3,6 +3,7 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from '@jest/globals';
+import { createOpenApiDocument } from '../../src/http/openapi.js';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const read = (path: string) => readFileSync(join(root, path), 'utf8');
@@ -20,6 +21,31 @@ const anchorsIn = (page: string) =>
       .replaceAll(/[^\p{L}\p{N}\s_-]/gu, '')
       .replaceAll(' ', '-'),
   );
+
+const { files } = JSON.parse(read('package.json')) as { files: string[] };
+/** What npm packs: the files that package.json lists, and some always. */
+const isPacked = (path: string) =>
+  [...files, 'README.md', 'LICENSE', 'package.json'].some(
+    (one) => path === one || path.startsWith(`${one}/`),
+  );
+
+test.each(pages)('every file that %s links to is in the package as well', (path) => {
+  const targets = [...read(path).matchAll(/\]\((?!https?:)([^)#\s]+)/g)].map(([, file]) =>
+    join(dirname(path), file!),
+  );
+  expect(targets.filter((target) => !isPacked(target))).toEqual([]);
+});
+
+test('docs/http.md lists every route of the OpenAPI document, and no other', () => {
+  const listed = [...read('docs/http.md').matchAll(/^\| `([A-Z]+) (\S+)` \|/gm)].map(
+    ([, method, route]) => `${method} ${route!.replaceAll(/:(\w+)/g, '{$1}')}`,
+  );
+  const { paths } = createOpenApiDocument();
+  const routes = Object.entries(paths).flatMap(([route, operations]) =>
+    Object.keys(operations).map((method) => `${method.toUpperCase()} ${route}`),
+  );
+  expect(listed.toSorted()).toEqual(routes.toSorted());
+});
 
 test.each(pages)('no link of %s leads nowhere', (path) => {
   const links = [...read(path).matchAll(/\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)/g)];

@@ -14,7 +14,7 @@ import { createTestbed, image, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
 const TOKEN = 'token-of-the-examples';
-const file = (name: string) => fileURLToPath(new URL(name, import.meta.url));
+const file = (name: string) => fileURLToPath(new URL(`../../docs/examples/${name}`, import.meta.url));
 
 let bed: Testbed;
 let api: TestApi;

@@ -61,6 +61,7 @@ const environment: Record<string, string> = {
   REDIS_URL: redis.url,
   STORAGE_URL: `file:${archive}`,
   ARCHIVE_ALLOW_HOSTS: '127.0.0.1,localhost',
+  INPUT_URL_CHECK: 'false',
   LOG_LEVEL: 'info',
   SUBMIT_CONCURRENCY: '5',
   POLL_FIRST_DELAY_MS: '200',

@@ -95,6 +95,7 @@ export async function createTestbed(options: TestbedOptions = {}): Promise<Testb
     REDIS_PREFIX: prefix,
     STORAGE_URL: `file:${archive}`,
     ARCHIVE_ALLOW_HOSTS: '127.0.0.1,localhost',
+    INPUT_URL_CHECK: 'false',
     LOG_LEVEL: 'silent',
     ...options.environment,
   };

@@ -131,6 +131,7 @@ describe('a worker with WORKER_PORT', () => {
       return (now.value('reelhaul_sweep_repairs_total') ?? 0) > 0 ? now : null;
     }, 'the sweep');
     expect(told.value('reelhaul_sweep_repairs_total')).toBe(1);
+    expect(told.value('reelhaul_stage_workers', { stage: 'submit' })).toBe(1);
     expect(told.value('reelhaul_sweep_last_timestamp_seconds')).toBeGreaterThan(Date.now() / 1000 - 3600);
   });
 });
@@ -149,6 +150,7 @@ describe('the server', () => {
     }, 'three jobs to be due');
     expect(told.value('reelhaul_jobs_delayed', { stage: 'submit' })).toBe(1);
     expect(told.value('reelhaul_generations', { state: 'queued' })).toBe(4);
+    expect(told.value('reelhaul_stage_workers', { stage: 'submit' })).toBe(0);
     await api.close();
     await bed.close();
   });

@@ -102,6 +102,8 @@ function workerEnvironment(
     COMETAPI_KEY: 'demo-key-of-the-simulator',
     COMETAPI_BASE_URL: providerUrl,
     ARCHIVE_ALLOW_HOSTS: new URL(providerUrl).host,
+    // Its picture is nowhere: the simulator does not fetch it.
+    INPUT_URL_CHECK: 'false',
     // The simulator is quick and asks for no patience; the defaults are made for the real provider.
     POLL_FIRST_DELAY_MS: '500',
     POLL_MIN_INTERVAL_MS: '500',

@@ -93,6 +93,10 @@ const ADVICE: Readonly<Record<FailureCode, Advice>> = {
     what: 'Its price would have exceeded the budget, so it was not submitted.',
     todo: 'Raise the budget or wait for the next one, then retry.',
   },
+  input_unusable: {
+    what: 'A picture that it starts from cannot be used. Nothing was submitted.',
+    todo: 'Put it right where it lies, or enqueue the generation anew with another one. Then a retry checks it again.',
+  },
   price_unknown: {
     what: 'There is a budget, and no price is known for this model, so it was not submitted.',
     todo: 'Add the model to PRICES, then retry.',

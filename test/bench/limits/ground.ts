@@ -57,6 +57,7 @@ export async function openGround(
     COMETAPI_BASE_URL: simulator.url,
     REDIS_URL: redis.url,
     STORAGE_URL: `file:${archive}`,
+    INPUT_URL_CHECK: 'false',
     ...settings,
   };
   const reelhaul = await createReelhaul({ config: readConfig(environment) });
