@@ -144,11 +144,14 @@ describe('caps', () => {
     await worksWith({ MAX_IN_FLIGHT_PER_TENANT: '1', SUBMIT_CONCURRENCY: '1' });
     const slow = await bed.enqueue('slow [sim: duration=5s]', { tenant: 'a' });
     const second = await bed.enqueue('second', { tenant: 'a' });
-    const other = await bed.enqueue('other', { tenant: 'b' });
-    await bed.reelhaul.waitFor(other.id);
-    expect(await hub.limits.counts()).toMatchObject({ capped: 1, tenantsCapped: 1 });
-    expect((await bed.reelhaul.get(slow.id)).state).not.toBe('succeeded');
-    expect((await bed.reelhaul.waitFor(second.id)).state).toBe('succeeded');
+    await until(async () => (await hub.limits.counts()).capped === 1, 'the second to wait for its tenant');
+    expect((await hub.limits.counts()).tenantsCapped).toBe(1);
+    const { id } = await bed.enqueue('other', { tenant: 'b' });
+    const [first, after, other] = await Promise.all(
+      [slow.id, second.id, id].map((one) => bed.reelhaul.waitFor(one)),
+    );
+    expect([first, after, other].map((one) => one?.state)).toEqual(['succeeded', 'succeeded', 'succeeded']);
+    expect(other!.submittedAt).toBeLessThan(after!.submittedAt!);
   });
 
   test('a generation whose tenant has room again, and whose promotion was lost, goes on with the sweep', async () => {

@@ -91,7 +91,9 @@ test.each([
 ])('callback=%s posts %j', async (mode, statuses) => {
   await submit(simulator, `a fox [sim: duration=500ms, callback=${mode}]`, { callbackUrl });
   await done(statuses.length);
-  expect(bodies().map(({ status }) => status)).toEqual(statuses);
+  const posted = bodies().map(({ status }) => status);
+  // Two copies leave at once: the second one may arrive behind the next status.
+  expect(mode === 'every+double' ? posted.toSorted() : posted).toEqual(statuses);
 });
 
 test('a lost callback is never posted', async () => {
