@@ -70,10 +70,10 @@ export interface Page {
 }
 
 export interface WaitOptions {
-  /** Milliseconds; default: no limit. */
+  /** Milliseconds; default: no limit. The generation goes on when it is over. */
   readonly timeoutMs?: number;
   readonly signal?: AbortSignal;
-  /** Called whenever state or progress changed, first with what is. */
+  /** Called at once, and whenever state or progress changed. */
   readonly onProgress?: (generation: Generation) => void;
 }
 
@@ -87,15 +87,15 @@ export interface DeadNotifications {
 
 export interface Reelhaul {
   /**
-   * Records a wanted video and queues its submit. With an idempotency key that is known, the generation of then, and in
-   * `ignored` the options that differ from the ones of then.
+   * Records a generation and queues its submit. With a known idempotency key it gives the generation that has this key;
+   * `ignored` then names the options that differ and stay as they were.
    * @throws InvalidInputError naming every problem; IdempotencyConflictError; WritesRefusedError. Nothing is stored in
    * any of these cases.
    */
   enqueue(request: GenerationRequestInput, options?: EnqueueOptionsInput): Promise<Enqueued>;
   /**
-   * Many at once, in few round trips. Each item is stored whole or not at all, and has its own result, in order; one
-   * that is refused does not hinder the others.
+   * Many at once, in few round trips. Each item is stored whole or not at all, and has its own result, in order: one
+   * that is refused stops no other.
    */
   enqueueMany(items: readonly EnqueueItem[]): Promise<EnqueueResult[]>;
   /**
@@ -104,22 +104,23 @@ export interface Reelhaul {
    * @throws InvalidInputError when it is no whole PNG, JPEG or WebP of at most 16 MB and 8,000 pixels a side; StorageError
    */
   addInput(source: Readable | Uint8Array | string, options?: { tenant?: string }): Promise<StoredInput>;
-  /** @throws NotFoundError */
+  /** One generation. @throws NotFoundError */
   get(generationId: string): Promise<Generation>;
   /** Why it waits, how many are before it, and when its task is asked about next. @throws NotFoundError */
   outlook(generationId: string): Promise<Outlook>;
-  /** Newest first; the cost of a page does not depend on how many there are. */
+  /** Newest first. The cost of a page does not depend on how many generations there are. */
   list(query?: ListQuery): Promise<Page>;
-  /** The decisive raw answers of the provider, oldest first: the last twelve. @throws NotFoundError */
+  /** What the provider said that decided something, oldest first: the last twelve answers. @throws NotFoundError */
   answers(generationId: string): Promise<RawAnswer[]>;
   /**
-   * Resolves when the generation is over (also when it already was), with whatever end it took.
+   * Resolves when the generation is over: `succeeded`, `failed`, `expired` or `canceled`; at once when it is already.
+   * `unconfirmed` is not over, and may last: give a `timeoutMs`.
    * @throws NotFoundError, WaitTimeoutError, or the signal's reason.
    */
   waitFor(generationId: string, options?: WaitOptions): Promise<Generation>;
   /**
-   * What happens, as it happens. A cursor goes on behind the event it came from, as long as the bounded stream (the
-   * last 10,000 or so) still holds it. @throws InvalidInputError for a cursor that is none
+   * Each event as it happens, until the signal aborts. With a cursor it goes on after the event of that cursor, as long as the
+   * stream (about the last 10,000 events) still holds it. @throws InvalidInputError for a text that is no cursor
    */
   events(filter?: EventFilter): AsyncIterable<GenerationEvent>;
   /**
@@ -131,7 +132,10 @@ export interface Reelhaul {
     asset: AssetName,
     options?: { expiresInSeconds?: number },
   ): Promise<string>;
-  /** Stops a generation that is not over. @throws NotFoundError, StateConflictError */
+  /**
+   * Stops a generation that is not over. The provider has no cancel: its task may be billed all the same (`mayBeBilled`).
+   * @throws NotFoundError, StateConflictError
+   */
   cancel(generationId: string): Promise<CancelResult>;
   /**
    * Starts again at the stage that failed. Poll and archive never bill. A task that the provider failed, and a submit
@@ -139,7 +143,7 @@ export interface Reelhaul {
    * @throws NotFoundError, StateConflictError, RebillNotAllowedError
    */
   retry(generationId: string, options?: { allowRebill?: boolean }): Promise<Generation>;
-  /** Settles an unconfirmed generation. @throws NotFoundError, StateConflictError */
+  /** Settles an unconfirmed generation: adopt its task, submit again, or give up. @throws NotFoundError, StateConflictError */
   decide(generationId: string, decision: Decision): Promise<Generation>;
   /**
    * Erases a generation: record, answers, events, notifications, files and manifest. A stub with its instants and bills stays
@@ -153,26 +157,30 @@ export interface Reelhaul {
    * billed is kept unless `evenIfBilled`.
    */
   eraseTenant(tenant: string, options?: EraseOptions): Promise<TenantErased>;
-  /** What was not told to the app yet, or was given up, oldest first. @throws NotFoundError */
+  /** Notifications that are not delivered yet or were given up, oldest first. @throws NotFoundError */
   notifications(generationId: string): Promise<Notification[]>;
-  /** Generations with notifications that were given up, newest first: the inbox of an operator. */
+  /** Notifications that were given up, those of the newest generation first. */
   deadNotifications(query?: { limit?: number; cursor?: string }): Promise<DeadNotifications>;
   /**
-   * Sends the dead notifications of a generation again, under their old ids and with all their tries before them.
+   * Sends the notifications of a generation that were given up again. Each keeps its id, and has all its tries again.
    * @returns how many. @throws NotFoundError
    */
   retryNotification(generationId: string): Promise<number>;
-  /** Caps, rates, and what is held against key and provider, as they stand. */
+  /** Caps and rates with their use, and what holds calls to the provider. */
   limits(): Promise<LimitsOverview>;
-  /** Says that key and provider are well again: nobody waits for a probe, a 429 or tomorrow's budget any longer. */
+  /**
+   * An operator says that key and provider work again: nothing waits for a probe, a 429 or the next day's budget any longer.
+   * Caps and budgets go on to hold.
+   */
   resume(): Promise<void>;
   /**
    * What was spent on a day (UTC, `YYYY-MM-DD`; default: today), by tenant.
-   * @throws InvalidInputError for a day that is none
+   * @throws InvalidInputError for a text that is no day
    */
   spend(query?: { day?: string; tenant?: string }): Promise<Spend>;
   /** How many generations are in each of these states. */
   count(states: readonly State[]): Promise<Record<string, number>>;
+  /** Closes the connections that this library opened. */
   close(): Promise<void>;
 }
 

@@ -33,13 +33,10 @@ export const optionsSchema = z
     idempotencyKey: name(255)
       .optional()
       .describe('the same key with the same request gives the same generation, per tenant'),
-    tenant: name(128).default('default'),
-    priority: z
-      .int()
-      .min(1)
-      .max(2_097_152)
-      .optional()
-      .describe('1 is first; without one a generation goes before all that have one'),
+    tenant: name(128)
+      .default('default')
+      .describe('whose it is: keys, fair order, caps and budgets are per tenant'),
+    priority: z.int().min(1).max(2_097_152).optional().describe('no priority comes first, then 1, 2, 3'),
     delayMs: z.int().min(0).max(MAX_DELAY_MS).optional().describe('wait this long before the submit'),
     runAt: z
       .union([z.int().min(0).max(8.64e15), z.date().transform((date) => date.getTime())])
@@ -50,18 +47,20 @@ export const optionsSchema = z
       .min(1)
       .max(MAX_DELAY_MS)
       .optional()
-      .describe('patience, from now; default GENERATION_DEADLINE_MS from the provider’s acceptance'),
+      .describe('time limit from now; default: GENERATION_DEADLINE_MS from the provider’s acceptance'),
     metadata: z
       .record(z.string(), z.json())
       .refine((metadata) => Buffer.byteLength(JSON.stringify(metadata)) <= MAX_METADATA_BYTES, {
         message: `expected at most ${MAX_METADATA_BYTES} bytes of JSON`,
       })
       .default({})
-      .describe('anything the app wants back'),
+      .describe('an object that comes back with the generation'),
     onUnconfirmed: z
       .enum(['hold', 'resubmit', 'fail'])
       .optional()
-      .describe('when nobody knows whether the submit was accepted; default UNCONFIRMED_POLICY'),
+      .describe(
+        'what to do when it is not known whether the submit was accepted; default UNCONFIRMED_POLICY',
+      ),
     notifyUrl: z
       .string()
       .max(MAX_URL_LENGTH)
@@ -74,7 +73,7 @@ export const optionsSchema = z
     notifyOn: z
       .enum(['end', 'progress'])
       .optional()
-      .describe('end (default): every end; progress: each step and each new percentage as well'),
+      .describe('end (default): when it is over; progress: also each step and each new percentage'),
   })
   .refine((options) => options.notifyOn === undefined || options.notifyUrl !== undefined, {
     path: ['notifyOn'],

@@ -28,29 +28,39 @@ export const requestSchema = z.strictObject({
   prompt: z
     .string({ error: 'expected a text' })
     .max(MAX_PROMPT_LENGTH, { message: `expected at most ${MAX_PROMPT_LENGTH} characters` })
-    .refine((text) => text.trim() !== '', { message: 'expected a text that is not empty' }),
-  model: z.string().trim().min(1).max(64).default('gen4'),
-  image: inputSchema.optional(),
+    .refine((text) => text.trim() !== '', { message: 'expected a text that is not empty' })
+    .describe('what to generate'),
+  model: z
+    .string()
+    .trim()
+    .min(1)
+    .max(64)
+    .default('gen4')
+    .describe(`${KNOWN_MODELS.join(', ')}; another one gives a warning`),
+  image: inputSchema.optional().describe('the first frame, in one of the forms of docs/inputs.md'),
   ratio: z
     .string()
     .regex(/^[1-9]\d{0,4}:[1-9]\d{0,4}$/, { message: 'expected width:height, such as 1280:720 or 16:9' })
-    .default('1280:720'),
-  style: z.string().min(1).max(200).optional(),
+    .default('1280:720')
+    .describe(`${KNOWN_RATIOS.join(', ')}; another one gives a warning`),
+  style: z.string().min(1).max(200).optional().describe('such as cinematic'),
   options: z
     .looseObject({
       seconds: z
         .union([z.literal(5), z.literal(10)], {
           error: (issue) => `expected 5 or 10, got ${JSON.stringify(issue.input)}`,
         })
-        .optional(),
-      motion_vector: motionVector.optional(),
-      image_as_end_frame: z.boolean().optional(),
+        .optional()
+        .describe('length of the video; 5 when it is left out'),
+      motion_vector: motionVector.optional().describe('movement of the camera'),
+      image_as_end_frame: z.boolean().optional().describe('image is the last frame instead of the first'),
     })
     .refine((options) => JSON.stringify(options).length <= 8192, {
       message: 'expected at most 8,192 characters of JSON',
     })
-    .optional(),
-  last_image: inputSchema.optional(),
+    .optional()
+    .describe('at most 8,192 characters of JSON'),
+  last_image: inputSchema.optional().describe('the last frame, in one of the same forms'),
 });
 
 /** A checked request, defaults filled in, as the app wrote it. */
