@@ -9,9 +9,13 @@ const STOP_WITHIN_MS = 15_000;
 
 export interface Fleet {
   /** SIGKILLs that came from outside, and those that a worker did to itself at a named point. */
-  readonly kills: { outside: number; atPoints: number };
+  readonly kills: { outside: number; atPoints: number; frozen: number };
   /** Kills one worker at random; it is replaced at once. */
   killOne(dice: number): void;
+  /** Stops one worker at random with SIGSTOP, and lets it go on after so long. */
+  freezeOne(dice: number, forMs: number): void;
+  /** Lets all go on. */
+  thaw(): void;
   /** New workers, also replacements, no longer kill themselves. */
   calmDown(): void;
   /** Takes no replacements any more, and stops everything in order. */
@@ -39,7 +43,8 @@ export function startFleet({
   onKill,
   write,
 }: FleetOptions): Fleet {
-  const kills = { outside: 0, atPoints: 0 };
+  const kills = { outside: 0, atPoints: 0, frozen: 0 };
+  const frozen = new Map<ChildProcess, NodeJS.Timeout>();
   const { PATH = '', HOME = '' } = process.env;
   const running = new Set<ChildProcess>();
   const killed = new Set<ChildProcess>();
@@ -73,6 +78,12 @@ export function startFleet({
     });
   }
 
+  function thaw(child: ChildProcess): void {
+    clearTimeout(frozen.get(child));
+    frozen.delete(child);
+    child.kill('SIGCONT');
+  }
+
   const workerProcesses = new Set<ChildProcess>();
   for (let i = 0; i < workers; i++) startWorker(strikeFirst && i === 0 ? 1 : probability);
   start([cliFile, 'serve'], {});
@@ -85,6 +96,20 @@ export function startFleet({
       if (!child) return;
       killed.add(child);
       child.kill('SIGKILL');
+    },
+    freezeOne(dice, forMs) {
+      const all = [...workerProcesses].filter((child) => !killed.has(child) && !frozen.has(child));
+      const child = all[Math.floor(dice * all.length)];
+      if (!child) return;
+      kills.frozen += 1;
+      child.kill('SIGSTOP');
+      frozen.set(
+        child,
+        setTimeout(() => thaw(child), forMs),
+      );
+    },
+    thaw() {
+      for (const child of frozen.keys()) thaw(child);
     },
     calmDown() {
       calm = true;
