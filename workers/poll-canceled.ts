@@ -3,9 +3,11 @@
  * for now and then until it has ended or can live no longer; the generation itself stays canceled.
  */
 import type { Context } from './context.js';
+import { shownIn } from './confirm-task.js';
 import { askForTask } from './gated-poll.js';
 import type { GenerationRecord } from '../src/generation/record.js';
-import { withBill, type Submit } from '../src/generation/submits.js';
+import type { Change } from '../src/generation/change.js';
+import { withBill, withoutTask, type Submit } from '../src/generation/submits.js';
 import type { Followed } from '../src/polling/poll-state.js';
 import { readNews } from '../src/polling/read-answer.js';
 import type { PollOutcome } from '../src/provider/outcomes.js';
@@ -25,6 +27,8 @@ export async function pollCanceled(
   const now = context.now();
   const livesUntil = record.submits.find(({ taskId }) => taskId === followed.taskId)?.liveUntil ?? 0;
   if (hasEnded(context, followed, outcome) || livesUntil <= now) return end(context, record, outcome);
+  if (outcome.kind === 'pending' && 'submits' in shownIn(record))
+    await context.store.amend(record, shownIn(record));
   const untilEnd = livesUntil - now;
   const isOverdue = followed.deadlineAt !== null && followed.deadlineAt <= now;
   if (isOverdue) return snooze(Math.min(context.config.LATE_CHECK_INTERVAL_MS, untilEnd));
@@ -45,9 +49,18 @@ function hasEnded(
 
 /** Frees the slot, and writes down what the provider said of the bill. */
 async function end({ store }: Context, record: GenerationRecord, outcome: PollOutcome): Promise<Outcome> {
-  const submits = outcome.kind === 'failed' ? refunded(record, outcome) : record.submits;
-  const change = { submits, taskGone: true, live: false, answer: outcome.answer };
+  const over = { taskGone: true, live: false, answer: outcome.answer };
+  const change = { submits: record.submits, ...over, ...endOf(record, outcome) };
   return (await store.amend(record, change)) ? done : snooze(0);
+}
+
+function endOf(record: GenerationRecord, outcome: PollOutcome): Change {
+  const { taskId } = record;
+  if (outcome.kind === 'failed') return { submits: refunded(record, outcome) };
+  if (outcome.kind !== 'notVisible') return shownIn(record);
+  const { submits } = shownIn(record);
+  if (!submits || taskId === null) return {};
+  return { submits: withoutTask(record.submits, taskId), set: { taskId: null }, forget: [taskId] };
 }
 
 function refunded(

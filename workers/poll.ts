@@ -8,6 +8,7 @@
  * - a callback's hint is never lost: not while a poll runs, and not before there was one.
  */
 import type { Context } from './context.js';
+import { confirmTasks, isNotItsOwn, isUnknown, shownIn } from './confirm-task.js';
 import { askForTask, type GatedPoll } from './gated-poll.js';
 import { pollCanceled } from './poll-canceled.js';
 import { courseOf, readNews, type News } from '../src/polling/read-answer.js';
@@ -28,12 +29,19 @@ import { done, hold, snooze, type Outcome } from '../src/queue/runner.js';
 
 export async function poll(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
   const followed = await context.following.begin(generationId);
-  if (followed?.state === 'generating' || (followed?.state === 'expired' && followed.taskId !== null)) {
+  if (!followed) return done;
+  const again = followed.unshown ? await confirmTasks(context, followed, signal) : null;
+  const outcome = await pollFollowed(context, followed, signal);
+  return outcome.kind === 'done' && again !== null ? again : outcome;
+}
+
+async function pollFollowed(context: Context, followed: Followed, signal: AbortSignal): Promise<Outcome> {
+  if (followed.state === 'generating' || (followed.state === 'expired' && followed.taskId !== null)) {
     return ask(context, followed, signal);
   }
-  if (followed?.state === 'canceled' && followed.taskId !== null)
+  if (followed.state === 'canceled' && followed.taskId !== null)
     return pollCanceled(context, followed, signal);
-  if (followed?.state === 'archiving') await context.queues.remind('archive', { generationId });
+  if (followed.state === 'archiving') await context.queues.remind('archive', { generationId: followed.id });
   return done;
 }
 
@@ -41,6 +49,7 @@ async function ask(context: Context, followed: Followed, signal: AbortSignal): P
   const asked = await askForTask(context, followed, signal);
   if (asked.kind === 'wait') return waitUnasked(context, followed, asked);
   const { outcome, heldMs } = asked;
+  if (await isNotItsOwn(context, followed, outcome)) return done;
   switch (outcome.kind) {
     case 'succeeded':
       return withRecord(context, followed, (record) => haul(context, followed, record, outcome));
@@ -165,7 +174,8 @@ async function awaitUrl(
   if (now() - since < config.NO_URL_GRACE_MS) {
     if (record.withoutUrlSince === null) {
       // Somebody decided otherwise while the provider was asked: look at the record again.
-      if (!(await store.amend(record, { set: { withoutUrlSince: since }, answer }))) return snooze(0);
+      const change = { set: { withoutUrlSince: since }, answer, ...shownIn(record) };
+      if (!(await store.amend(record, change))) return snooze(0);
       await learnEnd(context, followed, timing);
     }
     const waitMs = easingDelayMs(now() - since, pacing.settings, dice());
@@ -207,7 +217,7 @@ async function awaitTask(
     return withRecord(context, followed, (record) => giveUp(context, followed, record, news, outcome));
   }
   if (!(await writeDown(context, followed, news))) return snooze(0);
-  if (state === 'expired' && isUnknown(context, followed, news, outcome))
+  if (state === 'expired' && isUnknown(context, followed, outcome))
     await withRecord(context, followed, (record) => freeSlot(context, record));
   if (state === 'expired' && lateCheckIsOver(context, followed)) {
     return withRecord(context, followed, (record) => endLateCheck(context, followed, record));
@@ -234,8 +244,9 @@ async function writeDown(context: Context, { id, rev, state }: Followed, { set }
   if (Object.keys(set).length === 0) return true;
   const { store } = context;
   const record = await store.get(id);
-  const change: Change = { set };
-  if (record?.rev !== rev || !(await store.amend(record, change))) return false;
+  if (record?.rev !== rev) return false;
+  const change: Change = { set, ...('visibleAt' in set ? shownIn(record) : {}) };
+  if (!(await store.amend(record, change))) return false;
   if (announced(record, state, change) !== null) await hastenNotification(context, id);
   return true;
 }
@@ -286,20 +297,11 @@ async function giveUp(
 ): Promise<Outcome> {
   // Only the provider's own word says that it does not know the task; one that did not answer said nothing.
   const neverSeen = record.visibleAt === null && kind === 'notVisible';
-  const taskGone = isUnknown(context, followed, { set, seen }, { kind });
-  if (!(await expire(context, record, { set, answer, neverSeen, taskGone }))) return snooze(0);
+  const taskGone = isUnknown(context, followed, { kind });
+  const shown = 'visibleAt' in set ? shownIn(record) : {};
+  if (!(await expire(context, record, { set, answer, neverSeen, taskGone, ...shown }))) return snooze(0);
   if (!neverSeen) await context.pacing.learn(followed.kind, lessonOfGivingUp(seen), null);
   return snooze(context.config.LATE_CHECK_INTERVAL_MS);
-}
-
-/** It is more than not visible yet: no such task lives at the provider. */
-function isUnknown(
-  { config }: Context,
-  { visibleAt }: Followed,
-  { seen }: News,
-  { kind }: Pick<Unfinished, 'kind'>,
-): boolean {
-  return kind === 'notVisible' && visibleAt === null && seen.ageMs >= config.NOT_VISIBLE_GRACE_MS;
 }
 
 /** It was kept when our patience ended before the provider could have shown the task. */

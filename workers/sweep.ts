@@ -126,9 +126,9 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
   const { queues, now, log } = context;
   const byStage = new Map<FlowStage, Whereabouts[]>();
   for (const record of whereabouts) {
-    // One that is canceled and has a job: its task is followed until it ends.
-    const stage = record.state === 'canceled' ? 'poll' : stageOf(record.state);
-    if (stage === null || isSettling(record, now())) continue;
+    // One that is over and has a job: a task of it is asked for until it has ended, or was shown.
+    const stage = stageOf(record.state) ?? 'poll';
+    if (isSettling(record, now())) continue;
     byStage.set(stage, [...(byStage.get(stage) ?? []), record]);
   }
   let restored = 0;

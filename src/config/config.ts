@@ -376,6 +376,7 @@ const shape = {
   CALLBACK_SECRET: callbackSecrets.default([]),
   CALLBACK_PLACEHOLDER_URL: url(['https:', 'http:']).default('https://example.com/webhook'),
   API_TOKENS: tokenList.default([]),
+  TENANT_ADOPT: flag.default(false),
   DASHBOARD_USER: z.string().default(''),
   DASHBOARD_PASSWORD: z.string().default(''),
   DASHBOARD_VIEWER_USER: z.string().default(''),

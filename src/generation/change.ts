@@ -25,6 +25,8 @@ export interface Change {
   readonly taskGone?: boolean;
   /** The list of submits from now on; what is derived from it (charge, spend, slots) changes in the same step. */
   readonly submits?: readonly Submit[];
+  /** Tasks that do not belong to it: another generation may own them. */
+  readonly forget?: readonly string[];
   /** The task in `set` is the answer to its own submit: it is taken whatever else is known of it. */
   readonly ownTask?: true;
 }

@@ -30,7 +30,8 @@ const FOLLOWERS: Readonly<Record<State, readonly State[]>> = {
   submitting: ['queued', 'generating', 'unconfirmed', 'failed', 'canceled'],
   // queued: an accepted second bill, or the late news that the submit surely was not accepted.
   unconfirmed: ['generating', 'queued', 'failed', 'canceled'],
-  generating: ['archiving', 'failed', 'expired', 'canceled'],
+  // unconfirmed: the provider does not know the task that a callback or an operator named.
+  generating: ['archiving', 'failed', 'expired', 'canceled', 'unconfirmed'],
   archiving: ['succeeded', 'failed', 'canceled'],
   succeeded: [],
   // generating: a late callback revives `submission_unconfirmed`, or a redrive of the poll stage.

@@ -21,6 +21,8 @@ export interface Submit {
   readonly nonce?: string;
   /** A task that no POST of ours explains: a callback brought it beside the one that is followed. */
   readonly extra?: true;
+  /** When (epoch ms) a callback or an operator named its task, until the provider showed it: then it is charged. */
+  readonly hint?: number;
   /** Until when (epoch ms) its task takes a slot at the provider; absent when no task of it lives. */
   readonly liveUntil?: number;
 }
@@ -55,6 +57,9 @@ const lastPost = (submits: readonly Submit[]): number =>
 const postOf = (submits: readonly Submit[], nonce: string): number =>
   submits.findIndex((submit) => submit.nonce === nonce);
 
+const replacedBy = (submits: readonly Submit[], index: number, entry: Submit): Submit[] =>
+  submits.map((submit, i) => (i === index ? entry : submit));
+
 const replaced = (submits: readonly Submit[], index: number, change: Partial<Submit>): Submit[] =>
   submits.map((submit, i) => (i === index ? { ...submit, ...change } : submit));
 
@@ -75,15 +80,16 @@ export interface NewTask {
 }
 
 /** What goes with a task, to whichever POST it belongs. */
-type Living = Pick<Submit, 'taskId' | 'bill' | 'liveUntil'>;
+type Living = Pick<Submit, 'taskId' | 'bill' | 'liveUntil' | 'hint'>;
 
 /** The entry with that task instead of its own; its instant, price, nonce and number stay. */
-function exchanged({ taskId: _, liveUntil: __, ...post }: Submit, living: Living): Submit {
-  const { taskId, bill, liveUntil } = living;
+function exchanged({ taskId: _, liveUntil: __, hint: ___, ...post }: Submit, living: Living): Submit {
+  const { taskId, bill, liveUntil, hint } = living;
   return {
     ...post,
     bill,
     ...(taskId === undefined ? {} : { taskId }),
+    ...(hint === undefined ? {} : { hint }),
     ...lives(liveUntil),
   };
 }
@@ -91,7 +97,10 @@ function exchanged({ taskId: _, liveUntil: __, ...post }: Submit, living: Living
 /** A task that was taken for that of another POST: it is of one whose answer was lost, or of none of ours. */
 function withDisplaced(submits: readonly Submit[], displaced: Submit): Submit[] {
   const lost = submits.findLastIndex((submit) => isOpen(submit) && submit.bill === 'possible');
-  if (lost < 0) return [...submits, { ...displaced, extra: true }];
+  if (lost < 0) {
+    const bill = displaced.hint === undefined ? displaced.bill : 'none';
+    return [...submits, { ...displaced, bill, extra: true }];
+  }
   return submits.map((submit, i) => (i === lost ? exchanged(submit, displaced) : submit));
 }
 
@@ -126,12 +135,9 @@ export function withAnswer(
   // Redis forgot the POST, or was told of its answer already.
   if (index < 0) return held ? [...submits] : [...submits, { at, bill: 'charged', taskId, ...priced(price) }];
   const post = answeredPost(submits[index]!);
-  if (index === holder) {
-    const bill = post.bill === 'possible' ? 'charged' : post.bill;
-    return submits.map((submit, i) => (i === index ? { ...post, bill } : submit));
-  }
+  if (index === holder) return withShown(replacedBy(submits, index, post), taskId);
   const { liveUntil } = held ?? post;
-  const known = held !== undefined && held.bill !== 'possible';
+  const known = held !== undefined && held.hint === undefined && held.bill !== 'possible';
   const living = { taskId, bill: known ? held.bill : 'charged', ...lives(liveUntil) } as const;
   const own = { ...priced(price), ...exchanged(post, living) };
   const answered = submits.map((submit, i) => (i === index ? own : submit));
@@ -148,8 +154,30 @@ const isOpen = ({ taskId, extra }: Submit): boolean => taskId === undefined && e
 /** The provider's word on the bill of the task that is followed. */
 export function withBill(submits: readonly Submit[], taskId: string | null, bill: Bill): Submit[] {
   const own = submits.findIndex((submit) => submit.taskId !== undefined && submit.taskId === taskId);
-  return replaced(submits, own >= 0 ? own : lastPost(submits), { bill });
+  return submits.map((submit, i) => {
+    const { hint: _, ...shown } = submit;
+    return i === (own >= 0 ? own : lastPost(submits)) ? { ...shown, bill } : submit;
+  });
 }
+
+/** The provider showed the task. */
+export function withShown(submits: readonly Submit[], taskId: string): Submit[] {
+  const held = submits.find((submit) => submit.taskId === taskId);
+  const isNews = held !== undefined && (held.hint !== undefined || held.bill === 'possible');
+  return isNews ? withBill(submits, taskId, 'charged') : [...submits];
+}
+
+/** The provider does not know the task, or shows another request under its id: it is none of this generation. */
+export const withoutTask = (submits: readonly Submit[], taskId: string): Submit[] =>
+  submits.flatMap((submit) => {
+    if (submit.taskId !== taskId) return [submit];
+    const { bill, liveUntil } = submit;
+    return submit.extra ? [] : [exchanged(submit, { bill, ...lives(liveUntil) })];
+  });
+
+/** Tasks that were named, and not shown yet. */
+export const hintedTasks = (submits: readonly Submit[]): Submit[] =>
+  submits.filter(({ hint, taskId }) => hint !== undefined && taskId !== undefined);
 
 /** A POST without a task whose bill is not settled, the newest first; else one that was thought not accepted. */
 function postFor(submits: readonly Submit[]): number {
@@ -157,28 +185,36 @@ function postFor(submits: readonly Submit[]): number {
   return possible >= 0 ? possible : submits.findLastIndex(isOpen);
 }
 
-/** The task that is followed from now on, named by no answer: it belongs to a POST that has no task yet. */
-export function withTask(submits: readonly Submit[], { at, taskId, price }: NewTask): Submit[] {
-  const known = submits.find((submit) => submit.taskId === taskId && submit.extra === undefined);
-  if (known) return withBill(submits, taskId, 'charged');
-  const rest = submits.filter((submit) => submit.taskId !== taskId);
+/**
+ * The task that is followed from now on, named by no answer: it belongs to a POST that has no task yet, whose bill stays as
+ * it is until the provider showed the task. `bill`: where Redis knows of no POST.
+ */
+export function withTask(
+  submits: readonly Submit[],
+  { at, taskId, price, bill = 'possible' }: NewTask & { readonly bill?: Bill },
+): Submit[] {
+  const known = submits.find((submit) => submit.taskId === taskId);
+  if (known && !known.extra) return [...submits];
+  const rest = submits.filter((submit) => submit !== known);
+  // Its bill is known where the provider showed it.
+  const named = known && known.hint === undefined ? { taskId, bill: known.bill } : { taskId, hint: at };
   const index = postFor(rest);
-  if (index < 0) return [...rest, { at, bill: 'charged', taskId, ...priced(price) }];
-  return replaced(rest, index, { taskId, bill: 'charged', ...priced(rest[index]?.price ?? price) });
+  if (index < 0) return [...rest, { at, bill, ...priced(price), ...named }];
+  return replaced(rest, index, { ...named, ...priced(rest[index]?.price ?? price) });
 }
 
 /**
- * A further task: a bill of its own. It belongs to the oldest earlier POST whose answer was lost, if there is one.
+ * A further task: a bill of its own, once the provider showed it. It belongs to the oldest earlier POST whose answer was lost, if there is one.
  * @returns null when there are too many already.
  */
 export function withFurtherTask(submits: readonly Submit[], taskId: string, at: number): Submit[] | null {
   if (submits.some((submit) => submit.taskId === taskId)) return [...submits];
   const last = lastPost(submits);
   const lost = submits.findIndex((submit, i) => isOpen(submit) && submit.bill === 'possible' && i !== last);
-  if (lost >= 0) return replaced(submits, lost, { taskId, bill: 'charged' });
+  if (lost >= 0) return replaced(submits, lost, { taskId, hint: at });
   if (submits.length >= MAX_SUBMITS) return null;
   const price = submits[last]?.price;
-  return [...submits, { at, bill: 'charged', taskId, extra: true, ...priced(price ?? null) }];
+  return [...submits, { at, bill: 'none', taskId, extra: true, hint: at, ...priced(price ?? null) }];
 }
 
 export interface SlotSettings {

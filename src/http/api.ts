@@ -75,7 +75,7 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
 
   app.use('/v1/*', requireAccess(config), limitRate(hub));
   app.use('/v1/*', limitTime, boundBody);
-  app.route('/v1', createGenerationRoutes(reelhaul, createQueueCap(hub)));
+  app.route('/v1', createGenerationRoutes(reelhaul, createQueueCap(hub), hub.config.TENANT_ADOPT));
   app.route('/v1', createAssetRoutes(reelhaul, openedStorage));
   app.route('/v1', createUploadRoutes(hub));
   app.route('/', createInputRoutes(hub));

@@ -128,7 +128,11 @@ async function enqueueSlice(
   });
 }
 
-export function createGenerationRoutes(reelhaul: Reelhaul, cap: QueueCap): Hono<ApiEnv> {
+export function createGenerationRoutes(
+  reelhaul: Reelhaul,
+  cap: QueueCap,
+  tenantAdopt: boolean,
+): Hono<ApiEnv> {
   const routes = new Hono<ApiEnv>();
 
   routes.post('/generations', atMost(MAX_BODY_BYTES), async (c) => {
@@ -202,6 +206,8 @@ export function createGenerationRoutes(reelhaul: Reelhaul, cap: QueueCap): Hono<
   routes.post('/generations/:id/decision', async (c) => {
     const { id } = await seen(reelhaul, c.var.caller, c.req.param('id'));
     const decision = check(decisionSchema, await readJson(c), 'Nothing was decided');
+    // All tenants' tasks belong to one account: a tenant could name that of another.
+    if ('adopt' in decision && !tenantAdopt) requireAllTenants(c.var.caller);
     return c.json(await reelhaul.decide(id, decision));
   });
 

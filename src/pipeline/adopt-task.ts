@@ -6,13 +6,21 @@ import { isDeepStrictEqual } from 'node:util';
 import type { GenerationRecord, RawAnswer } from '../generation/record.js';
 import type { Change } from '../generation/change.js';
 import { isTerminal } from '../generation/states.js';
-import { withAnswer, withFurtherTask, withoutPost, withTask, type Submit } from '../generation/submits.js';
+import {
+  hintedTasks,
+  withAnswer,
+  withFurtherTask,
+  withoutPost,
+  withoutTask,
+  withTask,
+  type Submit,
+} from '../generation/submits.js';
 import { priceOf } from '../generation/price.js';
 import { TaskTakenError } from '../errors.js';
 import { kindOf } from '../polling/duration-stats.js';
 import { NOT_FOLLOWED_YET } from '../polling/poll-state.js';
 import type { Hub } from './context.js';
-import { advance, settle, withWarning } from './advance.js';
+import { advance, fail, settle, withWarning } from './advance.js';
 
 /** Where a task id comes from: the answer to our submit, a callback of the provider, or an operator. */
 export type TaskSource = 'submit' | 'callback' | 'operator';
@@ -69,7 +77,8 @@ function decide(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Ado
   if (record.taskId === taskId || beside) return known(hub, record, news);
   if (isUnderWay && source === 'callback') return rememberTask(hub, record, news);
   if (awaiting) return takeTask(hub, record, news);
-  if (record.taskId === null && isTerminal(record.state)) return noteTask(hub, record, news);
+  const wasPosted = record.attempts.submit > 0 || source !== 'callback';
+  if (record.taskId === null && isTerminal(record.state) && wasPosted) return noteTask(hub, record, news);
   return keepBeside(hub, record, news);
 }
 
@@ -77,9 +86,15 @@ function decide(hub: Hub, record: GenerationRecord, news: TaskNews): Promise<Ado
 function withNews(
   hub: Hub,
   { submits, request }: GenerationRecord,
-  { taskId, post, unaccepted }: TaskNews,
+  { taskId, post, unaccepted, source }: TaskNews,
 ): Submit[] {
-  const task = { at: hub.now(), taskId, price: priceOf(request, hub.config.PRICES) };
+  const task = {
+    at: hub.now(),
+    taskId,
+    price: priceOf(request, hub.config.PRICES),
+    // An operator may name a task where nothing was posted.
+    bill: source === 'operator' ? 'none' : 'possible',
+  } as const;
   if (post !== null) return withAnswer(submits, post, task);
   return withTask(unaccepted === null ? submits : withoutPost(submits, unaccepted), task);
 }
@@ -146,6 +161,8 @@ async function takeTask(hub: Hub, record: GenerationRecord, news: TaskNews): Pro
       set: {
         taskId,
         ...NOT_FOLLOWED_YET,
+        visibleAt: null,
+        ...unshownIn(submits, taskId),
         kind,
         acceptedAt: now,
         deadlineAt,
@@ -225,10 +242,59 @@ async function keepBeside(hub: Hub, record: GenerationRecord, news: TaskNews): P
     );
     return 'refused';
   }
-  const change = { submits, answer, event: secondTask(taskId), ...ownTask(news) };
-  const kept = await hub.store.amend(record, change);
-  if (kept) alarmSecondTask(hub, record.id, taskId);
-  return kept ? 'second' : 'again';
+  const set = unshownIn(submits, record.taskId);
+  const change = { set, submits, answer, event: secondTask(taskId), ...ownTask(news) };
+  if (!(await hub.store.amend(record, set.unshown === null ? change : { ...change, live: true })))
+    return 'again';
+  alarmSecondTask(hub, record.id, taskId);
+  // Not sooner than the task that is followed is asked for anyway: anyone may name another one.
+  if (set.unshown !== null) await hub.queues.remind('poll', { generationId: record.id });
+  return 'second';
+}
+
+/** Notes whether a poll has to ask for tasks beside the one that is followed. */
+export const unshownIn = (
+  submits: readonly Submit[],
+  followed: string | null,
+): { readonly unshown: 1 | null } => ({
+  unshown: hintedTasks(submits).some(({ taskId }) => taskId !== followed) ? 1 : null,
+});
+
+/**
+ * The task that is followed was named by a callback or an operator, and is none of this generation: it is as if it had not been
+ * named. Another one that is known takes its place.
+ * @returns false when the generation moved meanwhile.
+ */
+export async function withdrawTask(
+  hub: Hub,
+  record: GenerationRecord,
+  { reason, answer = null }: { readonly reason: string; readonly answer?: RawAnswer | null },
+): Promise<boolean> {
+  const { id, taskId } = record;
+  const submits = withoutTask(record.submits, taskId ?? '');
+  const set = { taskId: null, acceptedAt: null, ...unshownIn(submits, null) };
+  const change = { submits, answer, forget: [taskId ?? ''] };
+  const isDoubtful = submits.some((submit) => submit.bill === 'possible' && submit.taskId === undefined);
+  const moved = isDoubtful
+    ? await advance(hub, record, 'unconfirmed', {
+        ...change,
+        set: { ...set, unconfirmedAt: hub.now() },
+        event: { type: 'unconfirmed', text: reason },
+      })
+    : await fail(
+        hub,
+        record,
+        { code: 'submission_unconfirmed', message: reason, stage: 'submit', retryable: true },
+        { ...change, set },
+      );
+  if (!moved) return false;
+  hub.log.error(
+    { generationId: id, taskId, alarm: 'unconfirmed', reason },
+    'a task that was named was not its own',
+  );
+  const other = submits.findLast(({ hint, liveUntil }) => hint !== undefined || liveUntil !== undefined);
+  if (other?.taskId) await adoptTask(hub, id, other.taskId, { source: 'operator' });
+  return true;
 }
 
 const secondTask = (taskId: string) => ({ type: 'second_task', text: taskId });

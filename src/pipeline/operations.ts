@@ -14,8 +14,9 @@ import { toGeneration, type Generation, type GenerationRecord } from '../generat
 import { isTerminal, stageOf } from '../generation/states.js';
 import type { Hub } from './context.js';
 import { advance, fail, FROM_THE_START, mustGet, settle } from './advance.js';
-import { adoptTask } from './adopt-task.js';
-import { withTask } from '../generation/submits.js';
+import { adoptTask, withdrawTask } from './adopt-task.js';
+import { kindOf } from '../polling/duration-stats.js';
+import { hintedTasks, withTask } from '../generation/submits.js';
 import { priceOf } from '../generation/price.js';
 import { unlessRefused } from '../redis/write-errors.js';
 
@@ -150,26 +151,37 @@ async function repoll(hub: Hub, record: GenerationRecord, mark: Mark): Promise<b
   return moved;
 }
 
-/** A task that a callback named while the answer was still awaited is noted: it exists, and is billed. */
+/** A task that a callback named while the answer was still awaited is noted, and followed like any other. */
 async function stop(hub: Hub, record: GenerationRecord, mark: Mark): Promise<boolean> {
   const { id, state, hintedTaskId, submits, request } = record;
   const price = priceOf(request, hub.config.PRICES);
+  const now = hub.now();
+  const deadlineAt = record.deadlineAt ?? now + hub.config.GENERATION_DEADLINE_MS;
   const hinted =
     hintedTaskId === null
       ? { set: mark }
       : {
-          set: { ...mark, taskId: hintedTaskId, hintedTaskId: null },
-          submits: withTask(submits, { at: hub.now(), taskId: hintedTaskId, price }),
+          set: {
+            ...mark,
+            taskId: hintedTaskId,
+            hintedTaskId: null,
+            acceptedAt: now,
+            kind: kindOf(request),
+            deadlineAt,
+          },
+          submits: withTask(submits, { at: now, taskId: hintedTaskId, price }),
         };
   // The task goes on at the provider: its poll job stays, and frees the slot when it ends.
-  const lives = record.taskId !== null && (state === 'generating' || state === 'expired');
+  const isFollowed = state === 'generating' || state === 'expired';
+  const lives = hintedTaskId !== null || (record.taskId !== null && isFollowed);
   const moved = await advance(hub, record, 'canceled', {
     ...hinted,
     live: lives,
     expect: { hintedTaskId: hintedTaskId ?? '' },
   });
   const stage = stageOf(state);
-  if (moved && stage !== null && !lives) await hub.queues.forget(stage, id);
+  if (moved && stage !== null && !(lives && isFollowed)) await hub.queues.forget(stage, id);
+  if (moved && hintedTaskId !== null) await hub.queues.remind('poll', { generationId: id });
   return moved;
 }
 
@@ -220,8 +232,13 @@ async function adopt(hub: Hub, generationId: string, taskId: string): Promise<Ge
     const message = `expected a task id of 1 to 256 printable characters, got ${JSON.stringify(taskId.slice(0, 80))}`;
     throw new InvalidInputError('The task was not adopted', [{ path: 'adopt', message }]);
   }
-  const { state, failure } = await mustGet(hub, generationId);
-  if (state !== 'unconfirmed' && !(state === 'failed' && failure?.stage === 'submit')) {
+  const record = await mustGet(hub, generationId);
+  const { state, failure } = record;
+  const isNamed = hintedTasks(record.submits).some((submit) => submit.taskId === record.taskId);
+  if (state === 'generating' && isNamed && record.taskId !== taskId)
+    await withdrawTask(hub, record, { reason: 'An operator named another task.' });
+  else if (state === 'generating' && isNamed) return toGeneration(record);
+  else if (state !== 'unconfirmed' && !(state === 'failed' && failure?.stage === 'submit')) {
     throw new StateConflictError(
       `Only an unconfirmed generation can adopt a task; ${generationId} is ${state}.`,
     );

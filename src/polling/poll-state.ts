@@ -6,6 +6,7 @@
  *   polledAt     when the last poll began              waiting     '1' while the provider said "queued" last
  *   startedAge   when its work began, ms from acceptance          mark        '<percent>@<ms from acceptance>'
  *   kind         which tasks it is measured by         hints       how many callbacks said that it may be over
+ *   unshown      '1' while a further task was named that was not shown
  *   hintedAt     when the last of them came                seenAt      when the last poll began that told something of the
  *                                                                      task, while those after it did not
  */
@@ -69,6 +70,7 @@ const FIELDS = [
   'hintedAt',
   'seenAt',
   'callback',
+  'unshown',
 ] as const;
 
 /** What a poll knows of its generation. Instants are epoch milliseconds. */
@@ -99,6 +101,8 @@ export interface Followed {
   readonly hintedAt: number | null;
   /** Its submit gave the provider an address of ours to call back. */
   readonly callback: boolean;
+  /** A callback named a further task that the provider has not shown. */
+  readonly unshown: boolean;
   /** When the last poll began that told something of the task (its acceptance, if none did); null: the one before this. */
   readonly seenAt: number | null;
 }
@@ -190,6 +194,7 @@ export function createFollowing({
         hintedAt: number(of('hintedAt')),
         seenAt: number(of('seenAt')),
         callback: of('callback') === '1',
+        unshown: of('unshown') === '1',
       };
     },
 

@@ -151,17 +151,17 @@ export function classifyPoll(exchange: Exchange, context: PollContext): PollOutc
 
   const billing = { point: task.point, refund: task.refund };
   const timing = timingOf(task, state === 'succeeded' || state === 'failed');
+  const shown = { timing, answer, ...(task.prompt === null ? {} : { prompt: task.prompt }) };
   switch (state) {
     case 'succeeded':
-      if (task.videoUrl === null) return { kind: 'succeededWithoutUrl', billing, timing, answer };
+      if (task.videoUrl === null) return { kind: 'succeededWithoutUrl', billing, ...shown };
       return {
         kind: 'succeeded',
         videoUrl: task.videoUrl,
         posterUrl: task.posterUrl,
         lastFrameUrl: task.lastFrameUrl,
         billing,
-        timing,
-        answer,
+        ...shown,
       };
     case 'failed':
       return {
@@ -170,8 +170,7 @@ export function classifyPoll(exchange: Exchange, context: PollContext): PollOutc
         message: task.failureText === null ? null : say(task.failureText),
         mayResubmit: mayResubmit(task.failureCode),
         billing,
-        timing,
-        answer,
+        ...shown,
       };
     case 'pending':
     case 'running':
@@ -181,8 +180,7 @@ export function classifyPoll(exchange: Exchange, context: PollContext): PollOutc
         progress: task.progress,
         word: say(word),
         queued: QUEUED.has(word),
-        timing,
-        answer,
+        ...shown,
       };
   }
 }

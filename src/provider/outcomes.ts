@@ -72,6 +72,8 @@ export type PollOutcome =
       /** The word says that its work has not begun; an unknown word says nothing. */
       readonly queued: boolean;
       readonly timing: Timing;
+      /** What the task was asked for, where the answer shows it. */
+      readonly prompt?: string;
       readonly answer: RawAnswer;
     }
   | {
@@ -81,12 +83,16 @@ export type PollOutcome =
       readonly lastFrameUrl: string | null;
       readonly billing: Billing;
       readonly timing: Timing;
+      /** What the task was asked for, where the answer shows it. */
+      readonly prompt?: string;
       readonly answer: RawAnswer;
     }
   | {
       readonly kind: 'succeededWithoutUrl';
       readonly billing: Billing;
       readonly timing: Timing;
+      /** What the task was asked for, where the answer shows it. */
+      readonly prompt?: string;
       readonly answer: RawAnswer;
     }
   /** The provider's verdict. `mayResubmit` follows Runway's failure codes; every resubmit is a new charge. */
@@ -97,6 +103,8 @@ export type PollOutcome =
       readonly mayResubmit: 'never' | 'once' | 'later';
       readonly billing: Billing;
       readonly timing: Timing;
+      /** What the task was asked for, where the answer shows it. */
+      readonly prompt?: string;
       readonly answer: RawAnswer;
     }
   /** Ask again later; says nothing about the task. */

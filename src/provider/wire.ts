@@ -184,6 +184,7 @@ const taskShape = z.object({
   poster: url,
   last_frame: url,
   failureCode: text,
+  prompt: text,
   point: amount,
   refund: amount,
   submit_time: instant,
@@ -220,6 +221,7 @@ export interface TaskView {
   /** The error text, if this task failed; on a task that did not, the same fields hold other things. */
   readonly failureText: string | null;
   readonly failureCode: string | null;
+  readonly prompt: string | null;
   readonly point: number | null;
   readonly refund: number | null;
   /** Epoch ms of the provider's clock. `updatedAt` of a task that is over is when it ended. */
@@ -278,6 +280,7 @@ export function readTask(value: unknown): TaskView | null {
       (task.result_url === null ? said.result_url : null) ??
       said.message,
     failureCode: task.failureCode ?? upstream?.failureCode ?? null,
+    prompt: task.prompt,
     point: task.point,
     refund: task.refund,
     submittedAt: task.submit_time ?? task.create_time,

@@ -42,6 +42,9 @@ if #c.set > 0 then redis.call('HSET', record, unpack(c.set)) end
 if #c.remove > 0 then redis.call('HDEL', record, unpack(c.remove)) end
 for _, field in ipairs(c.count) do redis.call('HINCRBY', record, field, 1) end
 for _, task in ipairs(c.tasks) do redis.call('HSET', p .. ':tasks', task, id) end
+for _, task in ipairs(c.forget or {}) do
+  if redis.call('HGET', p .. ':tasks', task) == id then redis.call('HDEL', p .. ':tasks', task) end
+end
 if moved then
   redis.call('ZREM', p .. ':state:' .. c.from, id)
   redis.call('ZADD', p .. ':state:' .. c.to, 0, id)
@@ -121,6 +124,8 @@ export interface ChangeArguments {
   readonly tasks: readonly string[];
   /** The provider gave the task to this very submit, whatever else is known of it. */
   readonly ownTask?: boolean;
+  /** Task ids that belong to it no more. */
+  readonly forget?: readonly string[];
   /** `to` is an end; `from` was one. */
   readonly ended?: boolean;
   readonly hadEnded?: boolean;

@@ -223,6 +223,7 @@ export function createStore({
       count: change.count ?? [],
       tasks: newTaskIds(record, change),
       ...(change.ownTask ? { ownTask: true } : {}),
+      ...(change.forget ? { forget: change.forget } : {}),
       ...(submits === null ? {} : { submits: JSON.stringify(submits) }),
       ...(moved && to === 'queued' && !change.keepsTurn ? { newTurn: true } : {}),
       priority: String(record.priority),

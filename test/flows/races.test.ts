@@ -153,7 +153,7 @@ describe('a cancel while the submit is under way', () => {
     });
     await adoptTask(hub, id, 'hinted-task', { source: 'callback' });
     const { generation, mayBeBilled } = await bed.reelhaul.cancel(id);
-    expect(generation).toMatchObject({ state: 'canceled', taskId: 'hinted-task', charge: 'charged' });
+    expect(generation).toMatchObject({ state: 'canceled', taskId: 'hinted-task', charge: 'possible' });
     expect(mayBeBilled).toBe(true);
   });
 

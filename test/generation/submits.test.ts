@@ -8,6 +8,7 @@ import {
   withBill,
   withFurtherTask,
   withoutPost,
+  withShown,
   withPost,
   withSlots,
   withTask,
@@ -25,13 +26,14 @@ test('callbacks of two tasks before the answer that names the second are two tas
   const second = withFurtherTask(sent, 'T2', AT)!;
   const answered = withAnswer(second, 'n0', { ...T1, taskId: 'T2' });
   const both = withFurtherTask(answered, 'T1', AT)!;
-  expect(charged(both)).toBe(2);
+  expect(charged(both)).toBe(1);
+  expect(charged(withShown(both, 'T1'))).toBe(2);
   expect(otherTasks(both, 'T2')).toEqual(['T1']);
 });
 
 test('a callback of an earlier submit while the second is out, which is not accepted, is one task and one bill', () => {
   const resubmitted = withPost(withPost([], post(0)), post(1, 5));
-  const settled = withTask(withoutPost(resubmitted, 'n1'), T1);
+  const settled = withShown(withTask(withoutPost(resubmitted, 'n1'), T1), 'T1');
   expect(settled.map(({ bill, taskId }) => [bill, taskId])).toEqual([
     ['charged', 'T1'],
     ['none', undefined],
@@ -103,14 +105,14 @@ describe('the answer to an earlier POST, while a second is under way', () => {
 
   test('corrects what a callback was taken for', () => {
     const guessed = withTask(two, T1);
-    expect(told(guessed)[1]).toEqual([7, 'charged', 'T1', false]);
+    expect(told(guessed)[1]).toEqual([7, 'possible', 'T1', false]);
     const answered = withAnswer(guessed, 'n0', T1);
     expect(told(answered)).toEqual([
       [5, 'charged', 'T1', false],
       [7, 'possible', undefined, false],
     ]);
     expect(told(withoutPost(guessed, 'n1'))).toEqual([
-      [5, 'charged', 'T1', false],
+      [5, 'possible', 'T1', false],
       [7, 'none', undefined, false],
     ]);
     expect(told(withAnswer(answered, 'n1', { ...T1, taskId: 'T2' }))).toEqual([
@@ -129,7 +131,7 @@ describe('the answer to an earlier POST, while a second is under way', () => {
     const wrong = withTask(withPost([], post(0)), { ...T1, taskId: 'T9' });
     expect(told(withAnswer(wrong, 'n0', T1))).toEqual([
       [5, 'charged', 'T1', false],
-      [5, 'charged', 'T9', true],
+      [5, 'none', 'T9', true],
     ]);
     const refunded = withBill(withTask(two, T1), 'T1', 'refunded');
     expect(told(withAnswer(refunded, 'n0', T1))[0]).toEqual([5, 'refunded', 'T1', false]);

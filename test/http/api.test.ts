@@ -41,6 +41,17 @@ function refused(answer: Answer, status: number, code: string): void {
   expect(answer.text).not.toMatch(/\.[jt]s:\d+/);
 }
 
+test('a tenant may not say which task a generation has, unless the operator allows it', async () => {
+  const { id } = generationIn(await enqueue(order('unclear'), ACME));
+  const adopt = (token: string) =>
+    api.ask('POST', `/v1/generations/${id}/decision`, { token, body: { adopt: 'some-task' } });
+  refused(await adopt(ACME), 403, 'all_tenants_only');
+  refused(await adopt(ALL), 409, 'state_conflict');
+  await api.close();
+  api = await startApi(bed, { API_TOKENS: TOKENS, TENANT_ADOPT: 'true' });
+  refused(await adopt(ACME), 409, 'state_conflict');
+});
+
 describe('enqueue', () => {
   test('answers 201 with the generation and where it is', async () => {
     const answer = await enqueue(order('one', { metadata: { a: 1 } }));

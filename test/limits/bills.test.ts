@@ -31,6 +31,12 @@ const bills = () => bed.simulator.ledger().totals.bills;
 const worksWith = (environment: Record<string, string>) =>
   bed.work({ config: readConfig({ ...bed.environment, ...environment }) });
 const calledBack = (id: string, taskId: string) => adoptTask(hub, id, taskId, { source: 'callback' });
+/** What a callback or an operator named is charged once the provider showed it. */
+const becomes = (charged: number, possible: number, day?: string) =>
+  until(
+    async () => JSON.stringify(await spent(day)) === JSON.stringify({ charged, possible }),
+    async () => `${charged} charged, ${possible} possible; it is ${JSON.stringify(await spent(day))}`,
+  );
 const spent = async (day?: string) => {
   const { charged, possible } = await bed.reelhaul.spend(day === undefined ? {} : { day });
   return { charged, possible };
@@ -88,7 +94,7 @@ describe('a submit that left before midnight', () => {
     expect((await bed.reelhaul.waitFor(id)).state).toBe('succeeded');
     expect(await spent()).toEqual({ charged: 0.5, possible: 0 });
     expect(await calledBack(id, tasks()[0]!.taskId)).toBe('second');
-    expect(await spent(yesterday)).toEqual({ charged: 0.5, possible: 0 });
+    await becomes(0.5, 0, yesterday);
     expect(await spent()).toEqual({ charged: 0.5, possible: 0 });
     expect(bills()).toBe(2);
   });
@@ -117,7 +123,7 @@ describe('the price', () => {
     await bed.reelhaul.waitFor(later.id);
     expect(await spent()).toEqual({ charged: 0.5, possible: 2 });
     await bed.reelhaul.decide(id, { adopt: tasks()[0]!.taskId });
-    expect(await spent()).toEqual({ charged: 2.5, possible: 0 });
+    await becomes(2.5, 0);
   });
 });
 
@@ -142,12 +148,12 @@ async function provider(...said: Record<string, unknown>[]): Promise<Record<stri
 }
 
 test('a second task of a failed one that cost nothing is charged all the same', async () => {
-  await worksWith(await provider({ status: '2', point: '0', refund: '0' }));
+  await worksWith(await provider({ status: '2', point: '0', refund: '0' }, { status: '1' }));
   const { id } = await bed.enqueue('cost nothing');
   expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'failed', charge: 'none' });
   expect(await spent()).toEqual({ charged: 0, possible: 0 });
   expect(await calledBack(id, 'another')).toBe('second');
-  expect(await spent()).toEqual({ charged: 0.5, possible: 0 });
+  await becomes(0.5, 0);
 });
 
 test.each([
@@ -186,9 +192,9 @@ test('each of several unconfirmed submits is charged once when its task is found
   await bed.reaches(id, 'generating');
   expect(await spent()).toEqual({ charged: 0.5, possible: 1 });
   await calledBack(id, tasks()[0]!.taskId);
-  expect(await spent()).toEqual({ charged: 1, possible: 0.5 });
+  await becomes(1, 0.5);
   await calledBack(id, tasks()[1]!.taskId);
-  expect(await spent()).toEqual({ charged: 1.5, possible: 0 });
+  await becomes(1.5, 0);
   expect(bills()).toBe(3);
 });
 
@@ -202,5 +208,5 @@ test('a second task takes nothing from what is still doubtful of one that failed
     return state === 'failed' && attempts.submit === 2;
   }, 'the second to fail');
   await calledBack(id, 'another');
-  expect(await spent()).toEqual({ charged: 0.5, possible: 1 });
+  expect(await spent()).toEqual({ charged: 0, possible: 1 });
 });

@@ -127,7 +127,7 @@ test('a second task that comes to light takes no slot from its generation, and n
 describe('a cancel', () => {
   test('while the submit is under way keeps slot and money, and the answer charges it', async () => {
     await worksWith();
-    const { id } = await bed.enqueue('canceled [sim: submit-delay=1500ms]');
+    const { id } = await bed.enqueue('canceled [sim: submit-delay=1500ms, duration=1h]');
     await bed.reaches(id, 'submitting');
     await bed.reelhaul.cancel(id);
     expect(await inFlight()).toBe(1);
