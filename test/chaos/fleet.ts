@@ -10,6 +10,8 @@ const STOP_WITHIN_MS = 15_000;
 export interface Fleet {
   /** SIGKILLs that came from outside, and those that a worker did to itself at a named point. */
   readonly kills: { outside: number; atPoints: number; frozen: number };
+  /** Those of `strikeFirst` that were struck. */
+  readonly struck: ReadonlySet<string>;
   /** Kills one worker at random; it is replaced at once. */
   killOne(dice: number): void;
   /** Stops one worker at random with SIGSTOP, and lets it go on after so long. */
@@ -27,8 +29,8 @@ export interface FleetOptions {
   readonly environment: Readonly<Record<string, string>>;
   readonly points: readonly string[];
   readonly probability: number;
-  /** The first worker kills itself at the first point that it passes, so that a short run meets one for sure. */
-  readonly strikeFirst?: boolean;
+  /** The first workers kill themselves for sure, each at its own of these points. */
+  readonly strikeFirst?: readonly string[];
   /** Called after each kill, with the number so far. */
   readonly onKill: (kills: number) => void;
   readonly write: (text: string) => void;
@@ -39,7 +41,7 @@ export function startFleet({
   environment,
   points,
   probability,
-  strikeFirst = false,
+  strikeFirst = [],
   onKill,
   write,
 }: FleetOptions): Fleet {
@@ -62,19 +64,28 @@ export function startFleet({
     return child;
   }
 
-  function startWorker(chance: number): void {
-    const extra = calm ? {} : { CHAOS_POINTS: points.join(','), CHAOS_PROBABILITY: String(chance) };
-    const child = start([workerFile], extra);
+  const struck = new Set<string>();
+
+  /** @param first the point at which it strikes for sure. */
+  function startWorker(first?: string): void {
+    const extra = {
+      CHAOS_POINTS: first ?? points.join(','),
+      CHAOS_PROBABILITY: first === undefined ? String(probability) : '1',
+    };
+    const child = start([workerFile], calm && first === undefined ? {} : extra);
     workerProcesses.add(child);
     child.once('exit', (_, signal) => {
       workerProcesses.delete(child);
       if (stopping) return;
       if (signal === 'SIGKILL') {
         if (killed.has(child)) kills.outside += 1;
-        else kills.atPoints += 1;
+        else {
+          kills.atPoints += 1;
+          if (first !== undefined) struck.add(first);
+        }
         onKill(kills.outside + kills.atPoints);
       }
-      startWorker(probability);
+      startWorker();
     });
   }
 
@@ -85,11 +96,12 @@ export function startFleet({
   }
 
   const workerProcesses = new Set<ChildProcess>();
-  for (let i = 0; i < workers; i++) startWorker(strikeFirst && i === 0 ? 1 : probability);
+  for (let i = 0; i < workers; i++) startWorker(strikeFirst[i]);
   start([cliFile, 'serve'], {});
 
   return {
     kills,
+    struck,
     killOne(dice) {
       const all = [...workerProcesses].filter((child) => !killed.has(child));
       const child = all[Math.floor(dice * all.length)];

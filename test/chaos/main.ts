@@ -31,7 +31,7 @@ const { values: flags } = parseArgs({
     workers: { type: 'string', default: '3' },
     kills: { type: 'string', default: '60' },
     'redis-restarts': { type: 'string', default: '3' },
-    /** Only this point, and no kills from outside. */
+    /** Only this point, or `each`, and no kills from outside. */
     point: { type: 'string' },
     /** MAX_IN_FLIGHT, and BUDGET_PER_DAY with every generation at a price of 1; over it they fail. Default: none. */
     'max-in-flight': { type: 'string' },
@@ -46,8 +46,8 @@ const wanted = {
   restarts: Number(flags['redis-restarts']),
   seed: Number(flags.seed),
 };
-if (flags.point !== undefined && !POINTS.includes(flags.point)) {
-  process.stderr.write(`expected --point to be one of ${POINTS.join(', ')}, got ${flags.point}\n`);
+if (flags.point !== undefined && ![...POINTS, 'each'].includes(flags.point)) {
+  process.stderr.write(`expected --point to be each or one of ${POINTS.join(', ')}, got ${flags.point}\n`);
   process.exit(2);
 }
 
@@ -119,14 +119,14 @@ const environment: Record<string, string> = {
 };
 
 let finished = false;
-const points = flags.point === undefined ? POINTS : [flags.point];
+const points = flags.point === undefined || flags.point === 'each' ? POINTS : [flags.point];
 const fleet = startFleet({
-  workers: Number(flags.workers),
+  workers: Math.max(Number(flags.workers), flags.point === undefined ? 0 : points.length),
   environment,
   points,
   // Named points only: about one in three submits is struck until the kills are done.
   probability: flags.point === undefined ? 0.03 : 0.3,
-  strikeFirst: flags.point !== undefined,
+  strikeFirst: flags.point === undefined ? [] : points,
   onKill: (kills) => {
     if (kills >= wanted.kills) fleet.calmDown();
   },
@@ -274,6 +274,7 @@ const rows: [string, string | number][] = [
     'kills of workers',
     `${fleet.kills.outside} from outside, ${fleet.kills.atPoints} at ${points.join(', ')}`,
   ],
+  ...(flags.point === undefined ? [] : [['points struck', [...fleet.struck].join(', ')] as [string, string]]),
   ['restarts of Redis', restarts],
   ['submits received', ledger.totals.submits],
   ['provider tasks created', ledger.totals.tasksCreated],
