@@ -3,6 +3,7 @@
  * `input_unusable`. It has tries of its own. What takes longer than a moment goes on without the job that began it, which
  * comes back when the check is done: a slow host delays only what starts from it.
  */
+import { setMaxListeners } from 'node:events';
 import { setTimeout as wait } from 'node:timers/promises';
 import { InvalidInputError, StorageError } from '../errors.js';
 import { generationsBefore, inputsOf, MAX_INPUT_BYTES, type Input } from '../generation/inputs.js';
@@ -67,6 +68,7 @@ export function createInputChecks(deps: Deps): InputChecks {
   const running = new Map<string, Promise<number | null>>();
   const slots = createFairSlots(CHECKS, now);
   const closing = new AbortController();
+  setMaxListeners(0, closing.signal);
 
   /** The whole check, up to what is written of it. Returns the wait that follows; null: it may be submitted. */
   async function run(record: GenerationRecord): Promise<number | null> {
@@ -173,6 +175,11 @@ async function lookAt(deps: Deps, record: GenerationRecord, signal: AbortSignal)
         return 'why' in verdict ? { ...verdict, why: `${field}: ${verdict.why}` } : verdict;
     } catch (error) {
       if (signal.aborted) throw error;
+      // A link that leads out of the storage, a folder: nothing but what the key names is wrong.
+      const ofTheKey =
+        error instanceof StorageError && !error.retryable && Object.hasOwn(Object(input), 'storageKey');
+      if (ofTheKey || error instanceof InvalidInputError)
+        return { kind: 'bad', why: `${field}: ${error.message}` };
       if (error instanceof StorageError) {
         deps.hub.log.error(
           { generationId: record.id, alarm: 'storage', err: error },
@@ -180,7 +187,6 @@ async function lookAt(deps: Deps, record: GenerationRecord, signal: AbortSignal)
         );
         return { kind: 'later', waitMs: STORAGE_WAIT_MS };
       }
-      if (error instanceof InvalidInputError) return { kind: 'bad', why: `${field}: ${error.message}` };
       if (!(error instanceof AssetError)) throw error;
       return verdictOn(error, field);
     }
