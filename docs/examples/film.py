@@ -1,6 +1,8 @@
 """Orders a film over HTTP and is told when it is ready; nothing but Python's standard library.
 
     REELHAUL=http://127.0.0.1:3000 TOKEN=... NOTIFY_SECRET=whsec_... python3 film.py "a paper boat" https://example.com/boat.png
+
+The picture may be a file: it is uploaded.
 """
 
 import base64
@@ -46,19 +48,29 @@ class Hook(BaseHTTPRequestHandler):
         pass
 
 
-hook = HTTPServer(("127.0.0.1", 0), Hook)
-order = {
-    "request": {"prompt": sys.argv[1], "image": sys.argv[2]},
-    "notifyUrl": f"http://127.0.0.1:{hook.server_port}/",
-}
-request = urllib.request.Request(
-    f"{REELHAUL}/v1/generations",
-    data=json.dumps(order).encode(),
-    headers={"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"},
-)
-try:
+def asked(path, body, content_type):
+    """The answer to a POST."""
+    headers = {"Authorization": f"Bearer {TOKEN}", "Content-Type": content_type}
+    request = urllib.request.Request(REELHAUL + path, data=body, headers=headers)
     with urllib.request.urlopen(request) as answer:
-        generation = json.load(answer)
+        return json.load(answer)
+
+
+def picture(argument):
+    """The picture of a request: a URL as it is, a file by its upload."""
+    if not os.path.isfile(argument):
+        return argument
+    with open(argument, "rb") as file:
+        return {"input": asked("/v1/inputs", file.read(), "application/octet-stream")["id"]}
+
+
+hook = HTTPServer(("127.0.0.1", 0), Hook)
+try:
+    order = {
+        "request": {"prompt": sys.argv[1], "image": picture(sys.argv[2])},
+        "notifyUrl": f"http://127.0.0.1:{hook.server_port}/",
+    }
+    generation = asked("/v1/generations", json.dumps(order).encode(), "application/json")
 except urllib.error.HTTPError as error:
     for problem in json.load(error).get("problems", []):
         print(f"{problem['path']}: {problem['message']}")

@@ -62,7 +62,16 @@ export async function serveInput(
   if (contentType !== null) return serveFile(c, storage, { key, sha256, contentType });
   if ((await storage.stat(key)) === null) throw gone();
   const head = Buffer.concat(await (await storage.read(key, { start: 0, end: HEAD_BYTES - 1 })).toArray());
-  return serveFile(c, storage, { key, sha256, contentType: sniff(head, 'image').contentType });
+  return serveFile(c, storage, { key, sha256, contentType: pictureType(head) });
+}
+
+/** Nothing but a picture is given out, whatever lies there by now. */
+function pictureType(head: Buffer): string {
+  try {
+    return sniff(head, 'image').contentType;
+  } catch {
+    throw gone();
+  }
 }
 
 const gone = () => new HttpError(404, 'not_found', 'There is nothing here, or not any more.');

@@ -126,7 +126,7 @@ function whyWaiting(situation: Situation, stage: FlowStage): Wait | null {
         : stage === 'archive' && later !== null
           ? wait('backoff', 'Its last download failed, and is tried again.', later)
           : null;
-  if (own?.code === 'scheduled' || workers > 0) return own;
+  if (own?.code === 'scheduled' || own?.code === 'generation' || workers > 0) return own;
   return wait('no_worker', `No worker runs the stage ${stage}.`);
 }
 

@@ -1,12 +1,14 @@
 /** The examples work as they stand: a web app, a curl script, a Python script. */
 import { spawn, type ChildProcess } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { freePort } from '../../src/cli/demo/redis-server.js';
+import { POSTER_PNG } from '../../src/simulator/fixtures.js';
 import { startApi, type TestApi } from '../support/api.js';
 import { needs } from '../support/needs.js';
 import { SECRET } from '../support/receiver.js';
@@ -22,8 +24,16 @@ let folder: string;
 const running: ChildProcess[] = [];
 
 beforeEach(async () => {
-  bed = await createTestbed({ environment: { NOTIFY_SECRET: SECRET, NOTIFY_ALLOW_HOSTS: '127.0.0.1' } });
-  api = await startApi(bed, { API_TOKENS: TOKEN });
+  const port = String(await freePort());
+  bed = await createTestbed({
+    environment: {
+      NOTIFY_SECRET: SECRET,
+      NOTIFY_ALLOW_HOSTS: '127.0.0.1',
+      PUBLIC_URL: `http://127.0.0.1:${port}`,
+      CALLBACK_SECRET: 'a secret for the tests',
+    },
+  });
+  api = await startApi(bed, { API_TOKENS: TOKEN, PORT: port });
   folder = await mkdtemp(join(tmpdir(), 'reelhaul-test-'));
   await bed.work();
 });
@@ -68,6 +78,38 @@ test('the web app enqueues, and is told; what is not signed is not believed', as
   expect((await readFile(join(bed.archive, film.video))).subarray(4, 8).toString()).toBe('ftyp');
   app.child.kill('SIGTERM');
   expect(await app.closed).toBe(0);
+});
+
+/** What the provider fetched of the only submit so far. */
+const fetched = () =>
+  bed.simulator.ledger().submits.flatMap(({ inputs }) => inputs.map(({ sha256 }) => sha256));
+const boatFile = async () => {
+  const path = join(folder, 'boat.png');
+  await writeFile(path, POSTER_PNG);
+  return path;
+};
+const BOAT = createHash('sha256').update(POSTER_PNG).digest('hex');
+
+needs('curl').test('the curl script uploads a picture and fetches the film of it', async () => {
+  const film = join(folder, 'film.mp4');
+  const { closed, output } = start('sh', [file('film.sh'), 'a boat', await boatFile(), film], {
+    EVERY_SECONDS: '0.1',
+  });
+  expect([await closed, output()]).toEqual([0, expect.stringContaining(`saved ${film}`)]);
+  expect(fetched()).toEqual([BOAT]);
+});
+
+needs('python3').test('the Python script uploads a picture and is told of the film', async () => {
+  const { closed, output } = start('python3', [file('film.py'), 'a boat', await boatFile()]);
+  expect([await closed, output()]).toEqual([0, expect.stringMatching(/generation.succeeded [0-9a-f-]{36}/)]);
+  expect(fetched()).toEqual([BOAT]);
+});
+
+test('the library uploads a picture for a film', async () => {
+  const { id } = await bed.reelhaul.addInput(await boatFile());
+  const generation = await bed.reelhaul.enqueue({ prompt: 'a boat', image: { input: id } });
+  expect(await bed.reelhaul.waitFor(generation.id)).toMatchObject({ state: 'succeeded' });
+  expect(fetched()).toEqual([BOAT]);
 });
 
 needs('curl').test('the curl script orders a film and fetches it', async () => {

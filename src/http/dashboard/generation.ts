@@ -9,11 +9,14 @@ import { isTerminal } from '../../generation/states.js';
 import type { Hub } from '../../pipeline/context.js';
 import type { Outlook, Reelhaul } from '../../reelhaul.js';
 import type { Storage } from '../../storage/storage.js';
+import { INPUT_FIELDS } from '../../generation/inputs.js';
 import { findAsset, serveFile } from '../assets.js';
+import { serveInput } from '../inputs.js';
 import { atMost, check, readForm } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
 import { act, actionFormSchema, actionsFor, type Action, type ActionName } from './actions.js';
 import type { Inbox } from './inbox-count.js';
+import { inputFacts } from './inputs.js';
 import { layout, type Html } from './layout.js';
 import { chargeMark, excerpt, instant, notice, progressBar, shortId, stateMark } from './components.js';
 import { timeline } from './timeline.js';
@@ -123,7 +126,7 @@ const file = (id: string, name: string, label: string, asset: Asset | null): Htm
           <code class="key">${asset.key}</code>
         </dd>`;
 
-function facts(record: GenerationRecord): Html {
+function facts(record: GenerationRecord, inputs: Html): Html {
   const { id, tenant, idempotencyKey, taskId, otherTaskIds, attempts, charge, deadlineAt, createdAt } =
     record;
   const fact = (name: string, value: Html | string | null) =>
@@ -147,7 +150,7 @@ function facts(record: GenerationRecord): Html {
       ${fact('Took', finishedAt === null ? null : durationText(finishedAt - createdAt))}
       ${fact('Attempts', `submit ${attempts.submit}, poll ${attempts.poll}, archive ${attempts.archive}, notify ${attempts.notify}`)}
       ${fact('Priority', priority === 0 ? null : String(priority))}
-      ${fact('Notification URL', notifyUrl === null ? null : html`<code>${notifyUrl}</code>`)}
+      ${fact('Notification URL', notifyUrl === null ? null : html`<code>${notifyUrl}</code>`)} ${inputs}
       ${file(id, 'video', 'Video', record.assets?.video ?? null)}
       ${file(id, 'poster', 'Poster', record.assets?.poster ?? null)}
       ${file(id, 'lastFrame', 'Last frame', record.assets?.lastFrame ?? null)}
@@ -246,11 +249,12 @@ export function createGenerationRoutes(
   routes.get(PAGE, async (c) => {
     const record = await load(c.req.param('id'));
     const { id, state, request, progress, failure } = record;
-    const [answers, notifications, outlook, { count }] = await Promise.all([
+    const [answers, notifications, outlook, { count }, inputs] = await Promise.all([
       hub.store.answers(id),
       reelhaul.notifications(id),
       reelhaul.outlook(id),
       inbox.read(),
+      inputFacts(hub, record),
     ]);
     const dead = notifications.filter((one) => one.dead).length;
     const said = c.req.query('done') ?? '';
@@ -271,7 +275,7 @@ export function createGenerationRoutes(
           ${notificationList(notifications)}
         </div>
         <div>${timeline(record, answers, hub.now())}</div>
-        <div>${facts(record)} ${requestSection(record)}</div>
+        <div>${facts(record, inputs)} ${requestSection(record)}</div>
       </div>`;
     const title = excerpt(request.prompt, 60);
     const follow = { generationId: id };
@@ -299,6 +303,13 @@ export function createGenerationRoutes(
   routes.get(`${PAGE}/assets/:name`, async (c) => {
     const { id, assets } = await load(c.req.param('id'));
     return serveFile(c, await openedStorage(), findAsset(assets, id, c.req.param('name')));
+  });
+
+  routes.get(`${PAGE}/inputs/:field`, async (c) => {
+    const record = await load(c.req.param('id'));
+    const field = INPUT_FIELDS.find((known) => known === c.req.param('field'));
+    if (field === undefined) throw new NotFoundError(`${record.id} with such an input`);
+    return serveInput(c, hub, record, field);
   });
 
   return routes;
