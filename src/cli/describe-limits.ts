@@ -18,11 +18,10 @@ function describeBreaker(
 export function describeLimits(limits: LimitsOverview): string {
   const { inFlight, maxInFlight, inLine, scheduled, overBudget, capped, tenantsCapped, inForce } = limits;
   const lines = [`in flight    ${inFlight}${of(maxInFlight)}`, `queued       ${inLine} whose time has come`];
-  if (capped > 0)
-    lines.push(`capped       ${capped} of ${tenantsCapped} tenants that have as many as they may`);
+  if (capped > 0) lines.push(`capped       ${capped} of ${tenantsCapped} tenants that are at their own cap`);
   if (scheduled > 0) lines.push(`scheduled    ${scheduled}`);
   if (overBudget > 0) lines.push(`over budget  ${overBudget} wait for the next day`);
-  if (inForce === null) lines.push('no worker has written the limits yet: nothing is submitted');
+  if (inForce === null) lines.push('no worker has started yet: nothing is submitted');
   else if (inForce.rateMax !== null)
     lines.push(`calls        at most ${inForce.rateMax} in ${seconds(inForce.rateWindowMs)}`);
   if (limits.slowedTo !== null)
@@ -30,7 +29,7 @@ export function describeLimits(limits: LimitsOverview): string {
   for (const [call, ms] of Object.entries(limits.holdMs))
     if (ms > 0) lines.push(`held         ${call}s, for ${seconds(ms)}: the provider said 429`);
   if (limits.refused)
-    lines.push('refused      the provider refuses the key or its quota; one submit looks now and then');
+    lines.push('refused      the provider refuses the key or its quota; one submit tests it now and then');
   if (limits.misrouted)
     lines.push('misrouted    something in front of the API answers submits: check COMETAPI_BASE_URL');
   if (limits.nextPollAt !== null) lines.push(`next poll    at ${new Date(limits.nextPollAt).toISOString()}`);

@@ -144,7 +144,7 @@ async function enqueueFile(reelhaul: Reelhaul, path: string, json: boolean): Pro
 export function addEnqueue(program: Command): void {
   program
     .command('enqueue')
-    .description('record a wanted video and queue its submit')
+    .description('record a generation and queue its submit')
     .option('--prompt <text>', 'what to generate')
     .option(
       '--image <url|path|json>',
@@ -162,14 +162,17 @@ export function addEnqueue(program: Command): void {
     )
     .option('--key <text>', 'idempotency key')
     .option('--tenant <name>', 'default "default"')
-    .option('--priority <n>', '1 is first', wholeNumber)
-    .option('--delay-ms <ms>', 'submit not before', wholeNumber)
-    .option('--deadline-ms <ms>', 'patience, from now', wholeNumber)
-    .option('--metadata <json>', 'a JSON object to get back', jsonObject)
+    .option('--priority <n>', 'no priority comes first, then 1, 2, 3', wholeNumber)
+    .option('--delay-ms <ms>', 'submit it after so long', wholeNumber)
+    .option('--deadline-ms <ms>', 'time limit, from now', wholeNumber)
+    .option('--metadata <json>', 'a JSON object that comes back with the generation', jsonObject)
     .addOption(new Option('--on-unconfirmed <policy>').choices(['hold', 'resubmit', 'fail']))
-    .option('--notify-url <url>', 'where a signed POST tells that it is over')
+    .option('--notify-url <url>', 'where a signed POST is sent when it is over')
     .addOption(new Option('--notify-on <what>', 'default end').choices(['end', 'progress']))
-    .option('--wait', 'wait until it is over; exit code 1 unless it succeeded')
+    .option(
+      '--wait',
+      'wait until it succeeded, failed, expired or was canceled; exit code 1 unless it succeeded',
+    )
     .option('--timeout-ms <ms>', 'with --wait; default: no limit', wholeNumber)
     .option('--json', 'print the generation as one line of JSON')
     .addHelpText(

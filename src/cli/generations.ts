@@ -37,12 +37,10 @@ export function addGenerations(program: Command): void {
   program
     .command('list')
     .description('show generations, newest first')
-    .addOption(
-      new Option('--state <state>', '"unconfirmed" is the inbox that wants a decision').choices(STATES),
-    )
+    .addOption(new Option('--state <state>', '"unconfirmed": those that need a decision').choices(STATES))
     .option('--tenant <name>', 'only of this tenant')
     .option('--limit <n>', 'at most 500', wholeNumber, 50)
-    .option('--cursor <cursor>', 'where the page before ended')
+    .option('--cursor <cursor>', 'the cursor that the last page printed')
     .option('--json', 'one generation per line')
     .action((flags: ListQuery & { json?: boolean }) =>
       withLibrary(async (reelhaul) => {
@@ -56,7 +54,9 @@ export function addGenerations(program: Command): void {
 
   program
     .command('wait-for <id>')
-    .description('wait until a generation is over; exit code 1 unless it succeeded')
+    .description(
+      'wait until a generation succeeded, failed, expired or was canceled; exit code 1 unless it succeeded',
+    )
     .option('--timeout-ms <ms>', 'default: no limit', wholeNumber)
     .option('--json', 'one line of JSON')
     .action((id: string, { timeoutMs, json }: { timeoutMs?: number; json?: boolean }) =>
@@ -69,12 +69,10 @@ export function addGenerations(program: Command): void {
 
   program
     .command('watch [id]')
-    .description(
-      'what happens, as it happens, to one generation or to all; until Ctrl-C, or the end of that one',
-    )
+    .description('print the events of one generation or of all, until Ctrl-C or the end of that one')
     .option('--tenant <name>', 'only of this tenant')
-    .option('--cursor <cursor>', 'begin behind this event')
-    .option('--json', 'an event per line')
+    .option('--cursor <cursor>', 'begin after the event of this cursor')
+    .option('--json', 'one event per line')
     .action((id: string | undefined, flags: { tenant?: string; cursor?: string; json?: boolean }) =>
       withLibrary(async (reelhaul) => {
         const stop = new AbortController();
@@ -99,19 +97,19 @@ export function addGenerations(program: Command): void {
 
   program
     .command('cancel <id>')
-    .description('stop a generation; the provider may bill its task all the same')
+    .description('stop a generation; its task may be billed all the same')
     .option('--json', 'one line of JSON')
     .action((id: string, { json }: { json?: boolean }) =>
       withLibrary(async (reelhaul) => {
         const { generation, mayBeBilled } = await reelhaul.cancel(id);
         show(generation, json === true);
-        if (mayBeBilled) complain('Its task may be billed all the same: the provider knows no cancel.');
+        if (mayBeBilled) complain('Its task may be billed all the same: the provider has no cancel.');
       }),
     );
 
   program
     .command('retry <id>')
-    .description('start again at the stage that failed; poll and archive never bill')
+    .description('restart at the stage that failed; a retry of poll or archive never bills')
     .option('--allow-rebill', 'accept that it may be billed a second time')
     .option('--json', 'one line of JSON')
     .action((id: string, { allowRebill, json }: { allowRebill?: boolean; json?: boolean }) =>
@@ -123,7 +121,7 @@ export function addGenerations(program: Command): void {
   program
     .command('decide <id>')
     .description('settle an unconfirmed generation')
-    .option('--adopt <taskId>', 'this is its task: follow it')
+    .option('--adopt <taskId>', 'this is its task: poll it')
     .option('--resubmit', 'submit again; it may be billed twice')
     .option('--give-up', 'fail it; a late callback still revives it')
     .option('--json', 'one line of JSON')

@@ -8,7 +8,7 @@ import { print } from './terminal.js';
 export function addLimits(program: Command): void {
   program
     .command('limits')
-    .description('caps, rates, and what is held against key and provider')
+    .description('caps and rates with their use, and what holds calls to the provider')
     .option('--json', 'one line of JSON')
     .action(({ json }: { json?: boolean }) =>
       withLibrary(async (reelhaul) => {
@@ -19,7 +19,7 @@ export function addLimits(program: Command): void {
 
   program
     .command('resume')
-    .description('key and provider are well again: nobody waits for a probe, a 429 or the next budget')
+    .description('say that key and provider work again: nothing waits for a probe, a 429 or the next budget')
     .action(() =>
       withLibrary(async (reelhaul) => {
         await reelhaul.resume();

@@ -25,7 +25,7 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
 
 const program = new Command('reelhaul')
   .description(
-    'Hauls AI video generations home: submitted once, followed, saved in your own storage, verified.',
+    'Submits AI video generations once, polls them, and stores the videos, verified, in your own storage.',
   )
   .version(packageVersion())
   .exitOverride()

@@ -10,9 +10,11 @@ import { complain, print, showNotifications } from './terminal.js';
 export function addNotifications(program: Command): void {
   program
     .command('notifications [id]')
-    .description('what the app of a generation was not told yet; without an id, what was given up')
+    .description(
+      'notifications of a generation that are not delivered; without an id, all that were given up',
+    )
     .option('--limit <n>', 'without an id: generations, at most 500', wholeNumber, 50)
-    .option('--cursor <cursor>', 'without an id: where the page before ended')
+    .option('--cursor <cursor>', 'without an id: the cursor that the last page printed')
     .option('--json', 'one notification per line')
     .action((id: string | undefined, flags: { limit: number; cursor?: string; json?: boolean }) =>
       withLibrary(async (reelhaul) => {
@@ -29,7 +31,7 @@ export function addNotifications(program: Command): void {
 
   program
     .command('retry-notification <id>')
-    .description('send again what was given up telling about a generation')
+    .description('send the notifications of a generation that were given up again')
     .action((id: string) =>
       withLibrary(async (reelhaul) => {
         const again = await reelhaul.retryNotification(id);

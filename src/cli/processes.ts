@@ -34,7 +34,7 @@ const loadTracing = () =>
 export function addProcesses(program: Command): void {
   program
     .command('worker')
-    .description('run the stages until SIGTERM; any number of these share the work')
+    .description('run the stages until SIGTERM; any number of workers share the work')
     .option('--stages <names>', `some of ${STAGES.join(',')}; default all`, stageList)
     .option('--serve', 'also answer the HTTP API and the callbacks of the provider on PORT')
     .action(async ({ stages, serve }: { stages?: Stage[]; serve?: boolean }) => {

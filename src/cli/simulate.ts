@@ -34,7 +34,7 @@ export function addSimulate(program: Command): void {
   program
     .command('simulate')
     .description('run the provider simulator: the same answers as the real API, no bills')
-    .option('--host <address>', 'where to listen; only this machine unless told otherwise', '127.0.0.1')
+    .option('--host <address>', 'address to listen on', '127.0.0.1')
     .option('--port <port>', 'default: any free one', wholeNumber, 0)
     .option('--seed <n>', 'the same seed gives the same faults', wholeNumber, 1)
     .option('--duration-ms <ms>', 'how long a task takes', wholeNumber)
@@ -42,7 +42,7 @@ export function addSimulate(program: Command): void {
     .option('--script <text>', 'directives for every generation, as in a prompt')
     .option(
       '--callback-hosts <names>',
-      'hosts it may call back beside this machine, separated by commas; * for all',
+      'hosts that it may call back, beside this machine, separated by commas; * for all',
     )
     .action(async (flags: SimulateFlags) => {
       const stopped = askedToStop();

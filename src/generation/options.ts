@@ -69,7 +69,7 @@ export const optionsSchema = z
         if (expected !== null) issue.addIssue({ code: 'custom', message: `expected ${expected}` });
       })
       .optional()
-      .describe('where a signed POST tells that the generation is over'),
+      .describe('where a signed POST is sent when the generation is over'),
     notifyOn: z
       .enum(['end', 'progress'])
       .optional()

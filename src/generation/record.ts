@@ -89,7 +89,7 @@ export interface Generation {
   readonly otherTaskIds: readonly string[];
   /** Percent, 0 to 100; null before the provider said any. */
   readonly progress: number | null;
-  /** The video came after our patience had ended. */
+  /** The video came after the deadline. */
   readonly late: boolean;
   readonly charge: Charge;
   /** How often each stage has begun its work. */

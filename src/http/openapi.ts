@@ -74,7 +74,7 @@ const PROBLEMS: Readonly<Record<number, string>> = {
   416: 'The file has no such range.',
   422: 'Fields are wrong; `problems` names every one.',
   429: 'Too many requests; `Retry-After` says when to go on.',
-  500: 'A mistake of ours.',
+  500: 'An error of reelhaul itself; its log has the details.',
   503: 'Redis cannot be reached or takes no writes (`Retry-After` says when to ask again), the storage cannot be reached, or too many streams are open.',
   504: 'It took too long.',
 };
@@ -136,7 +136,7 @@ function paths(): OpenApiDocument['paths'] {
     '/v1/generations': {
       post: {
         operationId: 'enqueue',
-        summary: 'Record a wanted video and queue its submit',
+        summary: 'Record a generation and queue its submit',
         tags: ['generations'],
         parameters: [
           header('Idempotency-Key', 'the same key with the same request gives the same generation'),
@@ -251,11 +251,11 @@ function paths(): OpenApiDocument['paths'] {
     '/v1/generations/{id}/retry': {
       post: {
         operationId: 'retry',
-        summary: 'Start again at the stage that failed',
+        summary: 'Restart at the stage that failed',
         tags: ['decisions'],
         parameters: [pathId],
         requestBody: body(ref('Retry'), false),
-        responses: { '200': answers('On its way again.', generation), ...problems(404, 409, ...WITH_BODY) },
+        responses: { '200': answers('The generation.', generation), ...problems(404, 409, ...WITH_BODY) },
       },
     },
     '/v1/generations/{id}/decision': {
@@ -296,7 +296,7 @@ function paths(): OpenApiDocument['paths'] {
     '/v1/generations/{id}/events': {
       get: {
         operationId: 'eventsOfOne',
-        summary: 'What happens to one generation, beginning with how it is',
+        summary: 'The events of one generation, beginning with the generation as it is',
         tags: ['events'],
         parameters: [pathId, ...queryOf(wire.eventsQuerySchema.omit({ tenant: true })), lastEventId],
         responses: { '200': eventStream, ...problems(404, 422) },
@@ -305,7 +305,7 @@ function paths(): OpenApiDocument['paths'] {
     '/v1/events': {
       get: {
         operationId: 'events',
-        summary: 'What happens, as it happens',
+        summary: 'Events as they happen',
         tags: ['events'],
         parameters: [...queryOf(wire.eventsQuerySchema), lastEventId],
         responses: { '200': eventStream, ...problems(422) },
@@ -314,7 +314,7 @@ function paths(): OpenApiDocument['paths'] {
     '/v1/generations/{id}/notifications': {
       get: {
         operationId: 'notifications',
-        summary: 'What the app was not told yet, or was given up',
+        summary: 'Notifications that are not delivered yet, or were given up',
         tags: ['notifications'],
         parameters: [pathId],
         responses: { '200': answers('Oldest first.', ref('Notifications')), ...problems(404) },
@@ -323,7 +323,7 @@ function paths(): OpenApiDocument['paths'] {
     '/v1/generations/{id}/notifications/retry': {
       post: {
         operationId: 'retryNotification',
-        summary: 'Send again what was given up',
+        summary: 'Send the notifications that were given up again',
         tags: ['notifications'],
         parameters: [pathId],
         responses: { '200': answers('How many.', ref('Retried')), ...problems(404) },
@@ -332,7 +332,7 @@ function paths(): OpenApiDocument['paths'] {
     '/v1/limits': {
       get: {
         operationId: 'limits',
-        summary: 'Caps, rates, and what is held against key and provider',
+        summary: 'Caps and rates with their use, and what holds calls to the provider',
         tags: ['limits'],
         parameters: [],
         responses: { '200': answers('As they stand.', ref('Limits')), ...problems() },
@@ -341,7 +341,7 @@ function paths(): OpenApiDocument['paths'] {
     '/v1/limits/resume': {
       post: {
         operationId: 'resume',
-        summary: 'Key and provider are well again: nobody waits for a probe, a 429 or the next budget',
+        summary: 'Say that key and provider work again: nothing waits for a probe, a 429 or the next budget',
         tags: ['limits'],
         parameters: [],
         responses: { '200': answers('As they stand now.', ref('Limits')), ...problems() },
@@ -386,10 +386,10 @@ export function createOpenApiDocument(url = '/'): OpenApiDocument {
     servers: [{ url }],
     security: [{ token: [] }],
     tags: [
-      { name: 'generations', description: 'Wanted videos' },
-      { name: 'decisions', description: 'Changing what happens to one' },
+      { name: 'generations', description: 'Requested videos' },
+      { name: 'decisions', description: 'Decisions about one' },
       { name: 'files', description: 'Finished files' },
-      { name: 'events', description: 'What happens, as it happens' },
+      { name: 'events', description: 'Events as they happen' },
       { name: 'notifications', description: 'What apps are told' },
       { name: 'limits', description: 'What the key may do, and what it has spent' },
     ],

@@ -35,7 +35,7 @@ export const generationSchema = z.object({
   taskId: z.string().nullable().describe('the provider’s task'),
   otherTaskIds: z.array(z.string()).describe('further tasks: each may be a bill of its own'),
   progress: z.number().nullable().describe('percent'),
-  late: z.boolean().describe('the video came after our patience had ended'),
+  late: z.boolean().describe('the video came after the deadline'),
   charge,
   attempts: z.object({ submit: z.int(), poll: z.int(), archive: z.int(), notify: z.int() }),
   failure: z
@@ -81,7 +81,7 @@ const breakerSchema = z.object({
 const limit = z.number().nullable().describe('null: no limit');
 
 export const limitsSchema = z.object({
-  inFlight: count.describe('what lives at the provider, or may, or is about to'),
+  inFlight: count.describe('tasks that live at the provider, or may, or are about to'),
   maxInFlight: limit,
   inLine: count.describe('queued, and their time has come'),
   scheduled: count.describe('queued, and waiting for their time'),
@@ -165,7 +165,7 @@ const wholeNumber = (max: number) => z.coerce.number().pipe(z.int().min(0).max(m
 const text = (max: number) => z.string().min(1).max(max);
 
 export const listQuerySchema = z.strictObject({
-  state: z.enum(STATES).optional().describe('“unconfirmed” is the inbox that wants a decision'),
+  state: z.enum(STATES).optional().describe('“unconfirmed”: those that need a decision'),
   tenant: text(128).optional(),
   createdAfter: wholeNumber(8.64e15).optional().describe('epoch milliseconds, inclusive'),
   createdBefore: wholeNumber(8.64e15).optional().describe('epoch milliseconds, exclusive'),

@@ -9,7 +9,7 @@ import { complain } from '../terminal.js';
 export function addDemo(program: Command, cliFile: string): void {
   program
     .command('demo')
-    .description('watch three generations go all the way, on parts that it starts and stops itself')
+    .description('run three generations to the end, with a Redis, a simulator and a worker of its own')
     .option('--live', 'one generation against the real provider instead: it is billed')
     .option('--prompt <text>', 'with --live: what to generate')
     .option('--image <url>', 'with --live: source image, https')
@@ -55,7 +55,7 @@ async function billAccepted(yes: boolean): Promise<boolean> {
   complain(`This submits one generation to ${config.COMETAPI_BASE_URL}. It will be billed to your account.`);
   if (yes) return true;
   if (!process.stdin.isTTY) {
-    complain('Say --yes to go on without being asked.');
+    complain('Add --yes to go on without a question.');
     return false;
   }
   const question = createInterface({ input: process.stdin, output: process.stderr });

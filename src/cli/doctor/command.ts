@@ -30,7 +30,7 @@ async function consultDoctor(): Promise<{
 export function addDoctor(program: Command): void {
   program
     .command('doctor')
-    .description('look at everything a worker stands on, and say what to do; exit code 1 for an error')
+    .description('check what a worker needs, and say what to do; exit code 1 for an error')
     .option('--json', 'one finding per line')
     .action(async ({ json }: { json?: boolean }) => {
       const { findings, settings } = await consultDoctor();

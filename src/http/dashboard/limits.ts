@@ -18,7 +18,7 @@ const TENANTS_SHOWN = 5;
 /** A table is not for names of 128 characters; the rest is shown beside the pointer. */
 const TENANT_LENGTH = 40;
 
-export const RESUMED = 'Nobody waits for a probe, a 429 or tomorrow’s budget any longer.';
+export const RESUMED = 'Nothing waits for a probe, a 429 or tomorrow’s budget any longer.';
 
 type BreakerState = LimitsOverview['breaker']['submit'];
 
@@ -44,8 +44,8 @@ function resumeForm({ csrf, mayAct }: Visitor): Html | '' {
     </summary>
     <form method="post" action="${HOME}/resume">
       <p>
-        Says that key and provider are well again. Caps, the call budget and the spend budget go on to hold;
-        what is let go is billed as it would have been later.
+        Says that key and provider work again. Caps, the call rate and the budget still hold; what is let go
+        is billed as it would have been later.
       </p>
       <input type="hidden" name="csrf" value="${csrf ?? ''}" />
       <button class="primary">Go on at once</button>
