@@ -65,7 +65,8 @@ export function createMetrics(): Metrics {
     buckets: number[],
     labelNames: readonly L[] = [],
   ) => new Histogram({ name: `reelhaul_${name}`, help, buckets, labelNames, registers });
-  collectDefaultMetrics({ register });
+  // Its default of 10 ms wakes an idle process a hundred times a second.
+  collectDefaultMetrics({ register, eventLoopMonitoringPrecision: 100 });
   // Older names of gauges that are there by their right names as well; promtool takes these for counters.
   for (const kind of ['handles', 'requests', 'resources'])
     register.removeSingleMetric(`nodejs_active_${kind}_total`);

@@ -1,15 +1,14 @@
 /**
  * `npm run bench`: what reelhaul costs, beside what people would use instead, in one run on one machine: real Redis,
  * real worker processes, the simulator. Each round measures every subject once, so that they share the machine's moods.
- * `--only throughput,in-flight` chooses scenarios, `--rounds 1 --scale 0.1` makes it quick, `--write` puts table, chart
- * and JSON into docs/.
+ * `--only stress,steady` chooses scenarios (`all` for all, the first three unless told), `--rounds 1 --scale 0.1` makes it
+ * quick, `--write` puts the tables into docs/performance.md.
  */
 import { readFile, writeFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { shown } from './figures.js';
 import { describeMachine } from './machine.js';
-import { drawCpu } from './chart.js';
 import { endOnSignals } from './processes.js';
 import { reelhaul } from './reelhaul.js';
 import { tableOf, type Result, type Series } from './report.js';
@@ -19,15 +18,15 @@ import { backlog } from './scenarios/backlog.js';
 import { bigAsset } from './scenarios/big-asset.js';
 import { history } from './scenarios/history.js';
 import { inFlight } from './scenarios/in-flight.js';
-import { latency } from './scenarios/latency.js';
+import { realDay } from './scenarios/real-day.js';
 import { replicas } from './scenarios/replicas.js';
 import { steady } from './scenarios/steady.js';
-import { throughput } from './scenarios/throughput.js';
-import { findPgBoss, floorAxios, floorUndici, plainBullmq } from './yardsticks/contestants.js';
+import { stress } from './scenarios/stress.js';
+import { findPgBoss, floorUndici, plainBullmq } from './yardsticks/contestants.js';
 
 const { values: flags } = parseArgs({
   options: {
-    /** Scenarios, separated by commas; all unless told. */
+    /** Scenarios, separated by commas. */
     only: { type: 'string', default: '' },
     /** Contestants whose name begins so, separated by commas. */
     contestants: { type: 'string', default: '' },
@@ -50,23 +49,28 @@ if (!Number.isInteger(rounds) || rounds < 1 || !(scale > 0)) {
 const pgBoss = await findPgBoss();
 if (pgBoss === null) process.stderr.write('PostgreSQL is not installed here: pg-boss is left out\n');
 const wanted = flags.contestants.split(',');
-const among = [reelhaul, plainBullmq, ...(pgBoss ? [pgBoss] : []), floorAxios, floorUndici].filter(
-  ({ name }) => wanted.some((begin) => name.startsWith(begin)),
+const among = [reelhaul, plainBullmq, ...(pgBoss ? [pgBoss] : []), floorUndici].filter(({ name }) =>
+  wanted.some((begin) => name.startsWith(begin)),
 );
-const durable = among.filter((one) => one !== floorAxios && one !== floorUndici);
+const durable = among.filter((one) => one !== floorUndici);
 const onRedis = durable.filter((one) => one !== pgBoss);
-const all: readonly Scenario[] = [
-  throughput(among, scale),
+/** The first three are run unless told: they say what most want to know. */
+const usual: readonly Scenario[] = [
+  stress(among, scale),
   inFlight(durable, scale),
-  latency(onRedis, scale),
+  realDay([...onRedis, floorUndici], scale),
+];
+const all: readonly Scenario[] = [
+  ...usual,
+  bigAsset(scale),
   history(scale),
   replicas(scale),
   backlog(onRedis, scale),
   steady(scale),
-  bigAsset(scale),
 ];
 const names = all.map(({ name }) => name);
-const chosen = flags.only === '' ? names : flags.only.split(',');
+const chosen =
+  flags.only === '' ? usual.map(({ name }) => name) : flags.only === 'all' ? names : flags.only.split(',');
 const unknown = chosen.filter((name) => !names.includes(name));
 if (unknown.length > 0) {
   process.stderr.write(`expected --only to name some of ${names.join(', ')}, got ${unknown.join(', ')}\n`);
@@ -119,6 +123,4 @@ if (flags.write) {
   if (!place.test(before)) throw new Error('docs/performance.md has no place for the figures');
   const after = before.replace(place, (_, begin: string, end: string) => `${begin}\n${report}\n${end}`);
   await writeFile(docs('performance.md'), after);
-  await writeFile(docs('performance.json'), json);
-  await writeFile(docs('performance.svg'), drawCpu(results));
 }

@@ -8,7 +8,7 @@ import { quantile } from '../figures.js';
 const TASKS_OF_20_S = () => 'duration=20s';
 
 export function inFlight(contestants: readonly Contestant[], scale: number): Scenario {
-  const count = Math.round(5000 * scale);
+  const count = Math.round(2500 * scale);
   return {
     name: 'in-flight',
     about: `${count.toLocaleString('en')} at once for 20 s, after 100 such tasks.`,

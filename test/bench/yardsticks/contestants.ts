@@ -16,7 +16,7 @@ const fileOf = (name: string) => fileURLToPath(new URL(`${name}.js`, import.meta
 const BATCH = 500;
 
 /** Starts its worker programs and adds up what they say is over. */
-function fleet(rig: Rig, settings: Settings, file: string, storeUrl: string, more: readonly string[] = []) {
+function fleet(rig: Rig, settings: Settings, file: string, storeUrl: string) {
   const options: YardstickOptions = {
     ...settings,
     storeUrl,
@@ -27,7 +27,7 @@ function fleet(rig: Rig, settings: Settings, file: string, storeUrl: string, mor
   const counts = new Map<Program, number>();
   const work = (count: number) => {
     for (let i = 0; i < count; i++) {
-      const worker = rig.program(fileOf(file), [JSON.stringify(options), ...more], {});
+      const worker = rig.program(fileOf(file), [JSON.stringify(options)], {});
       worker.child.on('message', ({ over }: { over: number }) => counts.set(worker, over));
       workers.push(worker);
     }
@@ -98,10 +98,10 @@ export async function findPgBoss(): Promise<Contestant | null> {
   };
 }
 
-const floor = (client: 'axios' | 'undici'): Contestant => ({
-  name: `no queue, ${client}`,
+export const floorUndici: Contestant = {
+  name: 'no queue, undici',
   start(rig, settings) {
-    const { stop, ...running } = fleet(rig, { ...settings, workers: 1 }, 'floor', '', [client]);
+    const { stop, ...running } = fleet(rig, { ...settings, workers: 1 }, 'floor', '');
     return Promise.resolve({
       ...running,
       enqueue(prompts) {
@@ -112,7 +112,4 @@ const floor = (client: 'axios' | 'undici'): Contestant => ({
       close: async () => void (await stop()),
     });
   },
-});
-
-export const floorAxios = floor('axios');
-export const floorUndici = floor('undici');
+};

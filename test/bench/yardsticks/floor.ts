@@ -1,6 +1,5 @@
 /**
- * The floor: the same HTTP work with no queue at all, in one process, nothing durable. With axios or with undici, as the
- * second argument says. Prompts come as messages.
+ * The floor: the same HTTP work with undici and no queue at all, in one process, nothing durable. Prompts come as messages.
  */
 import { createWriteStream } from 'node:fs';
 import { join } from 'node:path';
@@ -9,7 +8,6 @@ import { pipeline } from 'node:stream/promises';
 import { request } from 'undici';
 import {
   countOver,
-  downloadWithAxios,
   filesOf,
   folderOf,
   HEADERS,
@@ -17,19 +15,9 @@ import {
   onStop,
   options,
   orderOf,
-  pollWithAxios,
-  submitWithAxios,
   type AssetLinks,
   type FeedAnswer,
 } from './program.js';
-
-interface Client {
-  submit(prompt: string): Promise<string>;
-  poll(taskId: string): Promise<AssetLinks | null>;
-  download(taskId: string, links: AssetLinks): Promise<void>;
-}
-
-const withAxios: Client = { submit: submitWithAxios, poll: pollWithAxios, download: downloadWithAxios };
 
 async function post(path: string, body: object): Promise<unknown> {
   const answer = await request(`${options.baseUrl}${path}`, {
@@ -40,13 +28,13 @@ async function post(path: string, body: object): Promise<unknown> {
   return answer.body.json();
 }
 
-const withUndici: Client = {
-  async submit(prompt) {
+const client = {
+  async submit(prompt: string): Promise<string> {
     const { data } = (await post('/runway/pro/generate', orderOf(prompt))) as { data: { task_id: string } };
     return data.task_id;
   },
-  poll: async (taskId) => linksIn((await post('/runway/feed', { task_id: taskId })) as FeedAnswer),
-  async download(taskId, links) {
+  poll: async (taskId: string) => linksIn((await post('/runway/feed', { task_id: taskId })) as FeedAnswer),
+  async download(taskId: string, links: AssetLinks): Promise<void> {
     const folder = await folderOf(taskId);
     for (const [name, url] of filesOf(links)) {
       const { body } = await request(url);
@@ -71,7 +59,6 @@ function gate(places: number) {
   };
 }
 
-const client = process.argv[3] === 'undici' ? withUndici : withAxios;
 const submits = gate(options.submitsAtOnce);
 const polls = gate(options.pollsAtOnce);
 const downloads = gate(options.downloadsAtOnce);

@@ -5,10 +5,10 @@ import { drain, onRig, prompts, SETTINGS, warmUp, type Scenario } from '../scena
 const settings = { ...SETTINGS, firstPollMs: 1000 };
 const DONE_SOON = () => 'duration=500ms';
 
-export function throughput(contestants: readonly Contestant[], scale: number): Scenario {
-  const count = Math.round(3000 * scale);
+export function stress(contestants: readonly Contestant[], scale: number): Scenario {
+  const count = Math.round(2000 * scale);
   return {
-    name: 'throughput',
+    name: 'stress',
     about: `${count.toLocaleString('en')} generations, done at the first poll.`,
     subjects: contestants.map((contestant) => ({
       name: contestant.name,
