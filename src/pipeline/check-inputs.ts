@@ -108,7 +108,7 @@ export function createInputChecks(deps: Deps): InputChecks {
         running.delete(id);
       });
       running.set(id, checking);
-      const soon = await Promise.race([checking, wait(AT_ONCE_MS, 'slow' as const)]);
+      const soon = await Promise.race([checking, wait(AT_ONCE_MS, 'slow' as const, { ref: false })]);
       if (soon !== 'slow') return soon === null ? null : { delayMs: soon };
       void bringBack(id, checking);
       return { delayMs, afterwards };

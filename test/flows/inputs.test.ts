@@ -276,6 +276,16 @@ test('uploads by HTTP belong to the tenant of the token', async () => {
   expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded', tenant: 'acme' });
   expect(submitOf(id).inputs[0]!.sha256).toBe(sha256Of(bytes));
 
+  const items = [
+    { request: order, idempotencyKey: 'in a batch' },
+    { prompt: 'the next', image: { generationKey: 'in a batch', asset: 'lastFrame' } },
+  ];
+  const batch = { token: 'token-of-acme-12345', body: { items } };
+  const { results } = (await api.ask('POST', '/v1/generations/batch', batch)).body as {
+    results: { generation: { id: string } }[];
+  };
+  await bed.reaches(results[1]!.generation.id, 'succeeded');
+
   expect((await upload(bytes, 'token-of-acme-12345', '?tenant=other')).status).toBe(422);
   expect((await upload(bytes, 'a token of nobody')).status).toBe(401);
   const files = await filesBelow('inputs');

@@ -318,10 +318,28 @@ test.each(
   await expect(bed.reelhaul.enqueue({ prompt: 'x', image })).rejects.toThrow('request.image: expected');
 });
 
-test('a good picture is paid for once, also one that is not there at first, under a name that moves', async () => {
+/** A slow machine cuts off nothing then; and one submit at a time. */
+async function workPatiently(): Promise<void> {
   await workers.close();
-  const config = readConfig({ ...bed.environment, INPUT_TIMEOUT_MS: '60000' });
-  await bed.work({ inputHosts: hosts, config });
+  const config = readConfig({ ...bed.environment, INPUT_TIMEOUT_MS: '60000', SUBMIT_CONCURRENCY: '1' });
+  workers = await bed.work({ inputHosts: hosts, config });
+}
+
+test('a host that never answers holds up nothing but what starts from it', async () => {
+  await workPatiently();
+  const silent = await Promise.all(
+    Array.from({ length: 10 }, () => bed.reelhaul.enqueue({ prompt: 'x', image: urlOf('silent') })),
+  );
+  const { id } = await bed.reelhaul.enqueue({ prompt: 'x', image: urlOf('good') });
+  expect(await bed.reelhaul.waitFor(id)).toMatchObject({ state: 'succeeded' });
+  for (const one of silent) {
+    expect(await bed.reelhaul.get(one.id)).toMatchObject({ state: 'queued' });
+    await bed.reelhaul.cancel(one.id);
+  }
+});
+
+test('a good picture is paid for once, also one that is not there at first, under a name that moves', async () => {
+  await workPatiently();
   const before = submits();
   const images = [urlOf('good'), urlOf('late'), urlOf('good', 'rebinding.example')];
   const enqueued = await Promise.all(images.map((image) => bed.reelhaul.enqueue({ prompt: 'x', image })));
