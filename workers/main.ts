@@ -30,7 +30,7 @@ type StageRun = (context: Context, generationId: string, signal: AbortSignal) =>
 const RUN: Record<Stage, StageRun> = { submit, poll, archive, notify };
 
 /** A run that takes so much longer than its calls may take hangs; a Redis that is away for a while is no reason. */
-const HANGING_MS = 15 * 60_000;
+const HANGING_MS = 120_000;
 const ASSETS = 3;
 const NOTIFICATIONS_AT_ONCE = 20;
 const SWEEP_LIMIT_MS = 3_600_000;

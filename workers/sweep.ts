@@ -7,6 +7,8 @@
  * Writing one again is always safe, since every stage decides from the record.
  */
 import type { Context } from './context.js';
+import { StorageError } from '../src/errors.js';
+import { withinLimit } from '../src/outbound/limit.js';
 import { bucketOf } from '../src/polling/histogram.js';
 import { priorityOf } from '../src/store/queued-lua.js';
 import { stageOf, type FlowStage } from '../src/generation/states.js';
@@ -29,6 +31,8 @@ const LONGEST_WAIT_MS = 25 * 3_600_000;
 const RUNNING_KEPT_FOR = 3;
 /** What an upload left behind when its process was killed, and may be removed. */
 const ABANDONED_AFTER_FACTOR = 2;
+/** A storage that hangs holds up no further sweep. */
+const TIDY_LIMIT_MS = 300_000;
 
 export interface SweepReport {
   readonly looked: number;
@@ -62,8 +66,14 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
   });
   const pruned = await part('retention', 0, () => store.prune(now() - config.RETENTION_MS, PRUNED_PER_SWEEP));
   const abandoned = await part('storage', 0, () =>
-    storage.removeAbandoned(ABANDONED_AFTER_FACTOR * config.ARCHIVE_TIMEOUT_MS, (problem) =>
-      log.warn({ stage: 'sweep', err: problem }, 'storage could not be tidied'),
+    withinLimit(
+      TIDY_LIMIT_MS,
+      signal,
+      () =>
+        storage.removeAbandoned(ABANDONED_AFTER_FACTOR * config.ARCHIVE_TIMEOUT_MS, (problem) =>
+          log.warn({ stage: 'sweep', err: problem }, 'storage could not be tidied'),
+        ),
+      () => new StorageError('The storage does not answer.', true),
     ),
   );
   await part('inputs', undefined, () => removeUnusedInputs(context));

@@ -55,6 +55,8 @@ export interface S3StorageOptions {
   readonly conditionalWrites?: boolean;
   /** Sends and checks CRC checksums of every request. Default true for AWS, false with an `endpoint`: not all know them. */
   readonly checksums?: boolean;
+  /** How long the server may take to begin its answer to a request that carries no file. Default 60 s. */
+  readonly requestTimeoutMs?: number;
   /** Default: the SDK's usual chain. */
   readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string };
 }
@@ -64,6 +66,8 @@ const MIN_PART_BYTES = 5 * 1024 * 1024;
 const CONNECT_TIMEOUT_MS = 10_000;
 /** Longest silence of the server during a request; a part of a few MB takes seconds. */
 const IDLE_TIMEOUT_MS = 60_000;
+/** A request with a part of a file: 5 MiB in that time are 17 kB a second. */
+const PART_TIMEOUT_MS = 300_000;
 /** The longest life of a presigned link. */
 const MAX_LINK_SECONDS = 7 * 24 * 3600;
 
@@ -364,7 +368,13 @@ function createClient(options: S3StorageOptions): S3Client {
     forcePathStyle: options.forcePathStyle ?? false,
     requestChecksumCalculation: checksums,
     responseChecksumValidation: checksums,
-    requestHandler: { connectionTimeout: CONNECT_TIMEOUT_MS, socketTimeout: IDLE_TIMEOUT_MS },
+    requestHandler: {
+      connectionTimeout: CONNECT_TIMEOUT_MS,
+      socketTimeout: IDLE_TIMEOUT_MS,
+      // A connection that closes without an answer or an error (101) ends nothing but this.
+      requestTimeout: options.requestTimeoutMs ?? IDLE_TIMEOUT_MS,
+      throwOnRequestTimeout: true,
+    },
   });
 }
 
@@ -392,7 +402,7 @@ function watchServerTime(client: S3Client): () => number {
 function abortedBy(signal: AbortSignal, client: S3Client): S3Client {
   const send = (command: Parameters<S3Client['send']>[0]): Promise<unknown> => {
     const carriesBytes = command instanceof UploadPartCommand || command instanceof PutObjectCommand;
-    return client.send(command, carriesBytes ? { abortSignal: signal } : {});
+    return client.send(command, carriesBytes ? { abortSignal: signal, requestTimeout: PART_TIMEOUT_MS } : {});
   };
   return Object.create(client, { send: { value: send } }) as S3Client;
 }

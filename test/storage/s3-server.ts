@@ -17,7 +17,7 @@ export const CREDENTIALS = { accessKeyId: 'S3RVER', secretAccessKey: 'S3RVER' };
 /** Answers in place of the server; null lets the request through. */
 export type Fault = (
   request: IncomingMessage,
-) => { status: number; code: string } | 'hangUp' | 'silence' | null;
+) => { status: number; code: string } | 'hangUp' | 'silence' | 'switch' | null;
 
 export interface S3Server {
   readonly endpoint: string;
@@ -132,6 +132,10 @@ export async function startS3Server(): Promise<S3Server> {
       return;
     }
     if (trouble === 'silence') return;
+    if (trouble === 'switch') {
+      request.socket.end('HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n');
+      return;
+    }
     if (trouble !== null) {
       request.resume();
       refuse(response, trouble.status, trouble.code);

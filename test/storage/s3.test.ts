@@ -166,6 +166,17 @@ describe('S3', () => {
     await away.close();
   });
 
+  test.each(['switch', 'silence'] as const)('ends a request that is answered with %s', async (fault) => {
+    const { endpoint } = server;
+    const options = { bucket: BUCKET, endpoint, forcePathStyle: true, credentials: CREDENTIALS };
+    const hasty = createS3Storage({ ...options, requestTimeoutMs: 200 });
+    server.setFault(() => fault);
+    for (const call of [() => hasty.probe(), () => hasty.put('k', streamOf([Buffer.from('x')]), type)])
+      await expect(call()).rejects.toMatchObject({ name: 'StorageError', retryable: true });
+    server.setFault(null);
+    await hasty.close();
+  });
+
   test('clears away the parts when a part is refused', async () => {
     server.setFault(({ url }) =>
       /partNumber=2/.test(url ?? '') ? { status: 403, code: 'AccessDenied' } : null,
