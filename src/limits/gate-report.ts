@@ -49,7 +49,8 @@ end
 
 local function is_there()
   if gate.failures then redis.call('HDEL', KEYS[1], 'failures', 'failedAt', 'failedBy') end
-  if not gate.openAt then return end
+  -- What left before the outage began says nothing of it.
+  if not gate.openAt or (not arg.probe and now - arg.leftAgoMs < gate.openAt) then return end
   redis.call('HDEL', KEYS[1], 'openAt', 'probes', 'awayProbeAt', 'awayProbeBy', 'lookedAt')
   answer.closed = true
 end

@@ -209,3 +209,13 @@ export async function charges(redis: Redis, prefix: string): Promise<Map<string,
     counts.set(chargeOf(submits), (counts.get(chargeOf(submits)) ?? 0) + 1);
   return counts;
 }
+
+/** Keys of single generations that are still there. */
+export async function leftovers(redis: Redis, prefix: string): Promise<string[]> {
+  const stays =
+    /^(layout|events|swept|running|arrivals|durations.*|workers|limits.*|queue-(clock|turns|aging)|gate:.*|spend:\d+|figures:.*)$/;
+  const ofQueue = new RegExp(
+    `^(${QUEUES.join('|')}):(id|meta|events|stalled-check|marker|pc|limiter|repeat.*|sweep.*)$|^sweep:(delayed|wait|active)$`,
+  );
+  return (await keysOf(redis, prefix)).filter((key) => !stays.test(key) && !ofQueue.test(key));
+}

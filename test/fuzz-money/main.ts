@@ -18,7 +18,7 @@ import { CHAOS_RATES } from '../chaos/faults.js';
 import { startFleet } from '../chaos/fleet.js';
 import { createDice } from '../fuzz/dice.js';
 import { createActions, type Order } from './actions.js';
-import { audit, charges } from './audit.js';
+import { audit, charges, leftovers } from './audit.js';
 
 const { values: flags } = parseArgs({
   options: {
@@ -90,8 +90,10 @@ const environment: Record<string, string> = {
   MAX_IN_FLIGHT: '60',
   MAX_IN_FLIGHT_PER_TENANT: '25',
   PRICES: '{"*":{"5":1,"10":2}}',
-  TENANTS: '{"poor":{"budgetPerDay":30}}',
+  TENANTS: '{"poor":{"budgetPerDay":60}}',
   OVER_BUDGET: 'fail',
+  INPUT_URL_CHECK: 'false',
+  IDEMPOTENCY_TTL_MS: '2000',
 };
 const reelhaul = await createReelhaul({ config: readConfig(environment) });
 const client = new Redis(redis.url);
@@ -210,6 +212,29 @@ const billed = simulator.ledger().totals;
 const kinds = await charges(client, prefix);
 const byState = await reelhaul.count(['succeeded', 'failed', 'expired', 'canceled', 'unconfirmed']);
 await fleet.stop();
+if (billed.tasksCreated < orders.size / 4)
+  problems.push(`only ${billed.tasksCreated} tasks: nothing was tried`);
+
+/** Everything is over, and its retention as well: a last worker forgets it all. */
+async function forget(): Promise<string[]> {
+  for (const { id } of orders.values()) await reelhaul.decide(id, { giveUp: true }).catch(() => {});
+  const last = startFleet({
+    workers: 1,
+    environment: { ...environment, RETENTION_MS: '2000' },
+    points: [],
+    probability: 0,
+    onKill: () => {},
+    write: (text) => void process.stderr.write(text),
+  });
+  let left: string[] = [];
+  do {
+    await wait(500);
+    left = await leftovers(client, prefix);
+  } while (left.length > 0 && Date.now() < giveUpAt);
+  await last.stop();
+  return left.map((key) => `${key} is left after everything was forgotten`);
+}
+if (problems.length === 0) problems.push(...(await forget()));
 
 print(`${orders.size} generations: ${JSON.stringify(byState)}`);
 print(`actions: ${[...actions.done].map(([name, count]) => `${name} ${count}`).join(', ')}`);

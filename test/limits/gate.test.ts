@@ -218,6 +218,20 @@ describe('an outage', () => {
     expect(await pass(one)).toEqual(go());
   });
 
+  test('is not ended by the answer to a call that left before it began', async () => {
+    const gate = replica();
+    for (let i = 0; i < 3; i++) await report(gate, away);
+    const slow = {
+      generationId: 'slow',
+      probe: false,
+      leftAgoMs: 60_000,
+      result: { kind: 'accepted' },
+    } as const;
+    expect(await gate.report('submit', slow)).toMatchObject({ closed: false });
+    expect(await pass(gate)).toEqual(held('away'));
+    expect(await gate.report('submit', { ...slow, probe: true })).toMatchObject({ closed: true });
+  });
+
   test('a probe that never reports does not block the next', async () => {
     const gate = replica();
     for (let i = 0; i < 3; i++) await report(gate, away);
