@@ -161,7 +161,7 @@ export async function outlook(hub: Hub, generationId: string): Promise<Outlook> 
 
 /** Not before what holds all polls ends. */
 function pollAt({ dueAt, running }: Place, held: Wait | null, now: number): number | null {
-  if (held !== null && held.untilAt === null && !running) return null;
+  if (held !== null && held.untilAt === null) return null;
   const soonest = Math.max(now, held?.untilAt ?? 0);
   return dueAt === null ? (running ? now : soonest) : Math.max(dueAt, held?.untilAt ?? 0);
 }

@@ -14,6 +14,8 @@ export interface Server {
   readonly field: (name: string) => string;
   /** `appendfsync`; empty where the server does not tell, as managed ones may. */
   readonly appendfsync: string;
+  /** `hash-max-listpack-value`, in bytes; null where the server does not tell. */
+  readonly listpackValue: number | null;
 }
 
 const LEVELS = ['ok', 'warning', 'error'] as const;
@@ -79,7 +81,17 @@ export function examineReplicas({ LEDGER_WAIT_REPLICAS: wanted }: Config, { fiel
 
 const megabytes = (bytes: number) => `${Math.round(bytes / 1e6)} MB`;
 
-export function examineMemory({ field }: Server): Finding {
+/** Records and jobs of this size are kept packed (docs/redis.md); nothing but memory depends on it. */
+const LISTPACK_VALUE = 2048;
+
+function packing({ listpackValue }: Server): string {
+  return listpackValue === null || listpackValue >= LISTPACK_VALUE
+    ? ''
+    : `; hash-max-listpack-value is ${listpackValue}, with ${LISTPACK_VALUE} records take half the memory`;
+}
+
+export function examineMemory(server: Server): Finding {
+  const { field } = server;
   const about = 'memory';
   const used = Number(field('used_memory'));
   const limit = Number(field('maxmemory'));
@@ -87,7 +99,7 @@ export function examineMemory({ field }: Server): Finding {
     const resident = Number(field('used_memory_rss'));
     const machine = Number(field('total_system_memory'));
     if (machine === 0 || resident / machine <= MEMORY_WARNING_SHARE)
-      return ok(about, `${megabytes(used)} used, no maxmemory set`);
+      return ok(about, `${megabytes(used)} used, no maxmemory set${packing(server)}`);
     return warning(
       about,
       `${megabytes(resident)} of the ${megabytes(machine)} of its machine used, no maxmemory set: Redis may be killed for it. Give it more memory, and set maxmemory.`,
@@ -95,7 +107,8 @@ export function examineMemory({ field }: Server): Finding {
   }
   const room = Math.floor(Math.max(0, limit - used) / GENERATION_BYTES);
   const memory = `${megabytes(used)} of ${megabytes(limit)} used, room for about ${room} generations`;
-  if (used / limit <= MEMORY_WARNING_SHARE && room >= ROOM_FOR_GENERATIONS) return ok(about, memory);
+  if (used / limit <= MEMORY_WARNING_SHARE && room >= ROOM_FOR_GENERATIONS)
+    return ok(about, `${memory}${packing(server)}`);
   return warning(
     about,
     `${memory}: when it is full, Redis refuses writes. Raise maxmemory or lower RETENTION_MS.`,

@@ -78,13 +78,16 @@ async function readServers(redis: RedisConnection): Promise<Server[]> {
     mastersOf(redis).map(async (server) => {
       const info = await infoOf(server);
       // Managed servers may refuse the question, and so may the rights of our user.
-      const answer = await server.call('CONFIG', 'GET', 'appendfsync').catch(() => []);
-      const [, appendfsync = ''] = answer as string[];
+      const ask = async (name: string) =>
+        ((await server.call('CONFIG', 'GET', name).catch(() => [])) as string[])[1] ?? '';
+      // By its name before Redis 7, which later versions know as well.
+      const listpack = await ask('hash-max-ziplist-value');
       const { host, port } = server.options;
       return {
         name: `${host}:${port}`,
         field: (name: string) => new RegExp(`^${name}:(.*?)\\r?$`, 'm').exec(info)?.[1] ?? '',
-        appendfsync,
+        appendfsync: await ask('appendfsync'),
+        listpackValue: listpack === '' ? null : Number(listpack),
       };
     }),
   );
