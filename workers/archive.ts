@@ -240,8 +240,8 @@ async function succeed(
   warnings: readonly Warning[],
 ): Promise<Outcome> {
   const moved = await advance(context, record, 'succeeded', {
-    count: COUNTED,
     set: {
+      archiveAttempts: record.attempts.archive + 1,
       assets: JSON.stringify(assets),
       urls: null,
       ...(warnings.length > 0 ? { warnings: JSON.stringify([...record.warnings, ...warnings]) } : {}),

@@ -123,7 +123,7 @@ async function haul(
     set: {
       urls: JSON.stringify({ video: videoUrl, poster: posterUrl, lastFrame: lastFrameUrl }),
       progress: 100,
-      linkRefreshed: null,
+      ...(record.linkRefreshed ? { linkRefreshed: null } : {}),
       visibleAt: record.visibleAt ?? context.now(),
       ...(record.state === 'expired' ? { late: 1 } : {}),
     },

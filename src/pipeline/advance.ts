@@ -32,7 +32,7 @@ export async function advance(
   const whole = {
     live: stage !== null,
     ...change,
-    set: { ...(to === 'failed' ? {} : { failure: null }), ...change.set },
+    set: { ...(to === 'failed' || record.failure === null ? {} : { failure: null }), ...change.set },
   };
   const moved = await hub.store.transition(record, to, whole);
   if (moved === null) return false;

@@ -152,10 +152,15 @@ function idempotencyOf(
 }
 
 /** The fields of a transition itself. With one look at the clock: every door tells the same instant. */
-const stepTo = (to: State, { state, trail, createdAt }: GenerationRecord, at: number): FieldPatch =>
-  to === state
-    ? {}
-    : { trail: withStep(trail, createdAt, { state: to, at }), finishedAt: isTerminal(to) ? at : null };
+function stepTo(to: State, record: GenerationRecord, at: number): FieldPatch {
+  const { state, trail, createdAt, finishedAt } = record;
+  if (to === state) return {};
+  const ended = isTerminal(to);
+  return {
+    trail: withStep(trail, createdAt, { state: to, at }),
+    ...(ended || finishedAt !== null ? { finishedAt: ended ? at : null } : {}),
+  };
+}
 
 export function createStore({
   redis,

@@ -1,7 +1,7 @@
 /** What a generation costs Redis, in counts that do not depend on the machine. Who raises one raises it here too. */
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
-import { startMonitor } from '../support/monitor.js';
+import { startMonitor, type Told } from '../support/monitor.js';
 import { createTestbed, realRedis, type Testbed } from '../support/testbed.js';
 import { until } from '../support/until.js';
 
@@ -13,7 +13,7 @@ beforeEach(async () => {
   server = await launchRedis(['--hash-max-ziplist-value', '2048']);
   bed = await createTestbed({
     redisUrl: server.url,
-    environment: { SWEEP_INTERVAL_MS: '3600000', POLL_FIRST_DELAY_MS: '1000' },
+    environment: { SWEEP_INTERVAL_MS: '3600000', POLL_FIRST_DELAY_MS: '1000', JOB_LOCK_MS: '60000' },
   });
 });
 afterEach(async () => {
@@ -25,7 +25,7 @@ const whenReal = realRedis ? test : test.skip;
 const PROMPT = 'a paper boat on a rainy street, '.padEnd(300, 'slow pan, soft light, ');
 
 /** Commands that name this generation, in their order, while `act` runs: those of scripts and of BullMQ included. */
-async function commandsAbout(id: () => string, act: () => Promise<unknown>): Promise<string[]> {
+async function commandsAbout(id: () => string, act: () => Promise<unknown>): Promise<Told[]> {
   const monitor = await startMonitor(server.url);
   await act();
   await bed.redis.get('the end');
@@ -34,7 +34,7 @@ async function commandsAbout(id: () => string, act: () => Promise<unknown>): Pro
     'the monitor to have seen it all',
   );
   monitor.stop();
-  return monitor.seen.filter(({ text }) => text.includes(id())).map(({ command }) => command);
+  return monitor.seen.filter(({ text }) => text.includes(id()));
 }
 
 /** Bytes of all keys that name this generation. */
@@ -45,7 +45,7 @@ async function bytesOf(id: string): Promise<number> {
 }
 
 whenReal(
-  'a generation that is done at the first poll takes one poll and at most 150 commands about it',
+  'a generation that is done at the first poll takes one poll, at most 150 commands about it, and 21 of them sent by a client',
   async () => {
     await bed.work();
     const warm = await bed.enqueue('warm [sim: duration=100ms]');
@@ -63,6 +63,7 @@ whenReal(
       },
     );
     expect(commands.length).toBeLessThanOrEqual(150);
+    expect(commands.filter(({ byScript }) => !byScript).length).toBeLessThanOrEqual(21);
     expect((await bed.reelhaul.get(id)).attempts).toMatchObject({ submit: 1, poll: 1, archive: 1 });
   },
 );
