@@ -48,8 +48,18 @@ if (redis.kind !== 'server') {
 const simulator = await startSimulator({
   seed,
   taskDurationMs: 1000,
-  // A 429 of a poll holds all polls for longer each time: rare enough that a run ends.
-  rates: { ...CHAOS_RATES, 'poll-429': 0.002, 'submit-double': 0.03 },
+  rates: {
+    ...CHAOS_RATES,
+    // What is decided and what comes back while a POST is under way.
+    'slow-submit': 0.3,
+    'callback-early': 0.25,
+    'submit-reset-after': 0.08,
+    'submit-502-after': 0.06,
+    'submit-429': 0.05,
+    'submit-double': 0.04,
+    // It holds all polls for longer each time: rare enough that a run ends.
+    'poll-429': 0.002,
+  },
   apiKey: 'fuzz-key-0123456789',
 });
 const archive = await mkdtemp(join(tmpdir(), 'reelhaul-fuzz-'));
@@ -181,7 +191,7 @@ async function makeTrouble(): Promise<void> {
       await wait(dice.whole(0, 500));
       await redis.start();
     }
-    await wait(dice.whole(0, 60));
+    await wait(dice.whole(0, 30));
   }
 }
 
