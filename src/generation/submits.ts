@@ -2,8 +2,6 @@
  * The submits of a generation: one list in its record, an entry for each paid POST and for each further task that came to
  * light. Bills, spend and slots at the provider are derived from it, so that they cannot disagree.
  */
-import type { State } from './states.js';
-
 /** What is known about the bill. `possible`: nobody can know. */
 export type Charge = 'none' | 'possible' | 'charged' | 'refunded';
 
@@ -50,7 +48,7 @@ export const otherTasks = (submits: readonly Submit[], taskId: string | null): s
 export const billedSubmits = (submits: readonly Submit[]): number =>
   submits.filter(({ bill, extra }) => bill !== 'none' && extra === undefined).length;
 
-const lastPost = (submits: readonly Submit[]): number =>
+export const lastPost = (submits: readonly Submit[]): number =>
   submits.findLastIndex(({ extra }) => extra === undefined);
 
 /** The POST with that nonce; -1 also when it was answered. */
@@ -83,7 +81,8 @@ export interface NewTask {
 type Living = Pick<Submit, 'taskId' | 'bill' | 'liveUntil' | 'hint'>;
 
 /** The entry with that task instead of its own; its instant, price, nonce and number stay. */
-function exchanged({ taskId: _, liveUntil: __, hint: ___, ...post }: Submit, living: Living): Submit {
+function exchanged(submit: Submit, living: Living): Submit {
+  const { taskId: _task, liveUntil: _until, hint: _hint, ...post } = submit;
   const { taskId, bill, liveUntil, hint } = living;
   return {
     ...post,
@@ -104,7 +103,10 @@ function withDisplaced(submits: readonly Submit[], displaced: Submit): Submit[] 
   return submits.map((submit, i) => (i === lost ? exchanged(submit, displaced) : submit));
 }
 
-const answeredPost = ({ nonce: _, ...post }: Submit): Submit => post;
+function answeredPost(submit: Submit): Submit {
+  const { nonce: _nonce, ...post } = submit;
+  return post;
+}
 
 /** That POST is over, and nothing is known of it. */
 export const withoutAnswer = (submits: readonly Submit[], nonce: string): Submit[] =>
@@ -215,90 +217,4 @@ export function withFurtherTask(submits: readonly Submit[], taskId: string, at: 
   if (submits.length >= MAX_SUBMITS) return null;
   const price = submits[last]?.price;
   return [...submits, { at, bill: 'none', taskId, extra: true, hint: at, ...priced(price ?? null) }];
-}
-
-export interface SlotSettings {
-  /** How long a task lives at most, as far as we wait for it. */
-  readonly GENERATION_DEADLINE_MS: number;
-  /** How long an expired task is looked at. */
-  readonly LATE_CHECK_FOR_MS: number;
-}
-
-interface Lived {
-  readonly state: State;
-  readonly acceptedAt: number | null;
-  readonly deadlineAt: number | null;
-}
-
-/**
- * Until when the task of the newest POST, or the one that is followed, takes a slot once its generation is in `to`; null
- * when none of it lives. What the provider runs takes a slot of the key whatever we think of it: a slot is freed by the
- * provider's word, or when no task can live any longer.
- */
-function liveUntil(
-  { state, acceptedAt, deadlineAt }: Lived,
-  to: State,
-  at: number,
-  {
-    submit: { at: sentAt, liveUntil: before = 0, bill },
-    settings,
-  }: { submit: Submit; settings: SlotSettings },
-): number | null {
-  const patienceEndsAt = sentAt + settings.GENERATION_DEADLINE_MS;
-  const deadline = Math.max(deadlineAt ?? 0, (acceptedAt ?? at) + settings.GENERATION_DEADLINE_MS);
-  switch (to) {
-    case 'submitting':
-    case 'unconfirmed':
-      return patienceEndsAt;
-    case 'generating':
-      return deadline + settings.LATE_CHECK_FOR_MS;
-    case 'expired':
-      return at + settings.LATE_CHECK_FOR_MS;
-    case 'queued':
-      // Submitted again while the POST before is in doubt.
-      return bill === 'possible' && before > 0 ? before : null;
-    case 'failed':
-      return state === 'unconfirmed' ? Math.max(before, patienceEndsAt) : null;
-    case 'canceled':
-      // The provider cannot be told: the task goes on until its deadline.
-      if (state === 'expired') return before;
-      if (state === 'generating') return deadline;
-      return state === 'submitting' || state === 'unconfirmed' ? Math.max(before, patienceEndsAt) : null;
-    case 'archiving':
-    case 'succeeded':
-      return null;
-  }
-}
-
-/** The list with the slots as they are after a transition to `to`; `taskGone`: no task of the followed one lives. */
-export function withSlots(
-  submits: readonly Submit[],
-  record: Lived,
-  {
-    to,
-    taskId,
-    at,
-    taskGone,
-    settings,
-  }: {
-    readonly to: State;
-    /** The task that is followed, after the change. */
-    readonly taskId: string | null;
-    readonly at: number;
-    readonly taskGone: boolean;
-    readonly settings: SlotSettings;
-  },
-): Submit[] {
-  const followed = submits.findIndex((submit) => submit.taskId !== undefined && submit.taskId === taskId);
-  const own = followed >= 0 ? followed : lastPost(submits);
-  return submits.map((submit, i) => {
-    const { liveUntil: before, ...rest } = submit;
-    const surelyNone = submit.bill === 'none' && submit.taskId === undefined;
-    if (i !== own) return surelyNone ? rest : submit;
-    if (taskGone || surelyNone) return rest;
-    if (to === record.state && before !== undefined) return submit;
-    if (to === record.state && submit.taskId === undefined) return submit;
-    const until = liveUntil(record, to, at, { submit, settings });
-    return until === null ? rest : { ...rest, liveUntil: until };
-  });
 }

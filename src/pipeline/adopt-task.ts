@@ -11,7 +11,6 @@ import {
   withAnswer,
   withFurtherTask,
   withoutPost,
-  withoutTask,
   withTask,
   type Submit,
 } from '../generation/submits.js';
@@ -20,7 +19,7 @@ import { TaskTakenError } from '../errors.js';
 import { kindOf } from '../polling/duration-stats.js';
 import { NOT_FOLLOWED_YET } from '../polling/poll-state.js';
 import type { Hub } from './context.js';
-import { advance, fail, settle, withWarning } from './advance.js';
+import { advance, settle, withWarning } from './advance.js';
 
 /** Where a task id comes from: the answer to our submit, a callback of the provider, or an operator. */
 export type TaskSource = 'submit' | 'callback' | 'operator';
@@ -259,43 +258,6 @@ export const unshownIn = (
 ): { readonly unshown: 1 | null } => ({
   unshown: hintedTasks(submits).some(({ taskId }) => taskId !== followed) ? 1 : null,
 });
-
-/**
- * The task that is followed was named by a callback or an operator, and is none of this generation: it is as if it had not been
- * named. Another one that is known takes its place.
- * @returns false when the generation moved meanwhile.
- */
-export async function withdrawTask(
-  hub: Hub,
-  record: GenerationRecord,
-  { reason, answer = null }: { readonly reason: string; readonly answer?: RawAnswer | null },
-): Promise<boolean> {
-  const { id, taskId } = record;
-  const submits = withoutTask(record.submits, taskId ?? '');
-  const set = { taskId: null, acceptedAt: null, ...unshownIn(submits, null) };
-  const change = { submits, answer, forget: [taskId ?? ''] };
-  const isDoubtful = submits.some((submit) => submit.bill === 'possible' && submit.taskId === undefined);
-  const moved = isDoubtful
-    ? await advance(hub, record, 'unconfirmed', {
-        ...change,
-        set: { ...set, unconfirmedAt: hub.now() },
-        event: { type: 'unconfirmed', text: reason },
-      })
-    : await fail(
-        hub,
-        record,
-        { code: 'submission_unconfirmed', message: reason, stage: 'submit', retryable: true },
-        { ...change, set },
-      );
-  if (!moved) return false;
-  hub.log.error(
-    { generationId: id, taskId, alarm: 'unconfirmed', reason },
-    'a task that was named was not its own',
-  );
-  const other = submits.findLast(({ hint, liveUntil }) => hint !== undefined || liveUntil !== undefined);
-  if (other?.taskId) await adoptTask(hub, id, other.taskId, { source: 'operator' });
-  return true;
-}
 
 const secondTask = (taskId: string) => ({ type: 'second_task', text: taskId });
 

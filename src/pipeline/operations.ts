@@ -14,7 +14,8 @@ import { toGeneration, type Generation, type GenerationRecord } from '../generat
 import { isTerminal, stageOf } from '../generation/states.js';
 import type { Hub } from './context.js';
 import { advance, fail, FROM_THE_START, mustGet, settle } from './advance.js';
-import { adoptTask, withdrawTask } from './adopt-task.js';
+import { adoptTask } from './adopt-task.js';
+import { withdrawTask } from './withdraw-task.js';
 import { kindOf } from '../polling/duration-stats.js';
 import { hintedTasks, withTask } from '../generation/submits.js';
 import { priceOf } from '../generation/price.js';

@@ -25,7 +25,8 @@ import { firstIdAt, createListing, type Listing, type ListPage } from './listing
 import type { Move } from '../generation/observers.js';
 import { pack, unpack } from './compression.js';
 import { readRecord, RECORD_VERSION } from './read-record.js';
-import { withSlots, writeSubmits, type SlotSettings, type Submit } from '../generation/submits.js';
+import { withSlots, type SlotSettings } from '../generation/slots.js';
+import { writeSubmits, type Submit } from '../generation/submits.js';
 import { MAX_EVENTS } from './event-stream.js';
 import { TaskTakenError } from '../errors.js';
 import { isTerminal, mayFollow, STATES, type State } from '../generation/states.js';

@@ -10,9 +10,9 @@ import {
   withoutPost,
   withShown,
   withPost,
-  withSlots,
   withTask,
 } from '../../src/generation/submits.js';
+import { withSlots } from '../../src/generation/slots.js';
 
 const AT = 1_000_000;
 const SETTINGS = { GENERATION_DEADLINE_MS: 60_000, LATE_CHECK_FOR_MS: 600_000 };
