@@ -17,9 +17,11 @@ function describeBreaker(
 /** One line for each thing that limits or waits. */
 export function describeLimits(limits: LimitsOverview): string {
   const { inFlight, maxInFlight, inLine, scheduled, overBudget, capped, tenantsCapped, inForce } = limits;
+  const { chained } = limits;
   const lines = [`in flight    ${inFlight}${of(maxInFlight)}`, `queued       ${inLine} whose time has come`];
   if (capped > 0) lines.push(`capped       ${capped} of ${tenantsCapped} tenants that are at their own cap`);
   if (scheduled > 0) lines.push(`scheduled    ${scheduled}`);
+  if (chained > 0) lines.push(`chained      ${chained} wait for another generation to end`);
   if (overBudget > 0) lines.push(`over budget  ${overBudget} wait for the next day`);
   if (inForce === null) lines.push('no worker has started yet: nothing is submitted');
   else if (inForce.rateMax !== null)

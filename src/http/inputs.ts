@@ -3,7 +3,6 @@
  * from. The token is the proof there: it is never logged, and good until its generation is over.
  */
 import { Readable } from 'node:stream';
-import type { ReadableStream as WebStream } from 'node:stream/web';
 import { Hono, type Context } from 'hono';
 import { MAX_INPUT_BYTES, type InputField } from '../generation/inputs.js';
 import type { GenerationRecord } from '../generation/record.js';
@@ -34,7 +33,7 @@ export function createUploadRoutes(hub: Hub): Hono<ApiEnv> {
       });
     if (Number(c.req.header('content-length') ?? 0) > MAX_INPUT_BYTES) throw tooLarge();
     const { body } = c.req.raw;
-    const source = body === null ? Readable.from([]) : Readable.fromWeb(body as WebStream);
+    const source = body === null ? Readable.from([]) : Readable.fromWeb(body);
     let sizeBytes = 0;
     source.on('data', (chunk: Buffer) => (sizeBytes += chunk.length)).pause();
     try {

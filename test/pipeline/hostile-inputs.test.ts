@@ -20,7 +20,7 @@ import { createTestbed, type Testbed } from '../support/testbed.js';
 const GOOD = pictures.png();
 const MB_17 = 17_000_000;
 
-type Answer = (response: ServerResponse, tries: number) => void;
+type Answer = (response: ServerResponse) => void;
 const body =
   (bytes: Buffer, headers: Record<string, string> = {}): Answer =>
   (response) =>
@@ -206,8 +206,8 @@ beforeAll(async () => {
     const path = (request.url ?? '').slice(1);
     const asked = (tries.get(path) ?? 0) + 1;
     tries.set(path, asked);
-    if (path === 'late') return void (asked === 1 ? status(404) : body(GOOD))(response, asked);
-    (HOSTILE[path] ?? body(GOOD))(response, asked);
+    const late = path === 'late' && asked === 1 ? status(404) : null;
+    (late ?? HOSTILE[path] ?? body(GOOD))(response);
   });
   host.listen(0, '127.0.0.1');
   await once(host, 'listening');

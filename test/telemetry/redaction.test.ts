@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto';
 import { afterEach, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { freePort, launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
+import { POSTER_PNG } from '../../src/simulator/fixtures.js';
 import { createCallbackToken } from '../../src/provider/callback.js';
 import { SECRET, startReceiver, type Receiver } from '../support/receiver.js';
 import { cliFile, createTestbed, realRedis, type Testbed, type WorkerProcess } from '../support/testbed.js';
@@ -77,6 +78,7 @@ afterEach(async () => {
           request: {
             prompt: `${PROMPT} [sim: ${script}]`,
             image: 'https://example.com/still.png?sig=image-signature',
+            last_image: `data:image/png;base64,${POSTER_PNG.toString('base64')}`,
           },
           notifyUrl: `${receiver.url}?token=notify-url-token`,
         }),
@@ -101,6 +103,16 @@ afterEach(async () => {
     links.push(await bed.reelhaul.getAssetUrl(first, 'video'));
     expect((await fetch(links[0]!)).status).toBe(200);
     expect((await fetch(`${links[0]!}x`)).status).toBeGreaterThan(399);
+    const inputTokens = bed.simulator
+      .ledger()
+      .submits.flatMap(({ inputs }) =>
+        inputs.flatMap(({ url: address }) =>
+          address.startsWith(publicUrl) ? [address.split('/').at(-1)!] : [],
+        ),
+      );
+    expect(inputTokens.length).toBeGreaterThan(0);
+    for (const token of [...inputTokens, `${inputTokens[0]}x`])
+      await fetch(`${publicUrl}/inputs/${token}`, { headers: { range: 'bytes=0-9' } });
     const callbackTokens = finished.map((id) => createCallbackToken(SECRETS.CALLBACK_SECRET, id));
     await fetch(`${publicUrl}/callbacks/runway/${first}/${callbackTokens[0]}`, {
       method: 'POST',
@@ -136,7 +148,8 @@ afterEach(async () => {
     };
     for (const [what, secret] of Object.entries(hidden))
       expect([what, output.includes(secret)]).toEqual([what, false]);
-    for (const secret of [...callbackTokens, ...notificationSignatures]) expect(output).not.toContain(secret);
+    for (const secret of [...callbackTokens, ...inputTokens, ...notificationSignatures])
+      expect(output).not.toContain(secret);
     for (const address of addresses) expect(output).not.toContain(address);
 
     // And what is looked for is there: one line per transition, with the ids.

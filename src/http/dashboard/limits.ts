@@ -100,12 +100,20 @@ export function alarms(
 }
 
 /** What waits to be submitted, and for what. */
-function queuedWords({ inLine, capped, tenantsCapped, scheduled, overBudget }: LimitsOverview): string {
+function queuedWords({
+  inLine,
+  capped,
+  tenantsCapped,
+  scheduled,
+  overBudget,
+  chained,
+}: LimitsOverview): string {
   const tenants = `${countText(tenantsCapped)} ${tenantsCapped === 1 ? 'tenant' : 'tenants'} at their own cap`;
   const parts = [
     ...(inLine === 0 ? [] : [`${countText(inLine)} next`]),
     ...(capped === 0 ? [] : [`${countText(capped)} of ${tenants}`]),
     ...(scheduled === 0 ? [] : [`${countText(scheduled)} later`]),
+    ...(chained === 0 ? [] : [`${countText(chained)} behind another one`]),
     ...(overBudget === 0 ? [] : [`${countText(overBudget)} for tomorrow’s budget`]),
   ];
   return parts.length === 0 ? 'nothing' : parts.join('; ');
