@@ -104,7 +104,7 @@ export function createDashboard({ hub, reelhaul, fleet, health, openedStorage }:
   for (const page of [HOME, `${HOME}/generations`, `${HOME}/generations/:id`, `${HOME}/inbox`])
     app.use(page, unchanged());
   app.route('/', createOverviewRoutes(hub, reelhaul, inbox, health));
-  app.route('/', createListRoutes(hub, inbox));
+  app.route('/', createListRoutes(hub, reelhaul, inbox));
   app.route('/', createGenerationRoutes(hub, reelhaul, inbox, openedStorage));
   app.route('/', createInboxRoutes(hub, reelhaul, inbox));
   app.route('/', createResumeRoutes(hub, reelhaul));

@@ -1,18 +1,29 @@
 /** `/dashboard/generations`: the list with its filters, and the search for one. */
 import { Hono } from 'hono';
 import { html } from 'hono/html';
+import { z } from 'zod';
 import type { GenerationRecord } from '../../generation/record.js';
 import { KNOWN_MODELS } from '../../generation/request.js';
 import { isTerminal, STATES, type State } from '../../generation/states.js';
 import type { Hub } from '../../pipeline/context.js';
+import type { Reelhaul } from '../../reelhaul.js';
+import { atMost, check, readForm } from '../bodies.js';
 import { findOne, findPage, LOOKED_AT_MOST, readFilter, type Filter, type Found } from './search.js';
 import { layout, type Html } from './layout.js';
 import { chargeMark, excerpt, instant, notice, progressBar, shortId, stateMark } from './components.js';
 import type { Inbox } from './inbox-count.js';
-import { HOME, type DashboardEnv } from './identity.js';
+import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './identity.js';
 import { countText, durationText, STATE_WORDS } from './format.js';
 
 const LIST = `${HOME}/generations`;
+const MAX_FORM_BYTES = 8 * 1024;
+
+const eraseTenantSchema = z
+  .object({ tenant: z.string().min(1), confirm: z.string() })
+  .refine(({ tenant, confirm }) => confirm === tenant, {
+    path: ['confirm'],
+    message: 'expected the name of the tenant once more',
+  });
 
 function addressOf(filter: Filter, change: Partial<Filter>): string {
   const query = Object.entries({ ...filter, ...change }).filter(([, value]) => value !== undefined);
@@ -123,7 +134,35 @@ function results(filter: Filter, { records, cursor, lookedAt }: Found): Html {
   </section>`;
 }
 
-export function createListRoutes(hub: Hub, inbox: Inbox): Hono<DashboardEnv> {
+/** Every generation of a tenant at once: asked for by its name, typed once more. */
+function eraseTenantForm({ tenant }: Filter, { csrf, mayAct }: Visitor): Html | '' {
+  if (tenant === undefined || !mayAct) return '';
+  return html`<details class="action" id="erase-tenant">
+    <summary>Erase tenant ${tenant}</summary>
+    <form method="post" action="${LIST}">
+      <input type="hidden" name="csrf" value="${csrf ?? ''}" />
+      <input type="hidden" name="tenant" value="${tenant}" />
+      <p>
+        Removes all its generations and unused uploads for good: requests, answers, notifications, files and
+        manifests. Instants and bills stay. What may still be billed is kept.
+      </p>
+      <label
+        >Name of the tenant <input name="confirm" required autocomplete="off" spellcheck="false"
+      /></label>
+      <button class="grave">Erase this tenant</button>
+    </form>
+  </details>`;
+}
+
+/** What an erase came to, as the address of this page says after it. */
+function erasedNotice({ done, erased, kept }: Readonly<Record<string, string>>): Html | '' {
+  if (done === 'erase') return notice('good', 'Erased.');
+  if (done !== 'erase-tenant') return '';
+  const stay = Number(kept) > 0 ? ` ${countText(Number(kept))} may still be billed, and were kept.` : '';
+  return notice('good', `Erased: ${countText(Number(erased) || 0)}.${stay}`);
+}
+
+export function createListRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
   routes.get(LIST, async (c) => {
     const filter = readFilter(c.req.query());
@@ -140,14 +179,28 @@ export function createListRoutes(hub: Hub, inbox: Inbox): Hono<DashboardEnv> {
           );
     // Counted for all; beside a filter they would say something else than the list.
     const counts = narrows(filter) ? null : (figures?.generations ?? null);
-    const erased = c.req.query('done') === 'erase' ? notice('good', 'Erased.') : '';
+    const erased = erasedNotice(c.req.query());
     const body = html`<h1>Generations</h1>
-      ${erased} ${stateChips(filter, counts)} ${missed} ${filterForm(filter)} ${results(filter, found)}`;
+      ${erased} ${stateChips(filter, counts)} ${missed} ${filterForm(filter)} ${results(filter, found)}
+      ${eraseTenantForm(filter, c.var.visitor)}`;
     // An older page shows what does not change by itself any more; it is not followed.
     const follow = filter.before === undefined ? 'all' : null;
     return c.html(
       layout({ title: 'Generations', at: 'generations', visitor: c.var.visitor, inbox: count, follow, body }),
     );
+  });
+
+  routes.post(LIST, atMost(MAX_FORM_BYTES), async (c) => {
+    requireActor(c.var.visitor);
+    const form = await readForm(c);
+    checkCsrf(c.var.visitor, form['csrf']);
+    const { tenant } = check(eraseTenantSchema, form, 'Nothing was erased');
+    const { erased, kept } = await reelhaul.eraseTenant(tenant);
+    hub.log.info(
+      { tenant, erased, kept, by: c.var.visitor.name ?? 'this machine' },
+      'a tenant was erased in the dashboard',
+    );
+    return c.redirect(`${LIST}?done=erase-tenant&erased=${erased}&kept=${kept}`, 303);
   });
   return routes;
 }

@@ -403,6 +403,20 @@ test('one that is over is erased once that is accepted', async () => {
   expect((await operator.get(page)).status).toBe(404);
 });
 
+test('a tenant is erased once its name is typed again', async () => {
+  const { id } = await stage.bed.enqueue('of a tenant that goes', { tenant: 'goes', delayMs: 3_600_000 });
+  await stage.bed.reelhaul.cancel(id);
+  const list = '/dashboard/generations';
+  expect((await operator.get(`${list}?tenant=goes`)).text).toContain('Erase this tenant');
+  expect((await operator.get(list)).text).not.toContain('Erase this tenant');
+  const wrong = await operator.post(list, { tenant: 'goes', confirm: 'stays' });
+  expect(wrong.status).toBe(422);
+  const answer = await operator.post(list, { tenant: 'goes', confirm: 'goes' });
+  expect(answer.headers.get('location')).toBe(`${list}?done=erase-tenant&erased=1&kept=0`);
+  expect((await operator.get(answer.headers.get('location')!)).text).toContain('Erased: 1.');
+  await expect(stage.bed.reelhaul.get(id)).rejects.toThrow('was erased');
+});
+
 test('a cancel does not promise that what may be billed is not', () => {
   const words = (fields: Record<string, string>) => actionsFor(record(fields), 0, 0).at(-1)!.billWords;
   expect(words({ state: 'queued' })).toBe('Cannot bill');
