@@ -73,7 +73,7 @@ const PROBLEMS: Readonly<Record<number, string>> = {
   415: 'The body is not said to be JSON.',
   416: 'The file has no such range.',
   422: 'Fields are wrong; `problems` names every one.',
-  429: 'Too many requests; `Retry-After` says when to go on.',
+  429: 'Too many requests (`rate_limited`), queued generations (`queue_full`) or streams (`too_many_streams`); `Retry-After` says when to go on.',
   500: 'An error of reelhaul itself; its log has the details.',
   503: 'Redis cannot be reached or takes no writes (`Retry-After` says when to ask again), the storage cannot be reached, or too many streams are open.',
   504: 'It took too long.',
