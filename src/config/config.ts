@@ -510,11 +510,19 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     else problems.push(...read.error.issues.map(({ message }) => ({ path: name, message })));
   }
   // What cannot be read is left at its default here; rules that ask for it are not asked.
-  const config = schema.parse(given);
+  const read = schema.parse(given);
+  const config =
+    given['INPUT_URL_CHECK'] === undefined && isLoopback(read.COMETAPI_BASE_URL)
+      ? { ...read, INPUT_URL_CHECK: false }
+      : read;
   problems.push(...contradictions(config, new Set(problems.map(({ path }) => path))));
   if (problems.length > 0) throw new ConfigError(problems);
   return Object.freeze(config);
 }
+
+/** Is it on this machine? A simulator beside us fetches nothing from other machines, and reaches what nothing outside can. */
+export const isLoopback = (url: string): boolean =>
+  /^(localhost|.+\.localhost|127(\.\d{1,3}){3}|\[::1\])$/.test(new URL(url).hostname);
 
 /** What is set under a name that is nearly that of a setting, and so has no effect: a line for each. */
 export function misspeltSettings(environment: Readonly<Record<string, string | undefined>>): Problem[] {

@@ -190,3 +190,10 @@ test('a setting that was removed is refused, and the message says what to do ins
   expect(() => readConfig({ REDIS_SHARDS: '4' })).toThrow(/REDIS_SHARDS.*one installation/s);
   expect(() => readConfig({ REDIS_SHARDS: '' })).not.toThrow();
 });
+
+test('https inputs are checked by default, but beside a provider on this machine', () => {
+  const read = (environment: Record<string, string>) => readConfig(environment).INPUT_URL_CHECK;
+  expect(read({})).toBe(true);
+  expect(read({ COMETAPI_BASE_URL: 'http://127.0.0.1:8787' })).toBe(false);
+  expect(read({ COMETAPI_BASE_URL: 'http://127.0.0.1:8787', INPUT_URL_CHECK: 'true' })).toBe(true);
+});

@@ -4,7 +4,7 @@
  */
 import { Resolver } from 'node:dns/promises';
 import { isIP } from 'node:net';
-import type { Config } from '../../config/config.js';
+import { isLoopback, type Config } from '../../config/config.js';
 import { isPublicAddress } from '../../outbound/address-rules.js';
 import { failed, ok, warning, type Finding } from './finding.js';
 
@@ -12,10 +12,6 @@ const DNS_TIMEOUT_MS = 3000;
 const ANSWER_TIMEOUT_MS = 5000;
 /** Names that mean something in one network only. */
 const INNER_NAME = /(^|\.)(localhost|local|internal|lan|home\.arpa|test|invalid|example)$/;
-
-/** Is it on this machine? A simulator beside us reaches what nothing outside can. */
-export const isLoopback = (url: string) =>
-  /^(localhost|.+\.localhost|127(\.\d{1,3}){3}|\[::1\])$/.test(new URL(url).hostname);
 
 /** Addresses of a name; empty when there surely are none, null when DNS could not be asked. */
 async function addressesOf(hostname: string): Promise<readonly string[] | null> {

@@ -4,14 +4,14 @@
  * what does not answer is said not to.
  */
 import type { Logger } from 'pino';
-import type { Config } from '../../config/config.js';
+import { isLoopback, type Config } from '../../config/config.js';
 import { InvalidInputError } from '../../errors.js';
 import { parseAllowedHosts } from '../../outbound/address-rules.js';
 import { createProvider } from '../../provider/client.js';
 import { readQuota } from '../../provider/quota.js';
 import { openStorage } from '../../storage/open.js';
 import type { Storage } from '../../storage/storage.js';
-import { examineCallbacks, isLoopback } from './callbacks.js';
+import { examineCallbacks } from './callbacks.js';
 import { failed, inTime, ok, reasonOf, warning, type Finding } from './finding.js';
 import { examineRedis } from './redis.js';
 import { examineConfig } from './settings.js';
