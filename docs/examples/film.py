@@ -21,7 +21,7 @@ TOLERANCE_SECONDS = 300
 
 
 def verified(headers, body):
-    """What was told, or None for a message that is not reelhaul's, or an old one that somebody sends again."""
+    """The content of a notification; None for a message that reelhaul did not sign, or that is too old."""
     key = base64.b64decode(SECRET.removeprefix("whsec_"))
     message_id, timestamp = headers.get("webhook-id", ""), headers.get("webhook-timestamp", "")
     if not timestamp.isdigit() or abs(time.time() - int(timestamp)) > TOLERANCE_SECONDS:

@@ -7,7 +7,7 @@ import { MILLIONTHS } from '../generation/price.js';
 export interface Spent {
   /** Billed, as far as the provider's answers say. */
   readonly charged: number;
-  /** May have been billed: submits under way, unconfirmed ones, and failed tasks whose refund nobody confirmed. */
+  /** May have been billed: submits under way, unconfirmed ones, and failed tasks without a confirmed refund. */
   readonly possible: number;
   /** What may be spent on such a day; null: no budget. */
   readonly budget: number | null;
