@@ -1,5 +1,6 @@
 /** The API put together: who may come in, how often and for how long, and what every error looks like. */
 import { Hono, type MiddlewareHandler } from 'hono';
+import { timeout } from 'hono/timeout';
 import type { Hub } from '../pipeline/context.js';
 import type { Reelhaul } from '../reelhaul.js';
 import type { Storage } from '../storage/storage.js';
@@ -39,19 +40,11 @@ function methodsOf({ paths }: OpenApiDocument, path: string): string[] | null {
   return known ? Object.keys(known[1]).map((method) => method.toUpperCase()) : null;
 }
 
-/** What a slow handler does goes on; only nobody waits for it any more. An idempotency key makes asking again safe. */
-const limitTime: MiddlewareHandler<ApiEnv> = async (c, next) => {
+/** A slow handler goes on after its caller got the 504. An idempotency key makes asking again safe. */
+const limitTime: MiddlewareHandler<ApiEnv> = (c, next) => {
   const limitMs = c.req.path.endsWith('/inputs') ? UPLOAD_TIMEOUT_MS : ANSWER_TIMEOUT_MS;
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_resolve, reject) => {
-    const error = new HttpError(504, 'timeout', `No answer within ${limitMs / 1000} s; ask again.`);
-    timer = setTimeout(reject, limitMs, error);
-  });
-  try {
-    await Promise.race([next(), late]);
-  } finally {
-    clearTimeout(timer);
-  }
+  const tooLate = () => new HttpError(504, 'timeout', `No answer within ${limitMs / 1000} s; ask again.`);
+  return timeout(limitMs, tooLate)(c, next);
 };
 
 /** Orders have limits of their own; no other body is larger than this, whether its route reads it or not. */

@@ -12,10 +12,9 @@ import type { Hinted } from '../polling/poll-state.js';
 import { soonestPollMs } from '../polling/schedule.js';
 import { adoptTask, type Adoption } from '../pipeline/adopt-task.js';
 import { callbackTokenMatches, keepCallback, readCallback } from '../provider/callback.js';
+import { isGenerationId } from './schemas.js';
 
 const MAX_BODY_BYTES = 64 * 1024;
-
-const GENERATION_ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 export function createCallbackRoutes(hub: Hub): Hono {
   const routes = new Hono();
@@ -24,7 +23,7 @@ export function createCallbackRoutes(hub: Hub): Hono {
     async (c, next) => {
       const { generationId, token } = c.req.param();
       const known =
-        GENERATION_ID.test(generationId) &&
+        isGenerationId(generationId) &&
         hub.config.CALLBACK_SECRET.some((secret) => callbackTokenMatches(secret, generationId, token));
       if (!known) return c.body(null, 404);
       await next();

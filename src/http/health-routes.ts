@@ -68,17 +68,20 @@ export function requireOperator(config: Config): MiddlewareHandler<ApiEnv> {
     });
 }
 
+/** Rejects when the port is taken. */
+export const listen = (options: Parameters<typeof serve>[0]): Promise<ServerType> =>
+  new Promise((resolve, reject) => {
+    const listening = serve(options, () => resolve(listening));
+    listening.once('error', reject);
+  });
+
 /** Listens on `port` for health and metrics alone. Rejects when the port is taken. */
 export async function startOpsServer(
   ops: Ops,
   port: number,
   log: Logger,
 ): Promise<{ readonly port: number; close(): Promise<void> }> {
-  const app = createOpsRoutes(ops);
-  const server = await new Promise<ServerType>((resolve, reject) => {
-    const listening = serve({ fetch: app.fetch, port }, () => resolve(listening));
-    listening.once('error', reject);
-  });
+  const server = await listen({ fetch: createOpsRoutes(ops).fetch, port });
   const listeningOn = (server.address() as AddressInfo).port;
   log.info({ port: listeningOn }, 'health and metrics are served');
   return {

@@ -18,7 +18,6 @@ import { createCounting } from './counting.js';
 import { tenantOf } from './generations.js';
 import { HttpError, isAbandoned, problemOf } from './problems.js';
 
-const WINDOW_MS = 60_000;
 /** Requests for one input a minute. The provider needs a few. */
 const MOST_A_MINUTE = 120;
 
@@ -78,7 +77,7 @@ const gone = () => new HttpError(404, 'not_found', 'There is nothing here, or no
 /** `GET /inputs/:token`, below PUBLIC_URL. */
 export function createInputRoutes(hub: Hub): Hono {
   const { config, store, redis, now, log } = hub;
-  const countMore = createCounting(redis);
+  const counting = createCounting(redis, now);
   const routes = new Hono();
 
   /** Until the generation is over; one that expired still has a task while its late check goes on. */
@@ -91,11 +90,12 @@ export function createInputRoutes(hub: Hub): Hono {
     const target = readInputToken(config.CALLBACK_SECRET, c.req.param('token') ?? '');
     if (target === null) throw gone();
     const { generationId, field } = target;
-    const window = Math.floor(now() / WINDOW_MS);
-    const key = `${config.REDIS_PREFIX}:rate:input:${generationId}:${field}:${window}`;
-    if ((await countMore(key, 2 * WINDOW_MS)) > MOST_A_MINUTE)
+    const { count, waitSeconds } = await counting.add(
+      `${config.REDIS_PREFIX}:rate:input:${generationId}:${field}`,
+    );
+    if (count > MOST_A_MINUTE)
       throw new HttpError(429, 'rate_limited', `Expected at most ${MOST_A_MINUTE} requests per minute.`, {
-        'retry-after': String(Math.max(1, Math.ceil(((window + 1) * WINDOW_MS - now()) / 1000))),
+        'retry-after': String(waitSeconds),
       });
     const record = await store.get(generationId);
     if (record === null || !(await isGood(record))) throw gone();

@@ -4,6 +4,7 @@
  */
 import type { HttpBindings } from '@hono/node-server';
 import type { Context } from 'hono';
+import { HTTPException } from 'hono/http-exception';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { InvalidInputError, ReelhaulError, type Problem } from '../errors.js';
 import { refusalOf, type RedisConnection } from '../redis/connect.js';
@@ -19,8 +20,7 @@ export interface ProblemDocument {
 }
 
 /** An answer of the HTTP layer itself; thrown anywhere in a route. */
-export class HttpError extends Error {
-  readonly status: ContentfulStatusCode;
+export class HttpError extends HTTPException {
   readonly code: string;
   readonly headers: Readonly<Record<string, string>>;
   constructor(
@@ -29,8 +29,7 @@ export class HttpError extends Error {
     detail: string,
     headers: Readonly<Record<string, string>> = {},
   ) {
-    super(detail);
-    this.status = status;
+    super(status, { message: detail });
     this.code = code;
     this.headers = headers;
   }

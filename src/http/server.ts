@@ -5,7 +5,7 @@
  * `DASHBOARD_USER`. With none of them it listens on this machine only. Whatever it listens on, without tokens the API
  * answers only this machine, and without `DASHBOARD_USER` so does the dashboard; with a `PUBLIC_URL` they answer nothing then.
  */
-import { serve, type ServerType } from '@hono/node-server';
+import type { ServerType } from '@hono/node-server';
 import type { AddressInfo } from 'node:net';
 import type { Hub } from '../pipeline/context.js';
 import { duplicatePatiently } from '../redis/connect.js';
@@ -16,7 +16,7 @@ import { isPublic } from './access.js';
 import { createApi } from './api.js';
 import { createCallbackRoutes } from './callbacks.js';
 import { createDashboard } from './dashboard/dashboard.js';
-import { createOps, createOpsRoutes, requireOperator, type Ops } from './health-routes.js';
+import { createOps, createOpsRoutes, listen, requireOperator, type Ops } from './health-routes.js';
 
 /** To send the whole request. */
 const REQUEST_TIMEOUT_MS = 60_000;
@@ -80,10 +80,7 @@ export async function startServer(
   const open = config.API_TOKENS.length > 0;
   const reachable = open || config.DASHBOARD_USER !== '' || config.PUBLIC_URL !== '';
   const hostname = reachable ? {} : { hostname: '127.0.0.1' };
-  const server = await new Promise<ServerType>((resolve, reject) => {
-    const listening = serve({ fetch: app.fetch, port: config.PORT, ...hostname }, () => resolve(listening));
-    listening.once('error', reject);
-  });
+  const server = await listen({ fetch: app.fetch, port: config.PORT, ...hostname });
   if ('requestTimeout' in server) {
     server.requestTimeout = REQUEST_TIMEOUT_MS;
     server.headersTimeout = HEADERS_TIMEOUT_MS;

@@ -2,7 +2,8 @@
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createConfig, lintFromString } from '@redocly/openapi-core';
 import * as fc from 'fast-check';
-import { createOpenApiDocument, type Operation } from '../../src/http/openapi.js';
+import { createOpenApiDocument } from '../../src/http/openapi.js';
+import type { Operation } from '../../src/http/operations.js';
 import { startApi, type Answer, type TestApi } from '../support/api.js';
 import { createTestbed, image, type Testbed } from '../support/testbed.js';
 

@@ -1,8 +1,9 @@
 /**
- * How long a visitor waits. A Redis that hangs, rather than being gone, answers nothing for as long as it hangs, and so
- * would every page: the visitor is told instead. What was begun goes on; only nobody waits for it any more.
+ * How long a visitor waits. A Redis that hangs answers nothing for as long as it hangs, and without this limit no page
+ * would answer either. What the request began goes on after the visitor got the error.
  */
 import type { MiddlewareHandler } from 'hono';
+import { timeout } from 'hono/timeout';
 import { READING } from '../access.js';
 import { HttpError } from '../problems.js';
 
@@ -16,17 +17,7 @@ const TOO_LATE = {
 } as const;
 
 export function patience({ readMs = READ_MS, actMs = ACT_MS } = {}): MiddlewareHandler {
-  return async (c, next) => {
-    const reads = READING.has(c.req.method);
-    let timer: NodeJS.Timeout | undefined;
-    const late = new Promise<never>((_resolve, reject) => {
-      const error = new HttpError(503, 'unavailable', reads ? TOO_LATE.reading : TOO_LATE.acting);
-      timer = setTimeout(reject, reads ? readMs : actMs, error);
-    });
-    try {
-      await Promise.race([next(), late]);
-    } finally {
-      clearTimeout(timer);
-    }
-  };
+  const reading = timeout(readMs, () => new HttpError(503, 'unavailable', TOO_LATE.reading));
+  const acting = timeout(actMs, () => new HttpError(503, 'unavailable', TOO_LATE.acting));
+  return (c, next) => (READING.has(c.req.method) ? reading : acting)(c, next);
 }

@@ -29,7 +29,6 @@ export const LONGEST_MS = 7 * 24 * 3_600_000;
 /** After a refusal: each try of a write at a replica (`READONLY`) makes the connection anew, under the reads of others. */
 const NOT_PROLONGED_MS = 1000;
 
-const THROTTLE_WINDOW_MS = 60_000;
 /**
  * Tries per minute from one address; and from one address while an account was tried so often from all of them together.
  * An account is never closed: the right password from an address that has not guessed works all the while.
@@ -97,16 +96,15 @@ export const csrfOf = (secret: string | Buffer): string =>
 
 export function createSessions({ redis, config, now }: Hub): Sessions {
   const accounts = accountsOf(config);
-  const countOne = createCounting(redis);
+  const counting = createCounting(redis, now);
   const prefix = `${config.REDIS_PREFIX}:dashboard`;
   const keyOf = (id: string) => `${prefix}:session:${sha256(id).toString('hex')}`;
-  const window = () => Math.floor(now() / THROTTLE_WINDOW_MS);
   const client = createClientAddress(config);
-  const triesFrom = (c: Context) => `${prefix}:tries:from:${networkOf(client.of(c))}:${window()}`;
+  const triesFrom = (c: Context) => `${prefix}:tries:from:${networkOf(client.of(c))}`;
   // A name that no account has is as good as any other, and all of them share one count.
   const triesAs = (user: string) => {
     const at = accounts.findIndex((account) => account.user === user);
-    return `${prefix}:tries:as:${at}:${window()}`;
+    return `${prefix}:tries:as:${at}`;
   };
 
   let refusedAt = -Infinity;
@@ -156,16 +154,13 @@ export function createSessions({ redis, config, now }: Hub): Sessions {
     },
 
     async countTry(c, user) {
-      const [from, as] = await Promise.all([
-        countOne(triesFrom(c), 2 * THROTTLE_WINDOW_MS),
-        countOne(triesAs(user), 2 * THROTTLE_WINDOW_MS),
-      ]);
-      if (from <= (as <= TRIES_PER_ACCOUNT ? TRIES_PER_ADDRESS : TRIES_PER_ADDRESS_THEN)) return 0;
-      return Math.max(1, Math.ceil(((window() + 1) * THROTTLE_WINDOW_MS - now()) / 1000));
+      const [from, as] = await Promise.all([counting.add(triesFrom(c)), counting.add(triesAs(user))]);
+      const allowed = as.count <= TRIES_PER_ACCOUNT ? TRIES_PER_ADDRESS : TRIES_PER_ADDRESS_THEN;
+      return from.count <= allowed ? 0 : from.waitSeconds;
     },
 
     async forgiveTry(c, user) {
-      await Promise.all([redis.decr(triesFrom(c)), redis.decr(triesAs(user))]);
+      await Promise.all([counting.takeBack(triesFrom(c)), counting.takeBack(triesAs(user))]);
     },
   };
 }
