@@ -176,7 +176,10 @@ describe('a cancel while the submit is under way', () => {
     const { id } = await bed.enqueue('never was [sim: submit=400*forever, submit-delay=500ms]');
     await until(() => totals().submits === 1, 'the submit to arrive');
     expect((await bed.reelhaul.cancel(id)).generation.charge).toBe('possible');
-    await until(async () => (await bed.reelhaul.get(id)).charge === 'none', 'the charge to be cleared');
+    await until(
+      async () => (await bed.reelhaul.get(id)).charge === 'none',
+      async () => `the charge to be cleared: ${JSON.stringify(await record(id))}`,
+    );
   });
 });
 

@@ -199,7 +199,8 @@ async function startProxy(target: string, takesOff: boolean): Promise<{ url: str
     const headers = { ...incoming.headers, 'x-forwarded-for': '203.0.113.1' };
     const inner = httpRequest(
       target + (takesOff ? path.slice('/reels'.length) || '/' : path),
-      { method: incoming.method ?? 'GET', headers },
+      // A connection of its own each: one that was kept may be closed by the server at the moment it is used again.
+      { method: incoming.method ?? 'GET', headers, agent: false },
       (answer) => {
         outgoing.writeHead(answer.statusCode ?? 500, answer.headers);
         answer.pipe(outgoing);
