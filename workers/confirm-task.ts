@@ -2,12 +2,12 @@
  * Tasks that a callback or an operator named. Each is asked for, free of charge: it counts and is charged once the provider
  * showed it. One that the provider does not know, or that shows another request, is none of this generation.
  */
+import { isDeepStrictEqual } from 'node:util';
 import type { Context } from './context.js';
 import { askForTask } from './gated-poll.js';
 import type { GenerationRecord } from '../src/generation/record.js';
-import { isTerminal } from '../src/generation/states.js';
 import { hintedTasks, withBill, withoutTask, withShown, type Submit } from '../src/generation/submits.js';
-import { unshownIn } from '../src/pipeline/adopt-task.js';
+import { unshownTasks } from '../src/generation/unshown.js';
 import { withdrawTask } from '../src/pipeline/withdraw-task.js';
 import type { Followed } from '../src/polling/poll-state.js';
 import { ageOf } from '../src/polling/read-answer.js';
@@ -44,7 +44,8 @@ export async function isNotItsOwn(
   followed: Followed,
   outcome: PollOutcome,
 ): Promise<boolean> {
-  if (followed.state !== 'generating' || followed.visibleAt !== null) return false;
+  const isAwaited = followed.state === 'generating' || followed.state === 'expired';
+  if (!isAwaited || followed.visibleAt !== null) return false;
   const unknown = isUnknown(context, followed, outcome);
   if (!unknown && !('prompt' in outcome)) return false;
   const record = await context.store.get(followed.id);
@@ -95,19 +96,19 @@ export async function confirmTasks(
   const record = await store.get(id);
   if (!record) return null;
   let submits: Submit[] = [...record.submits];
-  for (const hint of hintedTasks(record.submits)) {
-    if (hint.taskId === record.taskId) continue;
+  let waitMs = config.POLL_MAX_INTERVAL_MS;
+  for (const hint of unshownTasks(record)) {
     const asked = await askForTask(context, { id, taskId: hint.taskId ?? null }, signal);
-    if (asked.kind === 'wait') return snooze(asked.waitMs);
+    if (asked.kind === 'wait') {
+      // What was learned of those before counts: under a low call rate each run asks for one.
+      waitMs = asked.waitMs;
+      break;
+    }
     submits = withWord(context, record, submits, { hint, outcome: asked.outcome });
   }
   const kept = new Set(submits.map(({ taskId }) => taskId));
   const forget = record.submits.flatMap(({ taskId }) => (taskId && !kept.has(taskId) ? [taskId] : []));
-  const set = unshownIn(submits, record.taskId);
-  // The late check of an expired one, and the task of a canceled one, go on by themselves.
-  const isOver =
-    isTerminal(record.state) && record.state !== 'expired' && !(record.state === 'canceled' && record.taskId);
-  const change = { submits, set, forget, ...(isOver && set.unshown === null ? { live: false } : {}) };
-  if (!(await store.amend(record, change))) return snooze(0);
-  return set.unshown === null ? null : snooze(config.POLL_MAX_INTERVAL_MS);
+  const isNews = !isDeepStrictEqual(submits, record.submits);
+  if (isNews && !(await store.amend(record, { submits, forget }))) return snooze(0);
+  return unshownTasks({ ...record, submits }).length === 0 ? null : snooze(waitMs);
 }

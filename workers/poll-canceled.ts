@@ -26,15 +26,21 @@ export async function pollCanceled(
   const { outcome } = asked;
   const now = context.now();
   const livesUntil = record.submits.find(({ taskId }) => taskId === followed.taskId)?.liveUntil ?? 0;
-  if (hasEnded(context, followed, outcome) || livesUntil <= now) return end(context, record, outcome);
-  if (outcome.kind === 'pending' && 'submits' in shownIn(record))
-    await context.store.amend(record, shownIn(record));
-  const untilEnd = livesUntil - now;
+  const isOver = hasEnded(context, followed, outcome);
+  // One that was only named is asked for until the provider says something of it.
+  const isNamed = 'submits' in shownIn(record);
+  if (isOver || (livesUntil <= now && !(isNamed && saysNothing(outcome))))
+    return end(context, record, outcome);
+  if (outcome.kind === 'pending' && isNamed) await context.store.amend(record, shownIn(record));
+  const untilEnd = livesUntil > now ? livesUntil - now : Infinity;
   const isOverdue = followed.deadlineAt !== null && followed.deadlineAt <= now;
   if (isOverdue) return snooze(Math.min(context.config.LATE_CHECK_INTERVAL_MS, untilEnd));
   const { seen } = readNews(followed, outcome, now);
   return snooze(Math.min(await context.pacing.nextDelayMs(followed.kind, seen, followed.callback), untilEnd));
 }
+
+const saysNothing = ({ kind }: PollOutcome): boolean =>
+  kind === 'unavailable' || kind === 'misconfigured' || kind === 'notVisible';
 
 /** The provider says that it is over, or that there is no such task although it would show it by now. */
 function hasEnded(

@@ -317,10 +317,12 @@ function lateCheckIsOver({ config, now }: Context, { finishedAt, hintedAt }: Fol
 
 /** Nothing is due any more; a callback still gets the task looked at, until the feed says what it said. */
 async function endLateCheck(
-  { store }: Context,
+  { store, config }: Context,
   { hints }: Followed,
   record: GenerationRecord,
 ): Promise<Outcome> {
+  // One that was only named is asked for until the provider says something of it.
+  if ('submits' in shownIn(record)) return snooze(config.LATE_CHECK_INTERVAL_MS);
   const said = record.warnings.some(({ code }) => code === 'late_check_ended');
   const warned = withWarning(record, 'late_check_ended', 'The task did not finish while it was watched.');
   // A callback that came during this poll begins the late check anew.

@@ -132,14 +132,18 @@ async function lookAtLive(
   return { looked, restored };
 }
 
+/** One that is over and needs a job: a task of it is asked for until it has ended, or was shown. */
+function stagesOf({ state, unshown }: Whereabouts): ReadonlySet<FlowStage> {
+  const stage = stageOf(state) ?? 'poll';
+  return new Set(unshown ? [stage, 'poll'] : [stage]);
+}
+
 async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]): Promise<number> {
   const { queues, now, log } = context;
   const byStage = new Map<FlowStage, Whereabouts[]>();
   for (const record of whereabouts) {
-    // One that is over and has a job: a task of it is asked for until it has ended, or was shown.
-    const stage = stageOf(record.state) ?? 'poll';
     if (isSettling(record, now())) continue;
-    byStage.set(stage, [...(byStage.get(stage) ?? []), record]);
+    for (const stage of stagesOf(record)) byStage.set(stage, [...(byStage.get(stage) ?? []), record]);
   }
   let restored = 0;
   for (const [stage, records] of byStage) {
@@ -154,7 +158,8 @@ async function restoreJobs(context: Context, whereabouts: readonly Whereabouts[]
     ]);
     for (const record of records.filter(({ id }) => missing.has(id))) {
       const { id: generationId, state } = record;
-      await queues.restore(stage, state === 'queued' ? submitReminder(record, now()) : { generationId });
+      const isQueued = stage === 'submit' && state === 'queued';
+      await queues.restore(stage, isQueued ? submitReminder(record, now()) : { generationId });
       log.warn({ generationId, stage, state }, 'a lost job was written again');
       restored += 1;
     }

@@ -6,15 +6,9 @@ import { isDeepStrictEqual } from 'node:util';
 import type { GenerationRecord, RawAnswer } from '../generation/record.js';
 import type { Change } from '../generation/change.js';
 import { isTerminal } from '../generation/states.js';
-import {
-  hintedTasks,
-  withAnswer,
-  withFurtherTask,
-  withoutPost,
-  withTask,
-  type Submit,
-} from '../generation/submits.js';
+import { withAnswer, withFurtherTask, withoutPost, withTask, type Submit } from '../generation/submits.js';
 import { priceOf } from '../generation/price.js';
+import { unshownTasks } from '../generation/unshown.js';
 import { TaskTakenError } from '../errors.js';
 import { kindOf } from '../polling/duration-stats.js';
 import { NOT_FOLLOWED_YET } from '../polling/poll-state.js';
@@ -161,7 +155,6 @@ async function takeTask(hub: Hub, record: GenerationRecord, news: TaskNews): Pro
         taskId,
         ...NOT_FOLLOWED_YET,
         visibleAt: null,
-        ...unshownIn(submits, taskId),
         kind,
         acceptedAt: now,
         deadlineAt,
@@ -217,16 +210,18 @@ async function noteTask(hub: Hub, record: GenerationRecord, news: TaskNews): Pro
   // The task of a canceled generation is followed until it ends, to free its slot and settle its bill.
   const follow = record.state === 'canceled';
   const deadlineAt = record.deadlineAt ?? now + hub.config.GENERATION_DEADLINE_MS;
+  const submits = withNews(hub, record, news);
   const change: Change = {
     set: { taskId, ...(follow ? { acceptedAt: now, kind: kindOf(record.request), deadlineAt } : {}) },
     ...(follow ? { live: true } : {}),
-    submits: withNews(hub, record, news),
+    submits,
     expect: { taskId: '' },
     answer,
     ...ownTask(news),
   };
   if (!(await hub.store.amend(record, change))) return 'again';
-  if (follow) await hub.queues.remind('poll', { generationId: record.id });
+  const isUnshown = unshownTasks({ ...record, taskId, submits }).length > 0;
+  if (follow || isUnshown) await hub.queues.remind('poll', { generationId: record.id });
   return 'noted';
 }
 
@@ -241,23 +236,14 @@ async function keepBeside(hub: Hub, record: GenerationRecord, news: TaskNews): P
     );
     return 'refused';
   }
-  const set = unshownIn(submits, record.taskId);
-  const change = { set, submits, answer, event: secondTask(taskId), ...ownTask(news) };
-  if (!(await hub.store.amend(record, set.unshown === null ? change : { ...change, live: true })))
-    return 'again';
+  const change = { submits, answer, event: secondTask(taskId), ...ownTask(news) };
+  if (!(await hub.store.amend(record, change))) return 'again';
   alarmSecondTask(hub, record.id, taskId);
   // Not sooner than the task that is followed is asked for anyway: anyone may name another one.
-  if (set.unshown !== null) await hub.queues.remind('poll', { generationId: record.id });
+  if (unshownTasks({ ...record, submits }).length > 0)
+    await hub.queues.remind('poll', { generationId: record.id });
   return 'second';
 }
-
-/** Notes whether a poll has to ask for tasks beside the one that is followed. */
-export const unshownIn = (
-  submits: readonly Submit[],
-  followed: string | null,
-): { readonly unshown: 1 | null } => ({
-  unshown: hintedTasks(submits).some(({ taskId }) => taskId !== followed) ? 1 : null,
-});
 
 const secondTask = (taskId: string) => ({ type: 'second_task', text: taskId });
 

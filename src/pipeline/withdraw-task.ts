@@ -1,7 +1,7 @@
 /** Takes back a task that a callback or an operator named wrongly. */
 import type { GenerationRecord, RawAnswer } from '../generation/record.js';
 import { withoutTask } from '../generation/submits.js';
-import { adoptTask, unshownIn } from './adopt-task.js';
+import { adoptTask } from './adopt-task.js';
 import { advance, fail } from './advance.js';
 import type { Hub } from './context.js';
 
@@ -15,11 +15,14 @@ export async function withdrawTask(
   record: GenerationRecord,
   { reason, answer = null }: { readonly reason: string; readonly answer?: RawAnswer | null },
 ): Promise<boolean> {
-  const { id, taskId } = record;
+  const { id, state, taskId } = record;
   const submits = withoutTask(record.submits, taskId ?? '');
-  const set = { taskId: null, acceptedAt: null, ...unshownIn(submits, null) };
+  const set = { taskId: null, acceptedAt: null };
   const change = { submits, answer, forget: [taskId ?? ''] };
-  const isDoubtful = submits.some((submit) => submit.bill === 'possible' && submit.taskId === undefined);
+  // Only one that is still expected to end waits for another task.
+  const isDoubtful =
+    state === 'generating' &&
+    submits.some((submit) => submit.bill === 'possible' && submit.taskId === undefined);
   const moved = isDoubtful
     ? await advance(hub, record, 'unconfirmed', {
         ...change,

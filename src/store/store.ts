@@ -31,6 +31,7 @@ import { MAX_EVENTS } from './event-stream.js';
 import { TaskTakenError } from '../errors.js';
 import { isTerminal, mayFollow, STATES, type State } from '../generation/states.js';
 import { withStep } from '../generation/history.js';
+import { unshownAfter } from '../generation/unshown.js';
 
 const MAX_ANSWERS = 12;
 
@@ -51,6 +52,8 @@ export interface Whereabouts {
   readonly acceptedAt: number | null;
   readonly kind: string | null;
   readonly tenant: string;
+  /** A task was named that the poll stage has to ask for, whatever the state is. */
+  readonly unshown: boolean;
   /** Its place in fair order; null before it is due. */
   readonly turn: number | null;
 }
@@ -142,7 +145,7 @@ function newTaskIds({ taskId, hintedTaskId, submits }: GenerationRecord, change:
 function idempotencyOf(
   { tenant, idempotencyKey, state }: GenerationRecord,
   to: State,
-  { live }: Change,
+  live: boolean | undefined,
   { keys, ttlMs }: { readonly keys: Keys; readonly ttlMs: number },
 ): Pick<ChangeArguments, 'idempotency'> {
   if (idempotencyKey === null) return {};
@@ -208,8 +211,10 @@ export function createStore({
       ...change.expect,
     };
     const moved = to !== record.state;
+    const { set: unshown, live } = unshownAfter(record, to, change);
     const fields: FieldPatch = {
       ...change.set,
+      ...unshown,
       ...stepTo(to, record, at),
       ...(moved ? { state: to, rev: record.rev + 1 } : {}),
       ...(submits === null ? {} : { submits: submits.length === 0 ? null : JSON.stringify(submits) }),
@@ -233,12 +238,10 @@ export function createStore({
       ...(submits === null ? {} : { submits: JSON.stringify(submits) }),
       ...(moved && to === 'queued' && !change.keepsTurn ? { newTurn: true } : {}),
       priority: String(record.priority),
-      ...(change.live === undefined || (change.live && IS_LIVE.has(record.state))
-        ? {}
-        : { live: change.live }),
+      ...(live === undefined || (live && IS_LIVE.has(record.state)) ? {} : { live }),
       ...(change.answer ? { answer: pack(JSON.stringify(change.answer)) } : {}),
       ...(change.event ? { event: change.event } : {}),
-      ...idempotencyOf(record, to, change, { keys, ttlMs: idempotencyTtlMs }),
+      ...idempotencyOf(record, to, live, { keys, ttlMs: idempotencyTtlMs }),
       ...(notification === null ? {} : { notification }),
       ...(notification === PROGRESS ? { progress: true } : {}),
       ...(isTerminal(to) ? { ended: true } : {}),
@@ -306,12 +309,13 @@ export function createStore({
             'tenant',
             'turn',
             'v',
+            'unshown',
           ),
         ),
       );
       // What a newer reelhaul wrote is its own to look after.
       return rows.flatMap(
-        ([state, updatedAt, runAt, deadlineAt, priority, acceptedAt, kind, tenant, turn, v], i) =>
+        ([state, updatedAt, runAt, deadlineAt, priority, acceptedAt, kind, tenant, turn, v, unshown], i) =>
           state && Number(v ?? 0) <= RECORD_VERSION
             ? [
                 {
@@ -324,6 +328,7 @@ export function createStore({
                   acceptedAt: acceptedAt ? Number(acceptedAt) : null,
                   kind: kind ?? null,
                   tenant: tenant ?? '',
+                  unshown: unshown === '1',
                   turn: turn ? Number(turn) : null,
                 },
               ]
