@@ -1,60 +1,14 @@
 #!/usr/bin/env node
-/**
- * The command line: the same words as the library, and the processes that run for long. People get tables and plain
- * messages, programs `--json`. Exit codes: 0 done, 1 not done (the message says why), 2 the command line was wrong.
- * Each command loads what it needs when it runs.
- */
-import { fileURLToPath } from 'node:url';
-import { Command } from 'commander';
-import { addDemo } from './demo/command.js';
-import { addDoctor } from './doctor/command.js';
-import { addEnqueue } from './enqueue.js';
-import { addGenerations } from './generations.js';
-import { addLimits } from './limits.js';
-import { addNotifications } from './notifications.js';
-import { addProcesses } from './processes.js';
-import { addSimulate } from './simulate.js';
-import { complain, explain } from './terminal.js';
-import { packageVersion } from '../version.js';
+/** The program `reelhaul`. Exit codes: 0 done, 1 not done (the message says why), 2 the command line was wrong. */
+import { run } from './run.js';
 
-// The reader of a pipe went away (`| head`): there is nobody to tell anything any more.
+// The reader of a pipe has gone (`| head`): nothing more can be said.
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);
   throw error;
 });
 
-const program = new Command('reelhaul')
-  .description(
-    'Submits AI video generations once, polls them, and stores the videos, verified, in your own storage.',
-  )
-  .version(packageVersion())
-  .exitOverride()
-  .showHelpAfterError('(--help shows the usage)');
-
-addEnqueue(program);
-addGenerations(program);
-addLimits(program);
-addNotifications(program);
-addDoctor(program);
-addProcesses(program);
-addSimulate(program);
-addDemo(program, fileURLToPath(import.meta.url));
-
-/** Names of earlier versions, which scripts may still use. */
-const FORMER_NAMES: Readonly<Record<string, string>> = {
-  waitFor: 'wait-for',
-  retryNotification: 'retry-notification',
-};
-const [command = '', ...rest] = process.argv.slice(2);
-
-try {
-  await program.parseAsync([FORMER_NAMES[command] ?? command, ...rest].filter(Boolean), { from: 'user' });
-} catch (error) {
-  const usage =
-    error instanceof Error && 'exitCode' in error && typeof error.exitCode === 'number'
-      ? error.exitCode
-      : null;
-  if (usage === null) complain(explain(error));
-  // Commander has said it already; its 1 means that the command line was wrong.
-  process.exitCode = usage === null ? 1 : usage === 0 ? 0 : 2;
-}
+const args = process.argv.slice(2);
+await run(args);
+// The doctor has said what hangs; that does not hold up its end as well.
+if (args[0] === 'doctor') process.stdout.write('', () => process.exit());

@@ -74,6 +74,8 @@ const SILENT = 'it takes connections and has not answered';
 /** A peer that vanished without a word (power, network) is noticed after this plus ten probes, one per second. */
 const KEEP_ALIVE_MS = 10_000;
 const MAX_RETRY_MS = 2000;
+/** A connection that is given up ends within this; ioredis waits 2 s even for one that is closed already. */
+const DISCONNECT_TIMEOUT_MS = 100;
 /** A new master, an old one that is a replica now, or one that still reads its files: connect again and look. */
 const ANOTHER_SERVER = /^(?:READONLY|LOADING|MASTERDOWN)|-READONLY /;
 
@@ -89,6 +91,7 @@ function optionsFor(role: RedisRole) {
   return {
     lazyConnect: true,
     connectTimeout: CONNECT_TIMEOUT_MS,
+    disconnectTimeout: DISCONNECT_TIMEOUT_MS,
     keepAlive: KEEP_ALIVE_MS,
     // 1: the command is rejected and the connection made anew. Sending the command again (2) would go on for as long as
     // the server refuses, without a word; and a producer, which has no offline queue, would get a riddle for an error.

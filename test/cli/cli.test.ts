@@ -1,5 +1,4 @@
 /** The command line and the worker as real processes: plain messages, exit codes, no stack traces, orderly stops. */
-import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
@@ -10,34 +9,18 @@ import { parseEnv } from 'node:util';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { launchRedis } from '../../src/cli/demo/redis-server.js';
 import { cliFile, createTestbed, image, realRedis, type Testbed } from '../support/testbed.js';
+import { runCommand, runProcess, type CommandResult } from '../support/command-line.js';
 import { SECRET, startReceiver } from '../support/receiver.js';
 import { until } from '../support/until.js';
-
-interface Result {
-  readonly code: number | null;
-  readonly out: string;
-  readonly err: string;
-}
-
-async function run(args: readonly string[], environment: Readonly<Record<string, string>>): Promise<Result> {
-  const { PATH = '', HOME = '' } = process.env;
-  const child = spawn(process.execPath, [cliFile, ...args], { env: { PATH, HOME, ...environment } });
-  let out = '';
-  let err = '';
-  child.stdout.on('data', (chunk: Buffer) => (out += chunk.toString()));
-  child.stderr.on('data', (chunk: Buffer) => (err += chunk.toString()));
-  const [code] = (await once(child, 'close')) as [number | null];
-  return { code, out, err };
-}
 
 let bed: Testbed;
 beforeEach(async () => {
   bed = await createTestbed();
 });
 afterEach(() => bed.close());
-const reelhaul = (...args: string[]) => run(args, bed.environment);
+const reelhaul = (...args: string[]) => runCommand(args, bed.environment);
 
-function refused({ code, out, err }: Result, ...words: (string | RegExp)[]): void {
+function refused({ code, out, err }: CommandResult, ...words: (string | RegExp)[]): void {
   expect(code).not.toBe(0);
   expect(out + err).not.toMatch(/\n\s+at .*\.js/);
   for (const word of words) expect(err).toMatch(word);
@@ -59,7 +42,7 @@ describe('what is wrong is said in one message, without a stack', () => {
   });
 
   test('an environment, every variable of it', async () => {
-    const result = await run(['worker'], {
+    const result = await runCommand(['worker'], {
       ...bed.environment,
       SUBMIT_CONCURRENCY: 'x',
       LOG_LEVEL: 'y',
@@ -69,7 +52,7 @@ describe('what is wrong is said in one message, without a stack', () => {
   });
 
   test('a missing key', async () => {
-    refused(await run(['worker'], { ...bed.environment, COMETAPI_KEY: '' }), 'COMETAPI_KEY: expected');
+    refused(await runCommand(['worker'], { ...bed.environment, COMETAPI_KEY: '' }), 'COMETAPI_KEY: expected');
   });
 
   test('a Redis that takes connections and never answers: nobody waits for it without a word', async () => {
@@ -77,7 +60,9 @@ describe('what is wrong is said in one message, without a stack', () => {
     await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve));
     const { port } = mute.address() as AddressInfo;
     const environment = { ...bed.environment, REDIS_URL: `redis://127.0.0.1:${port}`, PORT: '0' };
-    const results = await Promise.all(['worker', 'serve', 'list'].map((verb) => run([verb], environment)));
+    const results = await Promise.all(
+      ['worker', 'serve', 'list'].map((verb) => runProcess([verb], environment)),
+    );
     for (const result of results)
       refused(result, /cannot be used: it takes connections and has not answered/);
     await new Promise((resolve) => mute.close(resolve));
@@ -86,7 +71,7 @@ describe('what is wrong is said in one message, without a stack', () => {
   test('a Redis that cannot be reached', async () => {
     for (const command of [['worker'], ['list'], ['serve']]) {
       refused(
-        await run(command, { ...bed.environment, REDIS_URL: 'redis://me:secret99@127.0.0.1:9' }),
+        await runCommand(command, { ...bed.environment, REDIS_URL: 'redis://me:secret99@127.0.0.1:9' }),
         /127\.0\.0\.1:9 cannot be used/,
       );
     }
@@ -98,10 +83,13 @@ describe('what is wrong is said in one message, without a stack', () => {
     const { port } = taken.address() as AddressInfo;
     const { id } = await bed.enqueue('untouched');
     for (const command of [['serve'], ['worker', '--serve']]) {
-      refused(await run(command, { ...bed.environment, PORT: String(port) }), 'another port with PORT');
+      refused(
+        await runProcess(command, { ...bed.environment, PORT: String(port) }),
+        'another port with PORT',
+      );
     }
     const busy = { ...bed.environment, WORKER_PORT: String(port) };
-    refused(await run(['worker'], busy), 'another port with WORKER_PORT');
+    refused(await runProcess(['worker'], busy), 'another port with WORKER_PORT');
     refused(await reelhaul('simulate', '--port', String(port)), 'another port with --port');
     expect((await bed.reelhaul.get(id)).state).toBe('queued');
     taken.close();
@@ -111,12 +99,12 @@ describe('what is wrong is said in one message, without a stack', () => {
     ['redis://127.0.0.1/abc', 'number of a database'],
     ['redis://:%zz@127.0.0.1', 'percent-encoded'],
   ])('%s', async (url, words) => {
-    refused(await run(['list'], { ...bed.environment, REDIS_URL: url }), words);
+    refused(await runCommand(['list'], { ...bed.environment, REDIS_URL: url }), words);
   });
 
   (realRedis ? test : test.skip)('a database that the server does not have', async () => {
     refused(
-      await run(['list'], { ...bed.environment, REDIS_URL: `${bed.environment['REDIS_URL']}/99` }),
+      await runCommand(['list'], { ...bed.environment, REDIS_URL: `${bed.environment['REDIS_URL']}/99` }),
       'no database 99',
     );
   });
@@ -133,7 +121,7 @@ describe('what is wrong is said in one message, without a stack', () => {
     const folder = await mkdtemp(join(tmpdir(), 'reelhaul-test-'));
     await writeFile(join(folder, 'file'), 'in the way');
     refused(
-      await run(['worker'], { ...bed.environment, STORAGE_URL: `file:${folder}/file/archive` }),
+      await runProcess(['worker'], { ...bed.environment, STORAGE_URL: `file:${folder}/file/archive` }),
       /file\/archive/,
     );
     await rm(folder, { recursive: true });
@@ -170,8 +158,12 @@ describe('what is wrong is said in one message, without a stack', () => {
     const redis = await launchRedis(['--maxmemory-policy', 'allkeys-lru']);
     try {
       const environment = { ...bed.environment, REDIS_URL: redis.url };
-      refused(await run(['worker'], environment), 'expected maxmemory-policy noeviction', 'got allkeys-lru');
-      refused(await run(['enqueue', '--prompt', 'x'], environment), 'noeviction');
+      refused(
+        await runCommand(['worker'], environment),
+        'expected maxmemory-policy noeviction',
+        'got allkeys-lru',
+      );
+      refused(await runCommand(['enqueue', '--prompt', 'x'], environment), 'noeviction');
     } finally {
       await redis.stop();
     }
@@ -204,7 +196,7 @@ describe('doctor', () => {
   });
 
   test('names everything that is broken', async () => {
-    const { code, out } = await run(['doctor', '--json'], {
+    const { code, out } = await runCommand(['doctor', '--json'], {
       ...bed.environment,
       COMETAPI_KEY: '',
       REDIS_URL: 'redis://127.0.0.1:9',
@@ -233,9 +225,9 @@ describe('doctor', () => {
   test('tells the balance, and neither there nor in a failure the key that stands in the address', async () => {
     const quotaKey = 'quota-key-0123456789';
     const environment = { ...bed.environment, COMETAPI_QUOTA_KEY: quotaKey, LOG_LEVEL: 'trace' };
-    const good = await run(['doctor'], { ...environment, COMETAPI_QUOTA_URL: bed.simulator.url });
+    const good = await runCommand(['doctor'], { ...environment, COMETAPI_QUOTA_URL: bed.simulator.url });
     expect(good.out).toMatch(/^ok +balance: 10000000 left, 0 used/m);
-    const bad = await run(['doctor'], { ...environment, COMETAPI_QUOTA_URL: 'http://127.0.0.1:9' });
+    const bad = await runCommand(['doctor'], { ...environment, COMETAPI_QUOTA_URL: 'http://127.0.0.1:9' });
     expect(bad.out).toMatch(/^warning +balance: .*ECONNREFUSED/m);
     expect(bad.code).toBe(0);
     for (const { out, err } of [good, bad]) expect(out + err).not.toContain(quotaKey);
@@ -265,12 +257,15 @@ describe('doctor', () => {
   test('says of a broken set-up what docs/operating.md shows', async () => {
     const guide = readFileSync(new URL('../../docs/operating.md', import.meta.url), 'utf8');
     const [, given = '', shown = ''] = /^\$ (\S+=.*) npx reelhaul doctor\n(.*?)^```/ms.exec(guide)!;
-    const { out } = await run(['doctor'], parseEnv(given.replaceAll(' ', '\n')) as Record<string, string>);
+    const { out } = await runProcess(
+      ['doctor'],
+      parseEnv(given.replaceAll(' ', '\n')) as Record<string, string>,
+    );
     expect(out.replace(/(?<=reelhaul-probe\/)[0-9a-f-]+/, '…')).toBe(shown);
   });
 
   test('says what to do about every warning and error, and shows which secrets are set', async () => {
-    const { out } = await run(['doctor'], {
+    const { out } = await runCommand(['doctor'], {
       ...bed.environment,
       COMETAPI_BASE_URL: 'http://127.0.0.1:9',
       COMETAPI_QUOTA_KEY: 'quota-key-0123456789',
@@ -298,7 +293,7 @@ describe('doctor', () => {
     const silent = createServer((socket) => socket.resume());
     await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
     const { port } = silent.address() as AddressInfo;
-    const { out, code } = await run(['doctor'], {
+    const { out, code } = await runCommand(['doctor'], {
       ...bed.environment,
       STORAGE_URL: `s3://reels?endpoint=http://127.0.0.1:${port}&forcePathStyle=true`,
       AWS_ACCESS_KEY_ID: 'key',
@@ -311,7 +306,7 @@ describe('doctor', () => {
 
   test('sees a Redis that evicts, keeps nothing, and has no replica to wait for', async () => {
     const redis = await launchRedis(['--maxmemory-policy', 'allkeys-lru', '--appendonly', 'no']);
-    const { out, code } = await run(['doctor'], {
+    const { out, code } = await runCommand(['doctor'], {
       ...bed.environment,
       REDIS_URL: redis.url,
       LEDGER_WAIT_REPLICAS: '1',

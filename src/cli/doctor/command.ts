@@ -6,11 +6,14 @@ import { ConfigError } from '../../errors.js';
 import { loggerFor } from '../session.js';
 import { print } from '../terminal.js';
 
-/** Settings that cannot be read are findings as well: the doctor is who one asks then. They are null in that case. */
-async function consultDoctor(): Promise<{
-  findings: readonly Finding[];
-  settings: readonly string[] | null;
-}> {
+export interface Consultation {
+  readonly findings: readonly Finding[];
+  /** Null when they cannot be read, which is a finding as well. */
+  readonly settings: readonly string[] | null;
+}
+
+/** Examines what a worker with the settings of this environment needs. */
+export async function consultDoctor(environment: NodeJS.ProcessEnv): Promise<Consultation> {
   const [{ readConfig }, { examine }, { describeConfig, examineUnreadable }] = await Promise.all([
     import('../../config/config.js'),
     import('./examine.js'),
@@ -18,32 +21,42 @@ async function consultDoctor(): Promise<{
   ]);
   let config: Config;
   try {
-    config = readConfig(process.env);
+    config = readConfig(environment);
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
-    return { findings: examineUnreadable(error), settings: null };
+    return { findings: examineUnreadable(error, environment), settings: null };
   }
-  const findings = await examine(config, await loggerFor({ ...config, LOG_LEVEL: 'silent' }));
+  const log = await loggerFor({ ...config, LOG_LEVEL: 'silent' });
+  const findings = await examine(config, log, environment);
   return { findings, settings: describeConfig(config, readConfig({})) };
 }
+
+/** The lines that people, or with `json` programs, read. */
+export function linesOf({ findings, settings }: Consultation, json: boolean): string[] {
+  if (json) {
+    const all =
+      settings === null
+        ? findings
+        : [...findings, { level: 'ok', about: 'settings', message: settings.join(' ') }];
+    return all.map((finding) => JSON.stringify(finding));
+  }
+  return [
+    ...findings.map(({ level, about, message }) => `${level.padEnd(7)}  ${about}: ${message}`),
+    ...(settings ?? []).map((line) => `setting  ${line}`),
+  ];
+}
+
+export const exitCodeOf = ({ findings }: Consultation): 0 | 1 =>
+  findings.some(({ level }) => level === 'error') ? 1 : 0;
 
 export function addDoctor(program: Command): void {
   program
     .command('doctor')
     .description('check what a worker needs, and say what to do; exit code 1 for an error')
     .option('--json', 'one finding per line')
-    .action(async ({ json }: { json?: boolean }) => {
-      const { findings, settings } = await consultDoctor();
-      if (json) {
-        for (const finding of findings) print(JSON.stringify(finding));
-        if (settings !== null)
-          print(JSON.stringify({ level: 'ok', about: 'settings', message: settings.join(' ') }));
-      } else {
-        for (const { level, about, message } of findings) print(`${level.padEnd(7)}  ${about}: ${message}`);
-        for (const line of settings ?? []) print(`setting  ${line}`);
-      }
-      const code = findings.some(({ level }) => level === 'error') ? 1 : 0;
-      // What hangs was said above; it shall not hold up the end as well.
-      process.stdout.write('', () => process.exit(code));
+    .action(async ({ json = false }: { json?: boolean }) => {
+      const consultation = await consultDoctor(process.env);
+      for (const line of linesOf(consultation, json)) print(line);
+      process.exitCode = exitCodeOf(consultation);
     });
 }

@@ -23,7 +23,11 @@ const STORAGE_TIMEOUT_MS = 15_000;
 const PROVIDER_TIMEOUT_MS = 15_000;
 
 /** Everything, in the order in which one would mend it; looked at side by side. */
-export async function examine(config: Config, log: Logger): Promise<Finding[]> {
+export async function examine(
+  config: Config,
+  log: Logger,
+  environment: NodeJS.ProcessEnv,
+): Promise<Finding[]> {
   const found = await Promise.all([
     examineRedis(config, log),
     examineStorage(config).then(alone),
@@ -31,7 +35,7 @@ export async function examine(config: Config, log: Logger): Promise<Finding[]> {
     examineQuota(config),
     examineCallbacks(config).then(alone),
   ]);
-  return [...examineConfig(config), ...found.flat(), ...examineAssetHosts(config)];
+  return [...examineConfig(config, environment), ...found.flat(), ...examineAssetHosts(config)];
 }
 
 const alone = (finding: Finding): Finding[] => [finding];

@@ -20,20 +20,20 @@ export function describeConfig(config: Config, defaults: Config): string[] {
 }
 
 /** Every setting that cannot be read. Nothing else is looked at: with these, no process starts. */
-export function examineUnreadable({ problems }: ConfigError): Finding[] {
+export function examineUnreadable({ problems }: ConfigError, environment: NodeJS.ProcessEnv): Finding[] {
   return [
     ...problems.map(({ path, message }) => failed(path, `${message}. Set it so.`)),
-    ...examineSpelling(),
+    ...examineSpelling(environment),
     warning('settings', 'nothing else was looked at. Mend these first, and ask again.'),
   ];
 }
 
 /** What is set and read by nothing, since its name is misspelt. */
-const examineSpelling = (): Finding[] =>
-  misspeltSettings(process.env).map(({ path, message }) => warning(path, message));
+const examineSpelling = (environment: NodeJS.ProcessEnv): Finding[] =>
+  misspeltSettings(environment).map(({ path, message }) => warning(path, message));
 
-export function examineConfig(config: Config): Finding[] {
-  const findings = examineSpelling();
+export function examineConfig(config: Config, environment: NodeJS.ProcessEnv): Finding[] {
+  const findings = examineSpelling(environment);
   if (config.COMETAPI_KEY === '')
     findings.push(failed('COMETAPI_KEY', 'is not set: workers will not start. Set it.'));
   if (config.SHUTDOWN_TIMEOUT_MS < config.SUBMIT_TIMEOUT_MS) {

@@ -2,8 +2,6 @@
  * Set-ups that are broken, one after the other: each is named by the doctor at its right place, with what to do, an exit
  * code of 1 for an error, and without any secret. Whatever hangs does not hang the doctor.
  */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { createServer as createHttpServer } from 'node:http';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer, type AddressInfo, type Server } from 'node:net';
@@ -12,8 +10,10 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { Redis } from 'ioredis';
 import { launchRedis, type LaunchedRedis } from '../../../src/cli/demo/redis-server.js';
+import { consultDoctor, exitCodeOf, linesOf } from '../../../src/cli/doctor/command.js';
 import { launchCluster } from '../../support/cluster.js';
-import { cliFile, createTestbed, realRedis, type Testbed } from '../../support/testbed.js';
+import { runProcess, type CommandResult } from '../../support/command-line.js';
+import { createTestbed, realRedis, type Testbed } from '../../support/testbed.js';
 import { CREDENTIALS, startS3Server } from '../../storage/s3-server.js';
 
 interface Finding {
@@ -22,19 +22,9 @@ interface Finding {
   readonly message: string;
 }
 
-/** The doctor as a process of its own. @returns its findings by what they are about, and its exit code. */
-async function consult(environment: Readonly<Record<string, string>>, nodeArguments: readonly string[] = []) {
-  const { PATH = '', HOME = '' } = process.env;
-  const child = spawn(process.execPath, [...nodeArguments, cliFile, 'doctor', '--json'], {
-    env: { PATH, HOME, ...bed.environment, ...environment },
-  });
-  let lines = '';
-  let out = '';
-  child.stdout.on('data', (chunk: Buffer) => (lines += chunk.toString()));
-  for (const stream of [child.stdout, child.stderr])
-    stream.on('data', (chunk: Buffer) => (out += chunk.toString()));
-  const [code] = (await once(child, 'close')) as [number | null];
-  const findings = lines
+/** What the doctor said. @returns its findings by what they are about, and its exit code. */
+function heard({ code, out, err }: CommandResult) {
+  const findings = out
     .trim()
     .split('\n')
     .map((line) => JSON.parse(line) as Finding);
@@ -42,8 +32,20 @@ async function consult(environment: Readonly<Record<string, string>>, nodeArgume
     const found = findings.filter((finding) => finding.about === about);
     return found.map(({ level, message }) => `${level}: ${message}`).join('\n');
   };
-  return { code, out, findings, said };
+  return { code, out: out + err, findings, said };
 }
+
+/** The doctor in this process. */
+async function consult(environment: Readonly<Record<string, string>>) {
+  const consultation = await consultDoctor({ ...bed.environment, ...environment });
+  return heard({ code: exitCodeOf(consultation), out: linesOf(consultation, true).join('\n'), err: '' });
+}
+
+/** The doctor as a process of its own: it comes to an end although something hangs. */
+const consultProcess = async (
+  environment: Readonly<Record<string, string>>,
+  nodeArguments: readonly string[] = [],
+) => heard(await runProcess(['doctor', '--json'], { ...bed.environment, ...environment }, nodeArguments));
 
 let bed: Testbed;
 beforeAll(async () => {
@@ -75,7 +77,7 @@ onRealRedis('of Redis', () => {
       await withRedis([], async (redis) => {
         process.kill(redis.pid, 'SIGSTOP');
         try {
-          const { code, said } = await consult({ REDIS_URL: redis.url });
+          const { code, said } = await consultProcess({ REDIS_URL: redis.url });
           expect(said('Redis')).toMatch(
             /^error: .*takes connections and has not answered for 12 s\. .*look at its process/,
           );
@@ -103,7 +105,7 @@ onRealRedis('of Redis', () => {
     await new Promise<void>((resolve) => mute.listen(0, '127.0.0.1', resolve));
     try {
       const { port } = mute.address() as AddressInfo;
-      const { code, said } = await consult({ REDIS_URL: `redis://127.0.0.1:${port}` });
+      const { code, said } = await consultProcess({ REDIS_URL: `redis://127.0.0.1:${port}` });
       expect(said('Redis')).toMatch(/^error: .*did not end within 15 s.*Look at its process/);
       expect(code).toBe(1);
     } finally {
@@ -208,9 +210,9 @@ test('a clock that is ahead of that of Redis: worth a warning, or too far for a 
   const folder = await mkdtemp(join(tmpdir(), 'reelhaul-clock-'));
   const ahead = join(folder, 'ahead.mjs');
   await writeFile(ahead, 'const now = Date.now; Date.now = () => now() + Number(process.env.AHEAD_MS);');
-  const { said } = await consult({ AHEAD_MS: '3000' }, ['--import', ahead]);
+  const { said } = await consultProcess({ AHEAD_MS: '3000' }, ['--import', ahead]);
   expect(said('clock')).toMatch(/^warning: -[23]\d{3} ms beside that of Redis.*NTP/);
-  const far = await consult({ AHEAD_MS: '60000' }, ['--import', ahead]);
+  const far = await consultProcess({ AHEAD_MS: '60000' }, ['--import', ahead]);
   expect(far.said('clock')).toMatch(
     /^error: the clock of this machine is (59|60)\.\d s ahead of .*takes no jobs/,
   );
@@ -227,10 +229,10 @@ describe('of the storage', () => {
         AWS_SECRET_ACCESS_KEY: 'a-wrong-secret-key-0123456789',
         STORAGE_URL: `s3://no-such-bucket?endpoint=${s3.endpoint}&forcePathStyle=true`,
       };
-      const wrong = await consult(environment);
+      const wrong = await consultProcess(environment);
       expect(wrong.said('storage')).toMatch(/^error: .*Check STORAGE_URL/);
       expect(wrong.out).not.toContain('a-wrong-secret-key');
-      const missing = await consult({
+      const missing = await consultProcess({
         ...environment,
         AWS_SECRET_ACCESS_KEY: CREDENTIALS.secretAccessKey,
       });
@@ -266,7 +268,7 @@ describe('of the provider', () => {
   test.concurrent(
     'one that answers nothing, to the call and about the balance, however patient polls are',
     async () => {
-      const { code, out, said } = await consult({
+      const { code, out, said } = await consultProcess({
         COMETAPI_BASE_URL: url,
         COMETAPI_QUOTA_URL: url,
         COMETAPI_QUOTA_KEY: 'quota-key-0123456789',
