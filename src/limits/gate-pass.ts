@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Pass, PassOptions, Target, WaitReason } from './gate-contract.js';
 import { DAY_MS, GATE, HOUR_MS, PACE, SLOWEST } from './gate-lua.js';
 
@@ -133,10 +134,6 @@ type Answer =
       readonly holds: 'all' | 'generation';
     };
 
-interface Scripts {
-  reelhaulGatePass(...args: string[]): Promise<string>;
-}
-
 /** Calls of one kind that wait for their turn in this process, first come first served. */
 interface Line {
   waiting: number;
@@ -161,8 +158,7 @@ export type CalmPass = Pass & { readonly calm?: boolean; readonly free?: boolean
 
 export function createPass(deps: PassDeps): (target: Target, options: PassOptions) => Promise<CalmPass> {
   const { redis, keysOf, settings, stopping, onStillAway } = deps;
-  redis.defineCommand('reelhaulGatePass', { lua: PASS, numberOfKeys: 4 });
-  const scripts = redis as unknown as Scripts;
+  const run = defineScript<string>(redis, 'reelhaulGatePass', PASS);
   const newLine = (): Line => ({ waiting: 0, last: Promise.resolve(), intervalMs: 0 });
   // No rate holds for hosts: their line stays empty.
   const lines = { submit: newLine(), poll: newLine(), host: newLine() };
@@ -178,9 +174,7 @@ export function createPass(deps: PassDeps): (target: Target, options: PassOption
       looked,
       waiting: Math.max(0, line.waiting - 1),
     };
-    const answer = JSON.parse(
-      await scripts.reelhaulGatePass(...keysOf(target), JSON.stringify(argument)),
-    ) as Answer;
+    const answer = JSON.parse(await run(keysOf(target), argument)) as Answer;
     if (answer.kind === 'turn') line.intervalMs = answer.interval;
     return answer;
   }

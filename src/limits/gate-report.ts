@@ -1,5 +1,6 @@
 /** What a call came to, and what follows for all: one script that writes it down and decides. */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Report, ReportOutcome, Target } from './gate-contract.js';
 import { DAY_MS, GATE, HOUR_MS, SLOW_DOWN } from './gate-lua.js';
 
@@ -208,10 +209,6 @@ end
 return cjson.encode(answer)
 `;
 
-interface Scripts {
-  reelhaulGateReport(...args: string[]): Promise<string>;
-}
-
 type Answer = Omit<ReportOutcome, 'opened'> & {
   readonly opened: ReportOutcome['opened'] | false;
   /** This replica fails while others do not. */
@@ -226,8 +223,7 @@ export interface ReportDeps {
 }
 
 export function createReport({ redis, keysOf, settings, dice }: ReportDeps) {
-  redis.defineCommand('reelhaulGateReport', { lua: REPORT, numberOfKeys: 4 });
-  const scripts = redis as unknown as Scripts;
+  const run = defineScript<string>(redis, 'reelhaulGateReport', REPORT);
   return async (target: Target, report: Report): Promise<ReportOutcome & { readonly alone: boolean }> => {
     const { retryAfterMs = null, ...result } = { retryAfterMs: undefined, ...report.result };
     const argument = {
@@ -239,9 +235,7 @@ export function createReport({ redis, keysOf, settings, dice }: ReportDeps) {
       ...(target === 'submit' || target === 'poll' ? { call: target } : {}),
       dice: dice(),
     };
-    const answer = JSON.parse(
-      await scripts.reelhaulGateReport(...keysOf(target), JSON.stringify(argument)),
-    ) as Answer;
+    const answer = JSON.parse(await run(keysOf(target), argument)) as Answer;
     return { ...answer, opened: answer.opened === false ? null : answer.opened };
   };
 }

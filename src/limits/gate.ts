@@ -9,6 +9,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Keys } from '../store/keys.js';
 import { createAlone } from './gate-alone.js';
 import { GATE, HOUR_MS, PACE } from './gate-lua.js';
@@ -64,11 +65,6 @@ redis.call('UNLINK', KEYS[4])
 return refused
 `;
 
-interface Scripts {
-  reelhaulGateLook(...args: string[]): Promise<string>;
-  reelhaulGateResume(...args: string[]): Promise<string[]>;
-}
-
 type Falsy<T> = { readonly [K in keyof T]: null extends T[K] ? Exclude<T[K], null> | false : T[K] };
 interface Look extends Omit<GateOverview, 'slowedTo' | 'breaker'> {
   readonly slowedTo: number | false;
@@ -98,9 +94,8 @@ export interface GateDeps {
 }
 
 export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
-  redis.defineCommand('reelhaulGateLook', { lua: LOOK, numberOfKeys: 4 });
-  redis.defineCommand('reelhaulGateResume', { lua: RESUME, numberOfKeys: 5 });
-  const scripts = redis as unknown as Scripts;
+  const lookAt = defineScript<string>(redis, 'reelhaulGateLook', LOOK);
+  const forget = defineScript<string[]>(redis, 'reelhaulGateResume', RESUME);
   const { refusedProbeMs: probeMs, awayProbeMs, failures, rate } = settings;
   const limits = { max: rate.max ?? 0, windowMs: rate.windowMs, first: rate.first };
   const argument = { replica: randomUUID(), probeMs, awayProbeMs, failures, rate: limits };
@@ -163,12 +158,7 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
 
     async overview() {
       const [submit, ...others] = keysOf('submit');
-      const answer = await scripts.reelhaulGateLook(
-        submit,
-        ...others.slice(0, 2),
-        keys.gate('poll'),
-        JSON.stringify(argument),
-      );
+      const answer = await lookAt([submit, ...others.slice(0, 2), keys.gate('poll')], argument);
       const { breaker, slowedTo, ...look } = JSON.parse(answer) as Look;
       const outage = ({ openAt, probes, probeAt }: Falsy<Outage>): Outage => ({
         openAt: openAt === false ? null : openAt,
@@ -184,7 +174,7 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
 
     async resume() {
       freeUntil.clear();
-      return scripts.reelhaulGateResume(...keysOf('submit'), keys.gate('poll'));
+      return forget([...keysOf('submit'), keys.gate('poll')]);
     },
 
     async publish() {

@@ -4,6 +4,7 @@
  */
 import type { Config } from '../config/config.js';
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import { inMillionths } from '../generation/price.js';
 import { QUEUED } from '../store/queued-lua.js';
 
@@ -81,11 +82,11 @@ return before == c.inForce and 0 or 1
 `;
 
 /**
- * COUNTS. KEYS 1 limits · ARGV 1 prefix
+ * COUNTS. KEYS 1 limits · ARGV 1 JSON { prefix }
  * Returns queued, scheduled, over budget, capped, tenants capped, in flight, most in flight or '' when there are no limits, chained.
  */
 const COUNTS = `${QUEUED}
-local p, now, capped = ARGV[1], now_ms(), 0
+local p, now, capped = cjson.decode(ARGV[1]).prefix, now_ms(), 0
 local tenants = redis.call('SMEMBERS', p .. ':parked')
 for _, tenant in ipairs(tenants) do capped = capped + redis.call('ZCARD', p .. ':parked:' .. tenant) end
 return {
@@ -96,29 +97,22 @@ return {
 }
 `;
 
-/** TAKE. KEYS 1 over budget · ARGV 1 how many · Returns their ids. */
+/** TAKE. KEYS 1 over budget · ARGV 1 JSON { most } · Returns their ids. */
 const TAKE = `
-local ids = redis.call('ZRANGE', KEYS[1], 0, ARGV[1] - 1)
+local ids = redis.call('ZRANGE', KEYS[1], 0, cjson.decode(ARGV[1]).most - 1)
 if #ids > 0 then redis.call('ZREM', KEYS[1], unpack(ids)) end
 return ids
 `;
 
-/** FREED. KEYS 1 tenants with parked generations · ARGV 1 prefix · Returns the ids that may go on. */
+/** FREED. KEYS 1 tenants with parked generations · ARGV 1 JSON { prefix } · Returns the ids that may go on. */
 const FREED = `${QUEUED}
-local freed = {}
+local p, freed = cjson.decode(ARGV[1]).prefix, {}
 for _, tenant in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  if redis.call('EXISTS', ARGV[1] .. ':parked:' .. tenant) == 0 then redis.call('SREM', KEYS[1], tenant) end
-  for _, id in ipairs(queue_unpark(ARGV[1], tenant, now_ms())) do freed[#freed + 1] = id end
+  if redis.call('EXISTS', p .. ':parked:' .. tenant) == 0 then redis.call('SREM', KEYS[1], tenant) end
+  for _, id in ipairs(queue_unpark(p, tenant, now_ms())) do freed[#freed + 1] = id end
 end
 return freed
 `;
-
-interface Scripts {
-  reelhaulPublish(key: string, json: string): Promise<number>;
-  reelhaulQueuedCounts(key: string, prefix: string): Promise<(number | string)[]>;
-  reelhaulTakeOverBudget(key: string, count: number): Promise<string[]>;
-  reelhaulFreed(key: string, prefix: string): Promise<string[]>;
-}
 
 /** What this configuration says. */
 export const limitsOf = (config: Config): InForce => ({
@@ -158,16 +152,14 @@ function publishArguments(limits: InForce) {
 }
 
 export function createLimits(redis: RedisConnection, prefix: string): Limits {
-  redis.defineCommand('reelhaulPublish', { lua: PUBLISH, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulQueuedCounts', { lua: COUNTS, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulTakeOverBudget', { lua: TAKE, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulFreed', { lua: FREED, numberOfKeys: 1 });
-  const scripts = redis as unknown as Scripts;
+  const publish = defineScript<number>(redis, 'reelhaulPublish', PUBLISH);
+  const count = defineScript<(number | string)[]>(redis, 'reelhaulQueuedCounts', COUNTS);
+  const takeOverBudget = defineScript<string[]>(redis, 'reelhaulTakeOverBudget', TAKE);
+  const freed = defineScript<string[]>(redis, 'reelhaulFreed', FREED);
   const key = `${prefix}:limits`;
 
   return {
-    publish: async (limits) =>
-      (await scripts.reelhaulPublish(key, JSON.stringify(publishArguments(limits)))) === 1,
+    publish: async (limits) => (await publish([key], publishArguments(limits))) === 1,
 
     async inForce() {
       const text = await redis.hget(key, 'inForce');
@@ -175,8 +167,10 @@ export function createLimits(redis: RedisConnection, prefix: string): Limits {
     },
 
     async counts() {
-      const [queued, scheduled, overBudget, capped, tenantsCapped, inFlight, most, chained] =
-        await scripts.reelhaulQueuedCounts(key, prefix);
+      const [queued, scheduled, overBudget, capped, tenantsCapped, inFlight, most, chained] = await count(
+        [key],
+        { prefix },
+      );
       const waiting =
         Number(queued) - Number(scheduled) - Number(overBudget) - Number(capped) - Number(chained);
       return {
@@ -192,7 +186,7 @@ export function createLimits(redis: RedisConnection, prefix: string): Limits {
       };
     },
 
-    takeOverBudget: () => scripts.reelhaulTakeOverBudget(`${prefix}:over-budget`, PAGE),
-    freed: () => scripts.reelhaulFreed(`${prefix}:parked`, prefix),
+    takeOverBudget: () => takeOverBudget([`${prefix}:over-budget`], { most: PAGE }),
+    freed: () => freed([`${prefix}:parked`], { prefix }),
   };
 }

@@ -4,6 +4,7 @@
  * evidence is against them, and trusted again when they come.
  */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Keys } from '../store/keys.js';
 
 /** With a new PUBLIC_URL, two disappointments without one arrival end the trust. */
@@ -13,14 +14,12 @@ const TRUSTED_FROM = 0.6;
 const HALF_LIFE_GENERATIONS = 16;
 const REFRESH_MS = 2000;
 
-/**
- * NOTE. KEYS 1 arrivals · ARGV 1 'arrived' or 'missing' · 2 factor that everything before is worth · 3 trust at first
- */
+/** NOTE. KEYS 1 arrivals · ARGV 1 JSON { arrived } */
 const NOTE = `
 local before = redis.call('HMGET', KEYS[1], 'arrived', 'missing')
-local arrived = (tonumber(before[1]) or tonumber(ARGV[3])) * tonumber(ARGV[2])
-local missing = (tonumber(before[2]) or 0) * tonumber(ARGV[2])
-if ARGV[1] == 'arrived' then arrived = arrived + 1 else missing = missing + 1 end
+local arrived = (tonumber(before[1]) or ${TRUST_AT_FIRST}) * ${2 ** (-1 / HALF_LIFE_GENERATIONS)}
+local missing = (tonumber(before[2]) or 0) * ${2 ** (-1 / HALF_LIFE_GENERATIONS)}
+if cjson.decode(ARGV[1]).arrived then arrived = arrived + 1 else missing = missing + 1 end
 redis.call('HSET', KEYS[1], 'arrived', arrived, 'missing', missing)
 `;
 
@@ -29,10 +28,6 @@ export interface Arrivals {
   note(arrived: boolean): Promise<void>;
   /** Is a callback worth waiting for? Never throws; through a cache of some seconds. */
   areTrusted(): Promise<boolean>;
-}
-
-interface Scripts {
-  reelhaulNoteArrival(...args: (string | number)[]): Promise<unknown>;
 }
 
 export function createArrivals({
@@ -46,18 +41,12 @@ export function createArrivals({
   readonly now: () => number;
   readonly onError: (error: unknown) => void;
 }): Arrivals {
-  redis.defineCommand('reelhaulNoteArrival', { lua: NOTE, numberOfKeys: 1 });
-  const scripts = redis as unknown as Scripts;
+  const note = defineScript<unknown>(redis, 'reelhaulNoteArrival', NOTE);
   let known: { readonly trusted: boolean; readonly readAt: number } | null = null;
 
   return {
     async note(arrived) {
-      await scripts.reelhaulNoteArrival(
-        keys.arrivals,
-        arrived ? 'arrived' : 'missing',
-        2 ** (-1 / HALF_LIFE_GENERATIONS),
-        TRUST_AT_FIRST,
-      );
+      await note([keys.arrivals], { arrived });
     },
 
     async areTrusted() {

@@ -7,6 +7,7 @@
  * fields, gone a week after its last task.
  */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Keys } from '../store/keys.js';
 import {
   HALF_LIFE_AT_LEAST_MS,
@@ -92,10 +93,6 @@ export interface DurationsDeps {
   readonly onError: (error: unknown) => void;
 }
 
-interface Scripts {
-  reelhaulLearn(kinds: string, kind: string, all: string, json: string): Promise<unknown>;
-}
-
 /** Field prefixes: finished and censored, of each histogram. */
 const PARTS = { total: ['t', 'tc'], run: ['r', 'rc'], progress: ['p', 'pc'] } as const;
 
@@ -111,8 +108,7 @@ interface Cached {
 }
 
 export function createDurations({ redis, keys, now, onError }: DurationsDeps): Durations {
-  redis.defineCommand('reelhaulLearn', { lua: LEARN, numberOfKeys: 3 });
-  const scripts = redis as unknown as Scripts;
+  const add = defineScript<unknown>(redis, 'reelhaulLearn', LEARN);
   const cache = new Map<string, Cached>();
   const reading = new Map<string, Promise<Cached>>();
   const heldBack = new Map<string | null, Lessons>();
@@ -163,24 +159,19 @@ export function createDurations({ redis, keys, now, onError }: DurationsDeps): D
   }
 
   const write = (kind: string | null, { count, shares }: Lessons): Promise<unknown> =>
-    scripts.reelhaulLearn(
-      keys.durationKinds,
-      keys.durations(kind ?? ALL),
-      keys.durations(ALL),
-      JSON.stringify({
-        kind: kind ?? ALL,
-        now: now(),
-        mostKinds: kind === null ? 0 : MAX_KINDS,
-        keepMs: KEEP_MS,
-        halfLife: {
-          lessons: HALF_LIFE_LESSONS,
-          atLeastMs: HALF_LIFE_AT_LEAST_MS,
-          atMostMs: HALF_LIFE_AT_MOST_MS,
-        },
-        lessons: count,
-        shares,
-      }),
-    );
+    add([keys.durationKinds, keys.durations(kind ?? ALL), keys.durations(ALL)], {
+      kind: kind ?? ALL,
+      now: now(),
+      mostKinds: kind === null ? 0 : MAX_KINDS,
+      keepMs: KEEP_MS,
+      halfLife: {
+        lessons: HALF_LIFE_LESSONS,
+        atLeastMs: HALF_LIFE_AT_LEAST_MS,
+        atMostMs: HALF_LIFE_AT_MOST_MS,
+      },
+      lessons: count,
+      shares,
+    });
 
   return {
     async forecast(kind) {

@@ -11,42 +11,14 @@
  *                                                                      task, while those after it did not
  */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Keys } from '../store/keys.js';
 import type { FieldPatch } from '../generation/record.js';
 import { checkVersion, RECORD_VERSION } from '../store/read-record.js';
 import type { ProgressMark } from './schedule.js';
 import type { State } from '../generation/states.js';
 
-/**
- * BEGIN. Reads what a poll needs, and counts the poll while the generation is followed.
- * KEYS 1 record · ARGV 1 now · 2 the newest version that is known · 3… fields, the first four `state`, `pollAttempts`,
- *      `taskId`, `v`
- * Returns the values, those from before this poll.
- */
-const BEGIN = `
-local values = redis.call('HMGET', KEYS[1], unpack(ARGV, 3))
-local known = (tonumber(values[4]) or 0) <= tonumber(ARGV[2])
-if known and values[3] and (values[1] == 'generating' or values[1] == 'expired' or values[1] == 'canceled') then
-  redis.call('HSET', KEYS[1], 'pollAttempts', (tonumber(values[2]) or 0) + 1, 'polledAt', ARGV[1])
-end
-return values
-`;
-
-/**
- * HINT. Remembers that a callback came. One that is expired is looked after by the sweep again, whose late check may
- * have ended.
- * KEYS 1 record · 2 live · ARGV 1 now · 2 the task that it names, or '' · 3 id
- * Returns state, hints before this one, when the last poll began; false when there is no such record, or it has another task.
- */
-const HINT = `
-local state, hints, polledAt, task = unpack(redis.call('HMGET', KEYS[1], 'state', 'hints', 'polledAt', 'taskId'))
-if not state then return false end
-if task and ARGV[2] ~= '' and ARGV[2] ~= task then return false end
-redis.call('HSET', KEYS[1], 'hints', (tonumber(hints) or 0) + 1, 'hintedAt', ARGV[1])
-if state == 'expired' then redis.call('ZADD', KEYS[2], 0, ARGV[3]) end
-return { state, hints or '0', polledAt or '' }
-`;
-
+/** BEGIN reads the first four by their place. */
 const FIELDS = [
   'state',
   'pollAttempts',
@@ -72,6 +44,38 @@ const FIELDS = [
   'callback',
   'unshown',
 ] as const;
+
+/**
+ * BEGIN. Reads what a poll needs, and counts the poll while the generation is followed. The fields stand in the script:
+ * as arguments of every poll they would be most of its bytes.
+ * KEYS 1 record · ARGV 1 JSON { now, version }: the newest version that is known
+ * Returns the values of `FIELDS`, those from before this poll.
+ */
+const BEGIN = `
+local c = cjson.decode(ARGV[1])
+local values = redis.call('HMGET', KEYS[1], '${FIELDS.join("', '")}')
+local state, polls, task, version = unpack(values, 1, 4)
+if task and (tonumber(version) or 0) <= c.version and (state == 'generating' or state == 'expired' or state == 'canceled') then
+  redis.call('HSET', KEYS[1], 'pollAttempts', (tonumber(polls) or 0) + 1, 'polledAt', c.now)
+end
+return values
+`;
+
+/**
+ * HINT. Remembers that a callback came. One that is expired is looked after by the sweep again, whose late check may
+ * have ended.
+ * KEYS 1 record · 2 live · ARGV 1 JSON { id, now, task }: the task that it names, if any
+ * Returns state, hints before this one, when the last poll began; false when there is no such record, or it has another task.
+ */
+const HINT = `
+local c = cjson.decode(ARGV[1])
+local state, hints, polledAt, task = unpack(redis.call('HMGET', KEYS[1], 'state', 'hints', 'polledAt', 'taskId'))
+if not state then return false end
+if task and c.task and c.task ~= task then return false end
+redis.call('HSET', KEYS[1], 'hints', (tonumber(hints) or 0) + 1, 'hintedAt', c.now)
+if state == 'expired' then redis.call('ZADD', KEYS[2], 0, c.id) end
+return { state, hints or '0', polledAt or '' }
+`;
 
 /** What a poll knows of its generation. Instants are epoch milliseconds. */
 export interface Followed {
@@ -143,11 +147,6 @@ function readMark(text: string | null): ProgressMark | null {
   return progress && ageMs ? { progress, ageMs } : null;
 }
 
-interface Scripts {
-  reelhaulBeginPoll(...args: (string | number)[]): Promise<(string | null)[]>;
-  reelhaulHint(...args: (string | number)[]): Promise<string[] | null>;
-}
-
 const number = (text: string | null | undefined): number | null => (text ? Number(text) : null);
 
 export function createFollowing({
@@ -159,14 +158,13 @@ export function createFollowing({
   readonly keys: Keys;
   readonly now: () => number;
 }): Following {
-  redis.defineCommand('reelhaulBeginPoll', { lua: BEGIN, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulHint', { lua: HINT, numberOfKeys: 2 });
-  const scripts = redis as unknown as Scripts;
+  const begin = defineScript<(string | null)[]>(redis, 'reelhaulBeginPoll', BEGIN);
+  const hint = defineScript<string[] | null>(redis, 'reelhaulHint', HINT);
 
   return {
     async begin(id) {
       const beganAt = now();
-      const values = await scripts.reelhaulBeginPoll(keys.record(id), beganAt, RECORD_VERSION, ...FIELDS);
+      const values = await begin([keys.record(id)], { now: String(beganAt), version: RECORD_VERSION });
       const of = (field: (typeof FIELDS)[number]) => values[FIELDS.indexOf(field)] ?? null;
       const state = of('state');
       if (state === null) return null;
@@ -199,7 +197,8 @@ export function createFollowing({
     },
 
     async hint(id, taskId) {
-      const said = await scripts.reelhaulHint(keys.record(id), keys.live, now(), taskId ?? '', id);
+      const task = taskId === null || taskId === '' ? {} : { task: taskId };
+      const said = await hint([keys.record(id), keys.live], { id, now: String(now()), ...task });
       if (said === null) return null;
       const [state, before, polledAt] = said;
       return { state: state as State, first: Number(before) === 0, polledAt: number(polledAt) };

@@ -1,5 +1,6 @@
 /** The compare-and-set behind every change of a record: record, indexes, money, slots, outbox and event together. */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Keys } from './keys.js';
 import { ADMISSION, QUEUED } from './queued-lua.js';
 import { SUBMITS } from './submits-lua.js';
@@ -147,16 +148,10 @@ export interface ChangeArguments {
   readonly maxAnswers: number;
 }
 
-interface Scripts {
-  reelhaulChange(record: string, json: string): Promise<[string, ...string[]]>;
-}
-
 export function createChanger(
   redis: RedisConnection,
   keys: Keys,
 ): (change: Omit<ChangeArguments, 'prefix'>) => Promise<[string, ...string[]]> {
-  redis.defineCommand('reelhaulChange', { lua: CHANGE, numberOfKeys: 1 });
-  const scripts = redis as unknown as Scripts;
-  return (change) =>
-    scripts.reelhaulChange(keys.record(change.id), JSON.stringify({ prefix: keys.prefix, ...change }));
+  const run = defineScript<[string, ...string[]]>(redis, 'reelhaulChange', CHANGE);
+  return (change) => run([keys.record(change.id)], { prefix: keys.prefix, ...change });
 }

@@ -1,5 +1,6 @@
 /** Writes a new generation: record, indexes, its turn in the queue and its event in one step. */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { FieldPatch } from '../generation/record.js';
 import type { Keys } from './keys.js';
 import { CHAIN, QUEUED } from './queued-lua.js';
@@ -82,40 +83,31 @@ export type CreateResult =
   | { readonly created: false; readonly missing: 'upload' | 'generation'; readonly id: string }
   | { readonly created: false; readonly generationId: string; readonly digest: string };
 
-interface Scripts {
-  reelhaulCreate(record: string, layout: string, json: string): Promise<[string, string, string?, string?]>;
-}
-
 export function createWriter(
   redis: RedisConnection,
   keys: Keys,
 ): (generation: NewGeneration, stored: readonly string[]) => Promise<CreateResult> {
-  redis.defineCommand('reelhaulCreate', { lua: CREATE, numberOfKeys: 2 });
-  const scripts = redis as unknown as Scripts;
+  const create = defineScript<[string, string, string?, string?]>(redis, 'reelhaulCreate', CREATE);
   return async ({ id, tenant, idempotency, createdAt, fields, uploads = [], after = [] }, stored) => {
     const runAt = fields['runAt'];
-    const [kind, said, wait, waits] = await scripts.reelhaulCreate(
-      keys.record(id),
-      keys.layout,
-      JSON.stringify({
-        prefix: keys.prefix,
-        id,
-        tenant,
-        priority: String(fields['priority'] ?? 0),
-        ...(runAt === null || runAt === undefined ? {} : { runAt: Number(runAt) }),
-        at: String(createdAt),
-        maxEvents: MAX_EVENTS,
-        ...(idempotency
-          ? {
-              idempotencyKey: keys.idempotency(tenant, idempotency.key),
-              idempotency: `${id} ${idempotency.digest}`,
-            }
-          : {}),
-        uploads,
-        after,
-        fields: stored,
-      }),
-    );
+    const [kind, said, wait, waits] = await create([keys.record(id), keys.layout], {
+      prefix: keys.prefix,
+      id,
+      tenant,
+      priority: String(fields['priority'] ?? 0),
+      ...(runAt === null || runAt === undefined ? {} : { runAt: Number(runAt) }),
+      at: String(createdAt),
+      maxEvents: MAX_EVENTS,
+      ...(idempotency
+        ? {
+            idempotencyKey: keys.idempotency(tenant, idempotency.key),
+            idempotency: `${id} ${idempotency.digest}`,
+          }
+        : {}),
+      uploads,
+      after,
+      fields: stored,
+    });
     if (kind === 'created')
       return {
         created: true,

@@ -3,6 +3,7 @@
  * it: every stage and every callback meets a generation that is not there.
  */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Assets, Charge } from '../generation/record.js';
 import { chargeOf, type Bill, type Submit } from '../generation/submits.js';
 import { MILLIONTHS } from '../generation/price.js';
@@ -72,12 +73,14 @@ return { 'erased' }
 
 /**
  * PRUNE. Forgets stubs that have nothing left to remove.
- * KEYS 1 erased · ARGV 1 prefix · 2 cutoff, epoch ms · 3 how many at most
+ * KEYS 1 erased · ARGV 1 JSON { prefix, cutoffAt, most }
  */
 const PRUNE = `
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[2], 'LIMIT', 0, ARGV[3])) do
-  if not redis.call('ZSCORE', ARGV[1] .. ':erasing', id) and not redis.call('ZSCORE', ARGV[1] .. ':erasing-files', id) then
-    redis.call('DEL', ARGV[1] .. ':erased:' .. id)
+local c = cjson.decode(ARGV[1])
+local p = c.prefix
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. c.cutoffAt, 'LIMIT', 0, c.most)) do
+  if not redis.call('ZSCORE', p .. ':erasing', id) and not redis.call('ZSCORE', p .. ':erasing-files', id) then
+    redis.call('DEL', p .. ':erased:' .. id)
     redis.call('ZREM', KEYS[1], id)
   end
 end
@@ -132,11 +135,6 @@ export interface Eraser {
   pruneErased(cutoffAt: number, limit: number): Promise<void>;
 }
 
-interface Scripts {
-  reelhaulErase(record: string, json: string): Promise<[string, string?]>;
-  reelhaulPruneErased(...args: (string | number)[]): Promise<unknown>;
-}
-
 const instant = (text: string | undefined): number | null => (text ? Number(text) : null);
 
 function readStub(id: string, stub: Readonly<Record<string, string>>): Erased {
@@ -159,9 +157,8 @@ function readStub(id: string, stub: Readonly<Record<string, string>>): Erased {
 }
 
 export function createEraser(redis: RedisConnection, keys: Keys): Eraser {
-  redis.defineCommand('reelhaulErase', { lua: ERASE, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulPruneErased', { lua: PRUNE, numberOfKeys: 1 });
-  const scripts = redis as unknown as Scripts;
+  const erase = defineScript<[string, string?]>(redis, 'reelhaulErase', ERASE);
+  const prune = defineScript<unknown>(redis, 'reelhaulPruneErased', PRUNE);
   const { prefix } = keys;
 
   async function removeEvents(
@@ -185,13 +182,10 @@ export function createEraser(redis: RedisConnection, keys: Keys): Eraser {
       // Neither ever changes.
       const [tenant, key] = await redis.hmget(keys.record(id), 'tenant', 'idempotencyKey');
       const owned = tenant && key ? { idempotencyKey: keys.idempotency(tenant, key) } : {};
-      const [kind, said = ''] = await scripts.reelhaulErase(
-        keys.record(id),
-        JSON.stringify({
-          ...{ prefix, id, version: RECORD_VERSION, anyway: evenIfBilled, maxEvents: MAX_EVENTS },
-          ...owned,
-        }),
-      );
+      const [kind, said = ''] = await erase([keys.record(id)], {
+        ...{ prefix, id, version: RECORD_VERSION, anyway: evenIfBilled, maxEvents: MAX_EVENTS },
+        ...owned,
+      });
       if (kind === 'billable') throw new MayBeBilledError(id, said);
       if (kind === 'newer') throw new NewerRecordError(id, said, RECORD_VERSION);
       return kind === 'erased';
@@ -254,7 +248,7 @@ export function createEraser(redis: RedisConnection, keys: Keys): Eraser {
     },
 
     async pruneErased(cutoffAt, limit) {
-      await scripts.reelhaulPruneErased(keys.allErased, prefix, Math.floor(cutoffAt), limit);
+      await prune([keys.allErased], { prefix, cutoffAt: String(Math.floor(cutoffAt)), most: limit });
     },
   };
 }

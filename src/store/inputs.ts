@@ -4,6 +4,7 @@
  * others by since when, and those whose bytes are only being written, so that no crash leaves bytes that nothing names.
  */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Keys } from './keys.js';
 
 /** An upload at every door. */
@@ -70,11 +71,6 @@ redis.call('DEL', KEYS[1])
 return 1
 `;
 
-interface Scripts {
-  reelhaulInputRegister(key: string, json: string): Promise<string>;
-  reelhaulInputDrop(key: string, json: string): Promise<number>;
-}
-
 export interface Inputs {
   /** Its bytes are about to be written: should that never be told, they are removed. */
   announce(id: string): Promise<void>;
@@ -94,9 +90,8 @@ export interface Inputs {
 }
 
 export function createInputs(redis: RedisConnection, keys: Keys, now: () => number): Inputs {
-  redis.defineCommand('reelhaulInputRegister', { lua: REGISTER, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulInputDrop', { lua: DROP, numberOfKeys: 1 });
-  const scripts = redis as unknown as Scripts;
+  const register = defineScript<string>(redis, 'reelhaulInputRegister', REGISTER);
+  const drop = defineScript<number>(redis, 'reelhaulInputDrop', DROP);
   const { prefix } = keys;
 
   async function get(tenant: string, id: string): Promise<StoredInput | null> {
@@ -118,19 +113,16 @@ export function createInputs(redis: RedisConnection, keys: Keys, now: () => numb
     },
 
     register: (tenant, { id, ...described }) =>
-      scripts.reelhaulInputRegister(
-        keys.input(id),
-        JSON.stringify({
-          prefix,
-          id,
-          tenant,
-          sha256: described.sha256,
-          at: String(now()),
-          fields: Object.entries({ tenant, ...described })
-            .flat()
-            .map(String),
-        }),
-      ),
+      register([keys.input(id)], {
+        prefix,
+        id,
+        tenant,
+        sha256: described.sha256,
+        at: String(now()),
+        fields: Object.entries({ tenant, ...described })
+          .flat()
+          .map(String),
+      }),
 
     get,
 
@@ -144,8 +136,7 @@ export function createInputs(redis: RedisConnection, keys: Keys, now: () => numb
     unused: (before, limit) =>
       redis.zrangebyscore(keys.inputsUnused, '-inf', `(${Math.floor(before)}`, 'LIMIT', 0, limit),
 
-    drop: async (id) =>
-      (await scripts.reelhaulInputDrop(keys.input(id), JSON.stringify({ prefix, id }))) === 1,
+    drop: async (id) => (await drop([keys.input(id)], { prefix, id })) === 1,
 
     async removed(id) {
       await redis.zrem(keys.inputsUnused, id);

@@ -5,6 +5,7 @@
  * has passed is never met again.
  */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Keys } from './keys.js';
 import { STATES, type State } from '../generation/states.js';
 
@@ -41,26 +42,21 @@ export function createdAtOf(id: string): number {
 /**
  * PAGE. Of each index the first ids below a bound, all at one moment. A transaction would do, but of those a Redis that is
  * full takes none, not even one that only reads.
- * KEYS the indexes. ARGV: 1 upper bound · 2 lower bound, both as ZRANGE BYLEX takes them · 3 so many of each.
+ * KEYS the indexes · ARGV 1 JSON { max, min, limit }: bounds as ZRANGE BYLEX takes them, and so many of each
  * Returns ids, index by index.
  */
 const PAGE = `
-local ids = {}
+local c, ids = cjson.decode(ARGV[1]), {}
 for _, index in ipairs(KEYS) do
-  for _, id in ipairs(redis.call('ZRANGE', index, ARGV[1], ARGV[2], 'BYLEX', 'REV', 'LIMIT', 0, ARGV[3])) do
+  for _, id in ipairs(redis.call('ZRANGE', index, c.max, c.min, 'BYLEX', 'REV', 'LIMIT', 0, c.limit)) do
     ids[#ids + 1] = id
   end
 end
 return ids`;
 
-interface Scripts {
-  reelhaulPage(indexes: number, ...rest: (string | number)[]): Promise<string[]>;
-}
-
 /** @returns what gives a page, read at one moment: no generation is missed or met twice on its way between two states. */
 export function createListing(redis: RedisConnection, keys: Keys): (listing: Listing) => Promise<ListPage> {
-  redis.defineCommand('reelhaulPage', { lua: PAGE });
-  const scripts = redis as unknown as Scripts;
+  const page = defineScript<string[]>(redis, 'reelhaulPage', PAGE);
   return async ({ state, tenant, createdAfter, createdBefore, before, limit }) => {
     const upper = [before, createdBefore === undefined ? undefined : firstIdAt(createdBefore)]
       .filter((bound) => bound !== undefined)
@@ -70,8 +66,8 @@ export function createListing(redis: RedisConnection, keys: Keys): (listing: Lis
     const indexes = (state === undefined ? STATES : [state]).map((one) =>
       tenant === undefined ? keys.state(one) : keys.tenantState(tenant, one),
     );
-    const ids = await scripts.reelhaulPage(indexes.length, ...indexes, max, min, limit);
-    const page = ids.sort((a, b) => (a < b ? 1 : -1)).slice(0, limit);
-    return { ids: page, cursor: page.length === limit ? (page.at(-1) ?? null) : null };
+    const found = await page(indexes, { max, min, limit });
+    const ids = found.sort((a, b) => (a < b ? 1 : -1)).slice(0, limit);
+    return { ids, cursor: ids.length === limit ? (ids.at(-1) ?? null) : null };
   };
 }

@@ -7,11 +7,11 @@
  * `progress`, of which only the newest is kept; `<field>.tries` beside it says how its delivery has gone so far.
  */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Keys } from './keys.js';
 import { toGeneration, type Generation } from '../generation/record.js';
+import { MAX_EVENTS } from './event-stream.js';
 import { readRecord } from './read-record.js';
-
-const MAX_EVENTS = 10_000;
 
 /** One notification that was not delivered yet. Instants are epoch milliseconds. */
 export interface Notification {
@@ -52,40 +52,41 @@ export type DeliveryResult =
 
 /**
  * SETTLE. Writes down how a delivery went. The generation itself is not touched, only its count of tries.
- * KEYS 1 record · 2 due notifications · 3 dead ones · 4 ids with due ones · 5 ids with dead ones · 6 events
- * ARGV 1 id · 2 field · 3 number it must still have · 4 'delivered' | 'failed' | 'dead' · 5 tries as JSON · 6 now
- *      7 MAXLEN of the events · 8 tenant · 9 webhook-id
+ * KEYS 1 record · 2 due notifications · 3 dead ones
+ * ARGV 1 JSON { prefix, id, tenant, field, number it must still have, kind: 'delivered' | 'failed' | 'dead', tries as JSON, at,
+ *      webhookId, maxEvents }
  * Returns 1, or 0 when a newer notification has taken its place or another worker was first.
  */
 const SETTLE = `
-local text = redis.call('HGET', KEYS[2], ARGV[2])
-if not text or tostring(cjson.decode(text).n) ~= ARGV[3] then return 0 end
+local c = cjson.decode(ARGV[1])
+local p, id, tries = c.prefix, c.id, c.field .. '.tries'
+local text = redis.call('HGET', KEYS[2], c.field)
+if not text or tostring(cjson.decode(text).n) ~= c.number then return 0 end
 if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('HINCRBY', KEYS[1], 'notifyAttempts', 1) end
-if ARGV[4] == 'failed' then
-  redis.call('HSET', KEYS[2], ARGV[2] .. '.tries', ARGV[5])
+if c.kind == 'failed' then
+  redis.call('HSET', KEYS[2], tries, c.tries)
   return 1
 end
-redis.call('HDEL', KEYS[2], ARGV[2], ARGV[2] .. '.tries')
-if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', KEYS[4], ARGV[1]) end
+redis.call('HDEL', KEYS[2], c.field, tries)
+if redis.call('HLEN', KEYS[2]) == 0 then redis.call('ZREM', p .. ':notifications-owed', id) end
 local said = 'notified'
-if ARGV[4] == 'dead' then
+if c.kind == 'dead' then
   said = 'notification_dead'
-  redis.call('HSET', KEYS[3], ARGV[3], text, ARGV[3] .. '.tries', ARGV[5])
-  redis.call('ZADD', KEYS[5], 0, ARGV[1])
+  redis.call('HSET', KEYS[3], c.number, text, c.number .. '.tries', c.tries)
+  redis.call('ZADD', p .. ':notifications-dead', 0, id)
 end
-redis.call('XADD', KEYS[6], 'MAXLEN', '~', ARGV[7], '*', 'id', ARGV[1], 'type', said, 'text', ARGV[9], 'at', ARGV[6], 'tenant', ARGV[8])
+redis.call('XADD', p .. ':events', 'MAXLEN', '~', c.maxEvents, '*', 'id', id, 'type', said, 'text', c.webhookId, 'at', c.at, 'tenant', c.tenant)
 return 1
 `;
 
 /**
  * REDRIVE. Makes the dead notifications of a generation due again, with all their tries before them.
- * KEYS 1 due notifications · 2 dead ones · 3 ids with due ones · 4 ids with dead ones
- * ARGV 1 id
+ * KEYS 1 due notifications · 2 dead ones · ARGV 1 JSON { prefix, id }
  * Returns how many.
  */
 const REDRIVE = `
-local dead = redis.call('HGETALL', KEYS[2])
-local moved = 0
+local c = cjson.decode(ARGV[1])
+local dead, moved = redis.call('HGETALL', KEYS[2]), 0
 for i = 1, #dead, 2 do
   if not string.find(dead[i], '.', 1, true) then
     redis.call('HSET', KEYS[1], dead[i], dead[i + 1])
@@ -93,8 +94,8 @@ for i = 1, #dead, 2 do
   end
 end
 redis.call('DEL', KEYS[2])
-redis.call('ZREM', KEYS[4], ARGV[1])
-if moved > 0 then redis.call('ZADD', KEYS[3], 0, ARGV[1]) end
+redis.call('ZREM', c.prefix .. ':notifications-dead', c.id)
+if moved > 0 then redis.call('ZADD', c.prefix .. ':notifications-owed', 0, c.id) end
 return moved
 `;
 
@@ -120,11 +121,6 @@ export interface OutboxDeps {
   readonly redis: RedisConnection;
   readonly keys: Keys;
   readonly now: () => number;
-}
-
-interface Scripts {
-  reelhaulSettleNotification(...args: (string | number)[]): Promise<number>;
-  reelhaulRedriveNotifications(...args: string[]): Promise<number>;
 }
 
 interface Written {
@@ -169,9 +165,9 @@ function readHash(
 }
 
 export function createOutbox({ redis, keys, now }: OutboxDeps): Outbox {
-  redis.defineCommand('reelhaulSettleNotification', { lua: SETTLE, numberOfKeys: 6 });
-  redis.defineCommand('reelhaulRedriveNotifications', { lua: REDRIVE, numberOfKeys: 4 });
-  const scripts = redis as unknown as Scripts;
+  const settle = defineScript<number>(redis, 'reelhaulSettleNotification', SETTLE);
+  const redrive = defineScript<number>(redis, 'reelhaulRedriveNotifications', REDRIVE);
+  const { prefix } = keys;
 
   return {
     due: async (id) => readHash(id, await redis.hgetall(keys.notifications(id)), false),
@@ -187,34 +183,27 @@ export function createOutbox({ redis, keys, now }: OutboxDeps): Outbox {
         nextAttemptAt: result.kind === 'failed' ? result.nextAttemptAt : null,
         lastError: result.kind === 'delivered' ? null : result.reason,
       };
-      const done = await scripts.reelhaulSettleNotification(
+      const touched = [
         keys.record(generationId),
         keys.notifications(generationId),
         keys.deadNotifications(generationId),
-        keys.notificationsOwed,
-        keys.notificationsDead,
-        keys.events,
-        generationId,
+      ];
+      const done = await settle(touched, {
+        prefix,
+        id: generationId,
+        tenant: generation.tenant,
         field,
-        number,
-        result.kind,
-        JSON.stringify(tries),
-        now(),
-        MAX_EVENTS,
-        generation.tenant,
-        id,
-      );
+        number: String(number),
+        kind: result.kind,
+        tries: JSON.stringify(tries),
+        at: String(now()),
+        webhookId: id,
+        maxEvents: MAX_EVENTS,
+      });
       return done === 1;
     },
 
-    redrive: (id) =>
-      scripts.reelhaulRedriveNotifications(
-        keys.notifications(id),
-        keys.deadNotifications(id),
-        keys.notificationsOwed,
-        keys.notificationsDead,
-        id,
-      ),
+    redrive: (id) => redrive([keys.notifications(id), keys.deadNotifications(id)], { prefix, id }),
 
     owed: (after, limit) =>
       redis.zrange(keys.notificationsOwed, after ? `(${after}` : '-', '+', 'BYLEX', 'LIMIT', 0, limit),

@@ -1,5 +1,6 @@
 /** Forgets generations whose retention is over. */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { Keys } from './keys.js';
 import { INPUT_RELEASE } from './inputs.js';
 import { RECORD_VERSION } from './read-record.js';
@@ -10,16 +11,17 @@ const PAGE = 200;
 /**
  * PRUNE. Forgets finished generations, the longest ended first. One that has a job, owes a notification or is
  * of a newer version stays.
- * KEYS 1 finished · ARGV 1 prefix · 2 cutoff, epoch ms · 3 how many to pass over · 4 how many to look at · 5 the newest version that is known
+ * KEYS 1 finished · ARGV 1 JSON { prefix, cutoffAt, skip, most, version }, the last one the newest that is known
  * Returns how many were looked at, and how many of them stay.
  */
 const PRUNE = `${INPUT_RELEASE}
-local p = ARGV[1]
-local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. ARGV[2], 'LIMIT', ARGV[3], ARGV[4])
+local c = cjson.decode(ARGV[1])
+local p = c.prefix
+local ids = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(' .. c.cutoffAt, 'LIMIT', c.skip, c.most)
 local kept = 0
 for _, id in ipairs(ids) do
   local record = p .. ':g:' .. id
-  if tonumber(redis.call('HGET', record, 'v') or '0') > tonumber(ARGV[5]) or redis.call('ZSCORE', p .. ':live', id) or redis.call('ZSCORE', p .. ':notifications-owed', id) then
+  if tonumber(redis.call('HGET', record, 'v') or '0') > c.version or redis.call('ZSCORE', p .. ':live', id) or redis.call('ZSCORE', p .. ':notifications-owed', id) then
     kept = kept + 1
   else
     local state, tenant, submits, task, hinted =
@@ -27,7 +29,7 @@ for _, id in ipairs(ids) do
     local tasks = { task or '', hinted or '' }
     for i, submit in ipairs(cjson.decode(submits or '[]')) do
       tasks[#tasks + 1] = submit.taskId or ''
-      if submit.liveUntil and submit.liveUntil <= tonumber(ARGV[2]) then
+      if submit.liveUntil and submit.liveUntil <= tonumber(c.cutoffAt) then
         redis.call('ZREM', p .. ':in-flight', id .. '#' .. i)
         redis.call('ZREM', p .. ':in-flight:' .. tenant, id .. '#' .. i)
       end
@@ -48,28 +50,22 @@ end
 return { #ids, kept }
 `;
 
-interface Scripts {
-  reelhaulPrune(...args: (string | number)[]): Promise<[number, number]>;
-}
-
 /** @returns what forgets up to `limit` generations that ended before `cutoffAt` (epoch ms), and says how many. */
 export function createPruner(
   redis: RedisConnection,
   keys: Keys,
 ): (cutoffAt: number, limit: number) => Promise<number> {
-  redis.defineCommand('reelhaulPrune', { lua: PRUNE, numberOfKeys: 1 });
-  const scripts = redis as unknown as Scripts;
+  const prune = defineScript<[number, number]>(redis, 'reelhaulPrune', PRUNE);
   return async (cutoffAt, limit) => {
     let pruned = 0;
     for (let kept = 0; pruned < limit;) {
-      const [looked, stay] = await scripts.reelhaulPrune(
-        keys.finished,
-        keys.prefix,
-        Math.floor(cutoffAt),
-        kept,
-        Math.min(PAGE, limit - pruned),
-        RECORD_VERSION,
-      );
+      const [looked, stay] = await prune([keys.finished], {
+        prefix: keys.prefix,
+        cutoffAt: String(Math.floor(cutoffAt)),
+        skip: kept,
+        most: Math.min(PAGE, limit - pruned),
+        version: RECORD_VERSION,
+      });
       pruned += looked - stay;
       kept += stay;
       if (looked === 0) break;

@@ -1,5 +1,6 @@
 /** What a submit job finds when it runs: the record, and whether its generation may be submitted now. */
 import type { RedisConnection } from '../redis/connect.js';
+import { defineScript } from '../redis/script.js';
 import type { GenerationRecord } from '../generation/record.js';
 import type { Keys } from './keys.js';
 import { ADMISSION, CHAIN, priorityOf, QUEUED } from './queued-lua.js';
@@ -75,16 +76,17 @@ return admission(c.prefix, c.id, c.tenant, fields, c.price, c.unpriced) or { 'go
 `;
 
 /**
- * UNCHAINED. KEYS 1 chained · ARGV 1 prefix · 2 where to begin, as ZRANGEBYLEX has it · 3 how many to look at
+ * UNCHAINED. KEYS 1 chained · ARGV 1 JSON { prefix, from, most }: where to begin, as ZRANGEBYLEX has it, and how many to look at
  * Returns the last id it looked at or '', and the ids whose wait is over.
  */
 const UNCHAINED = `${CHAIN}
-local ids = redis.call('ZRANGEBYLEX', KEYS[1], ARGV[2], '+', 'LIMIT', 0, ARGV[3])
+local c = cjson.decode(ARGV[1])
+local ids = redis.call('ZRANGEBYLEX', KEYS[1], c.from, '+', 'LIMIT', 0, c.most)
 local found = { ids[#ids] or '' }
 for _, id in ipairs(ids) do
-  local state, after = unpack(redis.call('HMGET', ARGV[1] .. ':g:' .. id, 'state', 'after'))
+  local state, after = unpack(redis.call('HMGET', c.prefix .. ':g:' .. id, 'state', 'after'))
   if state ~= 'queued' then redis.call('ZREM', KEYS[1], id)
-  elseif chain_waits(ARGV[1], after) == '' then found[#found + 1] = id end
+  elseif chain_waits(c.prefix, after) == '' then found[#found + 1] = id end
 end
 return found
 `;
@@ -161,12 +163,6 @@ export const costArguments = ({ price, unpriced }: SubmitCost) => ({
   unpriced,
 });
 
-interface Scripts {
-  reelhaulTurn(record: string, json: string): Promise<[string[], string, ...string[]]>;
-  reelhaulRoom(record: string, json: string): Promise<string[]>;
-  reelhaulUnchained(key: string, prefix: string, from: string, count: number): Promise<[string, ...string[]]>;
-}
-
 export interface Turn {
   readonly record: GenerationRecord;
   /** Some budget is in force: ask `room` with the price. */
@@ -184,30 +180,23 @@ export interface TurnReader {
 }
 
 export function createTurnReader(redis: RedisConnection, keys: Keys): TurnReader {
-  redis.defineCommand('reelhaulTurn', { lua: TURN, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulRoom', { lua: ROOM, numberOfKeys: 1 });
-  redis.defineCommand('reelhaulUnchained', { lua: UNCHAINED, numberOfKeys: 1 });
-  const scripts = redis as unknown as Scripts;
+  const readTurn = defineScript<[string[], string, ...string[]]>(redis, 'reelhaulTurn', TURN);
+  const room = defineScript<string[]>(redis, 'reelhaulRoom', ROOM);
+  const unchained = defineScript<[string, ...string[]]>(redis, 'reelhaulUnchained', UNCHAINED);
   const { prefix } = keys;
   return {
     async turn(id) {
-      const json = JSON.stringify({ prefix, id });
-      const [fields, budgeted, ...said] = await scripts.reelhaulTurn(keys.record(id), json);
+      const [fields, budgeted, ...said] = await readTurn([keys.record(id)], { prefix, id });
       const hash: Record<string, string> = {};
       for (let i = 0; i + 1 < fields.length; i += 2) hash[fields[i]!] = fields[i + 1]!;
       if (!hash['state']) return null;
       return { record: readRecord(id, hash), budgeted: budgeted === '1', verdict: readVerdict(said) };
     },
     room: async ({ id, tenant }, cost) =>
-      readVerdict(
-        await scripts.reelhaulRoom(
-          keys.record(id),
-          JSON.stringify({ prefix, id, tenant, ...costArguments(cost) }),
-        ),
-      ),
+      readVerdict(await room([keys.record(id)], { prefix, id, tenant, ...costArguments(cost) })),
     async *unchained() {
       for (let from = '-'; ;) {
-        const [last, ...ids] = await scripts.reelhaulUnchained(keys.chained, prefix, from, UNCHAINED_PAGE);
+        const [last, ...ids] = await unchained([keys.chained], { prefix, from, most: UNCHAINED_PAGE });
         yield* ids;
         if (last === '') return;
         from = `(${last}`;
