@@ -117,7 +117,8 @@ async function serveHttp(
     { clockOf, createHub },
     { openClock },
     { checkLayout },
-    { connectRedis, checkRedis },
+    { connectRedis },
+    { checkRedis },
     { startServer },
     { createOps },
   ] = await Promise.all([
@@ -125,6 +126,7 @@ async function serveHttp(
     import('../redis/clock.js'),
     import('../redis/layout.js'),
     import('../redis/connect.js'),
+    import('../redis/check.js'),
     loadOptional('The HTTP server', SERVER_PACKAGES, () => import('../http/server.js')),
     loadOps(),
   ]);

@@ -6,7 +6,8 @@
  */
 import { Queue, type JobsOptions } from 'bullmq';
 import { STAGES, type Stage } from '../generation/states.js';
-import { isEchoOfOutage, tellsVersion, type RedisConnection } from '../redis/connect.js';
+import { tellsVersion } from '../redis/check.js';
+import { isEchoOfOutage, type RedisConnection } from '../redis/connect.js';
 import type { RunName } from '../generation/work.js';
 
 const SWEEP = 'sweep';

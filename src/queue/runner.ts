@@ -10,7 +10,8 @@
 import { DelayedError, WaitingError, Worker, type Job } from 'bullmq';
 import type { Logger } from 'pino';
 import { backoffAfterError } from './queues.js';
-import { isEchoOfOutage, refusalOf, tellsVersion, type RedisConnection } from '../redis/connect.js';
+import { tellsVersion } from '../redis/check.js';
+import { isEchoOfOutage, refusalOf, type RedisConnection } from '../redis/connect.js';
 import type { WorkerHold } from '../redis/worker-hold.js';
 import type { RunName, RunOutcome, Vitals, WorkLog } from '../generation/work.js';
 

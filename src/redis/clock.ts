@@ -6,7 +6,8 @@
  * One answer proves that the true time lies between the server's time and that plus the round trip. The clock is
  * corrected only when it lies outside of that, and then to the nearer end: a slow answer says little and changes little.
  */
-import { essential, type RedisConnection } from './connect.js';
+import { essential } from './check.js';
+import { type RedisConnection } from './connect.js';
 
 export interface RedisClock {
   /** Epoch milliseconds of the Redis server, whole. */

@@ -3,7 +3,8 @@
  * read and never changed: a process that guessed at it could submit again what is paid for.
  */
 import { RedisUnusableError } from '../errors.js';
-import { essential, type RedisConnection } from './connect.js';
+import { essential } from './check.js';
+import { type RedisConnection } from './connect.js';
 
 /** Raised when a process of before could not read, or would damage, what is written now. */
 const LAYOUT = '1';

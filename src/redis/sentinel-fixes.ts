@@ -67,9 +67,11 @@ class SteadySentinels extends SentinelConnector {
 /** How long one Sentinel may take. */
 const TIMEOUT_MS = 2000;
 
-export const sentinelBehaviour = {
+export const sentinelBehaviour: Required<
+  Pick<RedisOptions, 'Connector' | 'failoverDetector' | 'sentinelCommandTimeout'>
+> = {
   Connector: SteadySentinels,
   // A master that hangs keeps its connections open: only Sentinel's own word gets them off it.
   failoverDetector: true,
   sentinelCommandTimeout: TIMEOUT_MS,
-} satisfies RedisOptions;
+};

@@ -5,9 +5,11 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { html, json, send, SWITCHING, type Answer } from './answers.js';
 import { sendFile } from './downloads.js';
-import type { LedgerAssetRequest, LedgerBook } from './ledger.js';
+import type { LedgerAssetRequest } from './ledger.js';
+import type { LedgerBook } from './ledger-book.js';
 import { redirectTarget, wantedBy, type Wanted } from './links.js';
-import { numberArgument, stepAt, type Step } from './script.js';
+import { stepAt, type Step } from './script-fields.js';
+import { numberArgument } from './script-values.js';
 import { phaseOf, type Task } from './task.js';
 import type { Timers } from './timers.js';
 

@@ -4,7 +4,8 @@
  */
 import http from 'node:http';
 import https from 'node:https';
-import type { LedgerBook, LedgerCallback } from './ledger.js';
+import type { LedgerCallback } from './ledger.js';
+import type { LedgerBook } from './ledger-book.js';
 import { callbackBody, type AssetUrls } from './shapes.js';
 import { phaseOf, type Phase, type Task } from './task.js';
 import type { Timers } from './timers.js';

@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { json, readBody, type Answer } from './answers.js';
 import { checkRates, parseRates, RatesError, type Rates } from './faults.js';
 import { OUTAGE_MODES, type Outage } from './outages.js';
-import { ScriptError } from './script.js';
+import { ScriptError } from './script-values.js';
 
 export interface Controls {
   setRates(rates: Rates): void;

@@ -7,7 +7,8 @@ import { closed, cut, writePiece } from './answers.js';
 import { partOf, type Part } from './byte-ranges.js';
 import type { LedgerAssetRequest } from './ledger.js';
 import { wholeBytes, type AssetName, type Media } from './media.js';
-import { durationArgument, type Step } from './script.js';
+import { type Step } from './script-fields.js';
+import { durationArgument } from './script-values.js';
 import { mediaOfTask, type Task } from './task.js';
 import type { Timers } from './timers.js';
 

@@ -5,7 +5,8 @@
  */
 import { ReelhaulError } from '../errors.js';
 import { roll } from './dice.js';
-import { parseScript, type ScriptPart } from './script.js';
+import { parseScript } from './script.js';
+import { type ScriptPart } from './script-fields.js';
 
 interface Fault {
   /** Faults of one slot exclude each other. */

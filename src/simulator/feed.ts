@@ -12,7 +12,8 @@ import {
   type Answer,
 } from './answers.js';
 import { feedBody, type AssetUrls } from './shapes.js';
-import { durationArgument, numberArgument, stepAt, type Step } from './script.js';
+import { stepAt, type Step } from './script-fields.js';
+import { durationArgument, numberArgument } from './script-values.js';
 import { phaseOf, type Task } from './task.js';
 
 /** How long a dripping answer takes unless the step says otherwise. */

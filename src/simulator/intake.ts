@@ -9,19 +9,13 @@ import { rollNormal, rollTaskId } from './dice.js';
 import type { Rates } from './faults.js';
 import type { Generation, Generations } from './generations.js';
 import type { InputFetcher } from './inputs.js';
-import type { LedgerBook, LedgerSubmit } from './ledger.js';
+import type { LedgerSubmit } from './ledger.js';
+import type { LedgerBook } from './ledger-book.js';
 import type { Limiter } from './limits.js';
 import type { DurationSpread } from './options.js';
-import {
-  DEFAULT_SCRIPT,
-  parseScript,
-  ScriptError,
-  scriptTextIn,
-  scriptTextOfHeader,
-  stepAt,
-  type Script,
-  type ScriptPart,
-} from './script.js';
+import { parseScript, scriptTextIn, scriptTextOfHeader } from './script.js';
+import { DEFAULT_SCRIPT, stepAt, type Script, type ScriptPart } from './script-fields.js';
+import { ScriptError } from './script-values.js';
 import { answerSubmit, refusalOf, submitSchema, tasksCreatedBy } from './submit.js';
 import { createTask, type Task } from './task.js';
 import type { Timers } from './timers.js';

@@ -4,7 +4,7 @@
  * and with its key.
  */
 import type { AssetName } from './media.js';
-import type { Step } from './script.js';
+import type { Step } from './script-fields.js';
 import type { AssetUrls } from './shapes.js';
 import type { Task } from './task.js';
 

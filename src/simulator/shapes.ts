@@ -4,7 +4,7 @@
  * inner object alone.
  */
 import type { AssetName } from './media.js';
-import type { Script, Shape } from './script.js';
+import type { Script, Shape } from './script-fields.js';
 import { phaseOf, progressOf, type Phase, type Task } from './task.js';
 
 type Fields = Record<string, unknown>;

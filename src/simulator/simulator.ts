@@ -16,13 +16,14 @@ import { createGenerations } from './generations.js';
 import { helpText } from './help.js';
 import { createInputFetcher } from './inputs.js';
 import { createIntake } from './intake.js';
-import { createLedger } from './ledger.js';
+import { createLedger } from './ledger-book.js';
 import { createLimiter } from './limits.js';
 import { linksOf } from './links.js';
 import { ASSET_NAMES } from './media.js';
 import type { Simulator, SimulatorOptions } from './options.js';
 import { createOutages, type Outage } from './outages.js';
-import { parseScript, type ScriptPart } from './script.js';
+import { parseScript } from './script.js';
+import { type ScriptPart } from './script-fields.js';
 import { mediaOfTask } from './task.js';
 import { createTimers } from './timers.js';
 import { waitForLedger } from './waits.js';
@@ -42,7 +43,7 @@ export {
 export type { AssetName } from './media.js';
 export type { Outage, OutageMode } from './outages.js';
 export type { DurationSpread, Simulator, SimulatorOptions } from './options.js';
-export { parseDuration, ScriptError } from './script.js';
+export { parseDuration, ScriptError } from './script-values.js';
 
 const DEFAULT_DURATION_MS = 2000;
 const DEFAULT_WAIT_MS = 10_000;

@@ -15,7 +15,8 @@ import {
   text,
   type Answer,
 } from './answers.js';
-import { durationArgument, numberArgument, statusAndCode, type Script, type Step } from './script.js';
+import { type Script, type Step } from './script-fields.js';
+import { durationArgument, numberArgument, statusAndCode } from './script-values.js';
 import { idValue, taskView } from './shapes.js';
 import type { Task } from './task.js';
 

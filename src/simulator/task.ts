@@ -4,7 +4,7 @@
  */
 import type { AssetName } from './media.js';
 import { mediaFor, type Media } from './media.js';
-import type { Script } from './script.js';
+import type { Script } from './script-fields.js';
 
 export type Phase = 'queued' | 'running' | 'succeeded' | 'failed';
 

@@ -1,5 +1,6 @@
 /** Waiting for the books to say something, for tests that must not sleep. */
-import type { Ledger, LedgerBook } from './ledger.js';
+import type { Ledger } from './ledger.js';
+import type { LedgerBook } from './ledger-book.js';
 import type { Timers } from './timers.js';
 
 /** Conditions that depend on the clock alone raise no entry; this often they are looked at all the same. */

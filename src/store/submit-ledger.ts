@@ -10,14 +10,8 @@
  * Which windows stay open is said in `docs/redis-faults.md`.
  */
 import { RedisUnusableError } from '../errors.js';
-import {
-  duplicateOnce,
-  essential,
-  infoOf,
-  isCluster,
-  mastersOf,
-  type RedisConnection,
-} from '../redis/connect.js';
+import { essential, infoOf, mastersOf } from '../redis/check.js';
+import { duplicateOnce, isCluster, type RedisConnection } from '../redis/connect.js';
 import type { Keys } from './keys.js';
 
 export interface DurabilitySettings {

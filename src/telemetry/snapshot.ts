@@ -10,7 +10,8 @@ import type { Store } from '../store/store.js';
 import { readLimits, type LimitsDeps, type LimitsOverview } from '../limits/overview.js';
 import { readSpent } from '../limits/spend.js';
 import type { Backlog, Queues } from '../queue/queues.js';
-import { infoOf, mastersOf, type RedisConnection } from '../redis/connect.js';
+import { infoOf, mastersOf } from '../redis/check.js';
+import { type RedisConnection } from '../redis/connect.js';
 import type { RunName } from '../generation/work.js';
 
 /** How long Redis may take; Prometheus gives a scrape ten seconds, a probe often fewer. */

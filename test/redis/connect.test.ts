@@ -8,7 +8,8 @@ import type { AddressInfo } from 'node:net';
 import { afterEach, expect, test } from '@jest/globals';
 import { pino } from 'pino';
 import { readConfig } from '../../src/config/config.js';
-import { checkRedis, connectRedis } from '../../src/redis/connect.js';
+import { checkRedis } from '../../src/redis/check.js';
+import { connectRedis } from '../../src/redis/connect.js';
 
 let server: Server;
 afterEach(() => {

@@ -2,15 +2,9 @@ import { readFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { FAULT_SCRIPTS, FAULTS } from '../../src/simulator/faults.js';
 import { OUTAGE_MODES } from '../../src/simulator/outages.js';
-import {
-  ASSET_STEPS,
-  CALLBACK_MODES,
-  DIRECTIVES,
-  parseScript,
-  POLL_STEPS,
-  scriptTextIn,
-  SUBMIT_STEPS,
-} from '../../src/simulator/script.js';
+import { DIRECTIVES, parseScript, scriptTextIn } from '../../src/simulator/script.js';
+import { CALLBACK_MODES } from '../../src/simulator/script-fields.js';
+import { ASSET_STEPS, POLL_STEPS, SUBMIT_STEPS } from '../../src/simulator/script-values.js';
 
 const whole = readFileSync(new URL('../../docs/simulator.md', import.meta.url), 'utf8');
 /** Without the fenced examples. */

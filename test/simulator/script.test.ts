@@ -1,12 +1,7 @@
 import { expect, test } from '@jest/globals';
-import {
-  parseDuration,
-  parseScript,
-  ScriptError,
-  scriptTextIn,
-  scriptTextOfHeader,
-  stepAt,
-} from '../../src/simulator/script.js';
+import { parseScript, scriptTextIn, scriptTextOfHeader } from '../../src/simulator/script.js';
+import { stepAt } from '../../src/simulator/script-fields.js';
+import { parseDuration, ScriptError } from '../../src/simulator/script-values.js';
 
 test('a script is directives joined by commas, with white space where one likes', () => {
   expect(parseScript(' duration = 3s ,shape=B, visible-after=never')).toEqual({

@@ -7,14 +7,8 @@ import { clockProblem } from '../../redis/worker-hold.js';
 import { STAGES } from '../../generation/states.js';
 import { countWorkers } from '../../telemetry/presence.js';
 import { createKeys } from '../../store/keys.js';
-import {
-  checkRedis,
-  connectRedis,
-  describeRedis,
-  infoOf,
-  mastersOf,
-  type RedisConnection,
-} from '../../redis/connect.js';
+import { checkRedis, infoOf, mastersOf } from '../../redis/check.js';
+import { connectRedis, describeRedis, type RedisConnection } from '../../redis/connect.js';
 import { failed, inTime, ok, reasonOf, warning, type Finding } from './finding.js';
 import {
   examineEviction,
