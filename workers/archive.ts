@@ -35,7 +35,7 @@ const MAX_BACKOFF_MS = 300_000;
 const STORAGE_BACKOFF_MS = 5000;
 const STORAGE_MAX_BACKOFF_MS = 60_000;
 /** Storage gets so long to take a file after its download may have ended. */
-const STORAGE_LIMIT_MS = 120_000;
+export const STORAGE_LIMIT_MS = 120_000;
 
 /** A try is counted with what it came to, so that it costs no write of its own. */
 const COUNTED = ['archiveAttempts'] as const;
@@ -43,7 +43,13 @@ const COUNTED = ['archiveAttempts'] as const;
 /** Another run took this generation further: what this one found out counts no more. */
 class OvertakenError extends Error {}
 
-export async function archive(context: Context, generationId: string, signal: AbortSignal): Promise<Outcome> {
+/** @param step is called before each asset and the manifest, which have limits of their own. */
+export async function archive(
+  context: Context,
+  generationId: string,
+  signal: AbortSignal,
+  step: () => void = () => {},
+): Promise<Outcome> {
   // Asked for at once: one round trip.
   const [record, answers] = await Promise.all([
     context.store.get(generationId),
@@ -59,7 +65,8 @@ export async function archive(context: Context, generationId: string, signal: Ab
   let stored: { assets: Assets; warnings: readonly Warning[] };
   try {
     const folder = folderOf(context.config.ARCHIVE_KEY_TEMPLATE, record);
-    stored = await haulAll(context, record, folder, record.urls, signal);
+    stored = await haulAll(context, record, { folder, urls: record.urls, step }, signal);
+    step();
     const manifest = manifestOf(record, record.urls, stored.assets, answer);
     await writeManifest(context, record, manifestKey(folder), manifest, signal);
   } catch (error) {
@@ -73,13 +80,14 @@ export async function archive(context: Context, generationId: string, signal: Ab
 async function haulAll(
   context: Context,
   record: GenerationRecord,
-  folder: string,
-  urls: AssetUrls,
+  { folder, urls, step }: { readonly folder: string; readonly urls: AssetUrls; readonly step: () => void },
   signal: AbortSignal,
 ): Promise<{ assets: Assets; warnings: Warning[] }> {
   const warnings: Warning[] = [];
-  const get = (name: AssetName, url: string): Promise<Asset> =>
-    haul(context, record, { folder, name, url, warnings }, signal);
+  const get = (name: AssetName, url: string): Promise<Asset> => {
+    step();
+    return haul(context, record, { folder, name, url, warnings }, signal);
+  };
   const bestEffort = async (name: 'poster' | 'lastFrame', url: string | null): Promise<Asset | null> => {
     if (url === null) return null;
     try {

@@ -21,18 +21,22 @@ import { startFigures } from '../src/telemetry/time-series.js';
 import type { RunName, Vitals } from '../src/generation/work.js';
 import { limitsOf } from '../src/limits/settings.js';
 import { wakeQueued } from '../src/limits/overview.js';
-import { archive } from './archive.js';
+import { archive, STORAGE_LIMIT_MS } from './archive.js';
 import { notify } from './notify.js';
 import { poll } from './poll.js';
 import { submit } from './submit.js';
 import { sweep, type SweepReport } from './sweep.js';
 
-type StageRun = (context: Context, generationId: string, signal: AbortSignal) => Promise<Outcome>;
+type StageRun = (
+  context: Context,
+  generationId: string,
+  signal: AbortSignal,
+  step: () => void,
+) => Promise<Outcome>;
 const RUN: Record<Stage, StageRun> = { submit, poll, archive, notify };
 
 /** A run that takes so much longer than its calls may take hangs; a Redis that is away for a while is no reason. */
 const HANGING_MS = 120_000;
-const ASSETS = 3;
 const NOTIFICATIONS_AT_ONCE = 20;
 const SWEEP_LIMIT_MS = 3_600_000;
 
@@ -186,7 +190,8 @@ async function runStages(
   const runLimitMs = {
     submit: SUBMIT_TIMEOUT_MS + HANGING_MS,
     poll: POLL_TIMEOUT_MS + HANGING_MS,
-    archive: ASSETS * ARCHIVE_TIMEOUT_MS + HANGING_MS,
+    // Each asset is a step of its own.
+    archive: ARCHIVE_TIMEOUT_MS + STORAGE_LIMIT_MS + HANGING_MS,
     notify: NOTIFICATIONS_AT_ONCE * NOTIFY_TIMEOUT_MS + HANGING_MS,
     sweep: SWEEP_LIMIT_MS,
   };
@@ -202,7 +207,11 @@ async function runStages(
   // Before any job is taken: none is to be judged by the limits of former workers.
   if (stages.includes('submit')) await publishLimits(context);
   const runners = stages.map((name) =>
-    start(name, (generationId, signal) => RUN[name](context, generationId, signal), concurrency[name]),
+    start(
+      name,
+      (generationId, signal, step) => RUN[name](context, generationId, signal, step),
+      concurrency[name],
+    ),
   );
   runners.push(
     start(

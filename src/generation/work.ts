@@ -50,11 +50,11 @@ export interface Vitals {
   readonly looping: boolean;
   readonly running: number;
   readonly concurrency: number;
-  /** When the run that has been going on longest began; null when none runs. */
+  /** When the run, or the step of one, that has been going on longest began; null when none runs. */
   readonly oldestBeganAt: number | null;
   /** How many runs have begun since the start. */
   readonly begun: number;
-  /** No run takes longer than this by itself, in milliseconds. */
+  /** No run, and no step of one, takes longer than this by itself, in milliseconds. */
   readonly runLimitMs: number;
   /** Why it takes no jobs although it could; null when it does. */
   readonly heldBecause: string | null;

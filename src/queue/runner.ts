@@ -46,8 +46,11 @@ export const hold = (delayMs: number): Outcome => ({
 /** Others go first: the job goes back with this priority. */
 export const requeue = (priority: number): Outcome => ({ kind: 'requeue', priority });
 
-/** The work of one stage for one generation. It must be safe to run twice, also at the same time. */
-export type StageFunction = (generationId: string, signal: AbortSignal) => Promise<Outcome>;
+/**
+ * The work of one stage for one generation. It must be safe to run twice, also at the same time. `step` tells that a part of it
+ * begins which has a time limit of its own.
+ */
+export type StageFunction = (generationId: string, signal: AbortSignal, step: () => void) => Promise<Outcome>;
 
 export interface RunnerOptions {
   readonly name: RunName;
@@ -64,7 +67,7 @@ export interface RunnerOptions {
   readonly log: Logger;
   /** Told when a run begins and ends. */
   readonly work: WorkLog;
-  /** No run takes longer than this by itself: one that does hangs. */
+  /** No run, and no step of one, takes longer than this by itself: one that does hangs. */
   readonly runLimitMs: number;
   readonly now: () => number;
   /** While it gives a reason, no job is taken. */
@@ -106,7 +109,7 @@ export function startRunner({
   now,
   workerHold,
 }: RunnerOptions): Runner {
-  const runs = new Set<{ readonly beganAt: number }>();
+  const runs = new Set<{ stepBeganAt: number }>();
   let begun = 0;
   let closing = false;
 
@@ -121,13 +124,13 @@ export function startRunner({
       throw new WaitingError();
     }
     const beganAt = now();
-    const current = { beganAt };
+    const current = { stepBeganAt: beganAt };
     runs.add(current);
     begun += 1;
     work.tell({ kind: 'began', name, generationId, at: beganAt });
     let outcome: RunOutcome = 'failed';
     try {
-      outcome = await take(job, token, signal);
+      outcome = await take(job, token, signal, () => (current.stepBeganAt = now()));
     } finally {
       runs.delete(current);
       work.tell({ kind: 'ended', name, generationId, outcome, beganAt, at: now() });
@@ -142,11 +145,12 @@ export function startRunner({
     job: Job,
     token: string | undefined,
     signal: AbortSignal | undefined,
+    step: () => void,
   ): Promise<RunOutcome> {
     const generationId = job.id ?? '';
     let outcome: Outcome;
     try {
-      outcome = await run(generationId, signal ?? new AbortController().signal);
+      outcome = await run(generationId, signal ?? new AbortController().signal, step);
     } catch (error) {
       if (signal?.aborted) {
         await job.moveToWait(token);
@@ -221,7 +225,7 @@ export function startRunner({
 
   return {
     vitals() {
-      const beganAt = [...runs].map((run) => run.beganAt);
+      const beganAt = [...runs].map((run) => run.stepBeganAt);
       return {
         name,
         looping: closing || worker.isPaused() || worker.isRunning(),

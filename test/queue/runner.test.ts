@@ -92,6 +92,27 @@ test('a hold uses no attempt of its job', async () => {
   expect(job.attemptsMade).toBe(0);
 });
 
+test('a step of a run with a time limit of its own is what health judges', async () => {
+  await queues.remind('submit', { generationId: 'in-steps' });
+  let goOn = (): void => {};
+  let isSecond = false;
+  const runner = start(async (_id, _signal, step) => {
+    await new Promise<void>((resolve) => (goOn = resolve));
+    step();
+    isSecond = true;
+    await new Promise<void>((resolve) => (goOn = resolve));
+    return done;
+  });
+  const beganAt = () => runner.vitals().oldestBeganAt;
+  const first = await until(beganAt, 'the run to begin');
+  await until(() => Date.now() > first + 1, 'the clock to go on');
+  goOn();
+  await until(() => isSecond, 'the second step');
+  expect(beganAt()).toBeGreaterThan(first);
+  goOn();
+  await until(() => beganAt() === null, 'the run to end');
+});
+
 test('while a queue is held no replica begins a job, and afterwards all run', async () => {
   const ids = Array.from({ length: 40 }, (_, i) => `job-${i}`);
   await queues.remindMany(

@@ -160,6 +160,14 @@ describe('the archive stage by itself', () => {
     await close();
   });
 
+  test('tells when each asset and the manifest begin, which have time limits of their own', async () => {
+    const { id, context, close } = await prepare('in steps');
+    let steps = 0;
+    expect(await archive(context, id, signal, () => (steps += 1))).toEqual({ kind: 'done' });
+    expect(steps).toBe(4);
+    await close();
+  });
+
   test('that wakes up after another run succeeded leaves the manifest as that one wrote it', async () => {
     const { id, context, close } = await prepare('late');
     let manifest: Buffer | null = null;
