@@ -10,7 +10,7 @@ import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { InvalidInputError, loadOptional, type Problem, withoutSecrets } from '../errors.js';
 import { createLocalStorage } from './local.js';
-import type { S3StorageOptions } from './s3.js';
+import type { S3StorageOptions } from './s3-client.js';
 import type { Storage } from './storage.js';
 
 const S3_PACKAGES = ['@aws-sdk/client-s3', '@aws-sdk/lib-storage', '@aws-sdk/s3-request-presigner'];

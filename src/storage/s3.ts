@@ -19,87 +19,25 @@ import {
   HeadObjectCommand,
   ListMultipartUploadsCommand,
   paginateListObjectsV2,
-  PutObjectCommand,
-  S3Client,
-  UploadPartCommand,
   type PutObjectCommandInput,
-  type ServerSideEncryption,
   type StorageClass,
 } from '@aws-sdk/client-s3';
 import { Upload } from '@aws-sdk/lib-storage';
 import { InvalidInputError, StorageConflictError, StorageError } from '../errors.js';
 import { assertKey } from './paths.js';
+import { abortedBy, createClient, watchServerTime, type S3StorageOptions } from './s3-client.js';
+import { asStorageError, statusOf } from './s3-errors.js';
 import { createMeter, type Measured } from './meter.js';
 import type { PutOptions, Storage, StoredFile } from './storage.js';
 
-export interface S3StorageOptions {
-  readonly bucket: string;
-  /** Goes before every key, with a `/` between. Default none. */
-  readonly prefix?: string;
-  /** Default: the SDK's usual places; `us-east-1` when there is an `endpoint`. */
-  readonly region?: string;
-  /** For servers other than AWS. */
-  readonly endpoint?: string;
-  /** `endpoint/bucket/key` instead of `bucket.endpoint/key`. Default false. */
-  readonly forcePathStyle?: boolean;
-  readonly serverSideEncryption?: ServerSideEncryption;
-  readonly kmsKeyId?: string;
-  readonly storageClass?: string;
-  /** Default `private, max-age=31536000, immutable`: a key never changes its bytes. */
-  readonly cacheControl?: string;
-  /** At least 5 MiB, which is the default. Memory per upload is about this times `partsAtOnce`. */
-  readonly partSizeBytes?: number;
-  /** Parts of one file on their way at once. Default 2. */
-  readonly partsAtOnce?: number;
-  /** Says `If-None-Match: *`. Default true; false for servers that refuse it. */
-  readonly conditionalWrites?: boolean;
-  /** Sends and checks CRC checksums of every request. Default true for AWS, false with an `endpoint`: not all know them. */
-  readonly checksums?: boolean;
-  /** How long the server may take to begin its answer to a request that carries no file. Default 60 s. */
-  readonly requestTimeoutMs?: number;
-  /** Default: the SDK's usual chain. */
-  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string };
-}
-
 const PROBE_PREFIX = '.reelhaul-probe';
 const MIN_PART_BYTES = 5 * 1024 * 1024;
-const CONNECT_TIMEOUT_MS = 10_000;
-/** Longest silence of the server during a request; a part of a few MB takes seconds. */
-const IDLE_TIMEOUT_MS = 60_000;
-/** A request with a part of a file: 5 MiB in that time are 17 kB a second. */
-const PART_TIMEOUT_MS = 300_000;
 /** The longest life of a presigned link. */
 const MAX_LINK_SECONDS = 7 * 24 * 3600;
 
-/** Waiting does not mend these: the configuration must change. */
-const ADVICE: Readonly<Record<string, string>> = {
-  NoSuchBucket: 'the bucket does not exist',
-  NotFound: 'the bucket or the object does not exist',
-  NoSuchKey: 'nothing is stored there',
-  AccessDenied: 'access is denied: the credentials may not do this',
-  Forbidden:
-    'access is denied: the credentials may not do this (s3:ListBucket is needed to look up a missing key)',
-  AllAccessDisabled: 'access is denied: the account is disabled',
-  AccountProblem: 'access is denied: there is a problem with the account',
-  InvalidAccessKeyId: 'the access key is not known',
-  SignatureDoesNotMatch: 'the secret key does not fit the access key',
-  AuthorizationHeaderMalformed: 'the region does not fit the bucket',
-  PermanentRedirect: 'the bucket is in another region',
-  InvalidBucketName: 'the name of the bucket is not allowed',
-  CredentialsProviderError:
-    'there are no credentials (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role)',
-  NotImplemented: 'the server does not support a part of the request; conditionalWrites=false may help',
-  InvalidStorageClass: 'the storage class is not known',
-  'KMS.NotFoundException': 'the encryption key does not exist',
-  'KMS.DisabledException': 'the encryption key is disabled',
-};
-/** HTTP statuses that pass by themselves, whatever the error is called. */
-const PASSING_STATUS: ReadonlySet<number> = new Set([408, 409, 429]);
-
 export function createS3Storage(options: S3StorageOptions): Storage {
   const { bucket, endpoint, conditionalWrites = true } = options;
-  const prefix =
-    options.prefix === undefined || options.prefix === '' ? '' : `${options.prefix.replace(/\/+$/, '')}/`;
+  const prefix = options.prefix ? `${options.prefix.replace(/\/+$/, '')}/` : '';
   const client = createClient(options);
   const serverTime = watchServerTime(client);
   const place = `s3://${bucket}/${prefix}`;
@@ -114,10 +52,7 @@ export function createS3Storage(options: S3StorageOptions): Storage {
   async function lookUp(key: string, signal?: AbortSignal): Promise<{ sizeBytes: number } | null> {
     const command = new HeadObjectCommand({ Bucket: bucket, Key: objectKeyOf(key) });
     try {
-      const { ContentLength } = await client.send(
-        command,
-        signal === undefined ? {} : { abortSignal: signal },
-      );
+      const { ContentLength } = await client.send(command, signal ? { abortSignal: signal } : {});
       return { sizeBytes: ContentLength ?? 0 };
     } catch (error) {
       if (statusOf(error) === 404) return null;
@@ -130,7 +65,7 @@ export function createS3Storage(options: S3StorageOptions): Storage {
       new GetObjectCommand({
         Bucket: bucket,
         Key: objectKeyOf(key),
-        ...(range === undefined ? {} : { Range: `bytes=${range.start}-${range.end}` }),
+        Range: range && `bytes=${range.start}-${range.end}`,
       }),
     );
     if (!(Body instanceof Readable)) throw new StorageError(`${place}${key} came without bytes.`, true);
@@ -156,12 +91,10 @@ export function createS3Storage(options: S3StorageOptions): Storage {
       Body: Readable.from(chunks, { objectMode: false }),
       ContentType: contentType,
       CacheControl: options.cacheControl ?? 'private, max-age=31536000, immutable',
-      ...(options.serverSideEncryption === undefined
-        ? {}
-        : { ServerSideEncryption: options.serverSideEncryption }),
-      ...(options.kmsKeyId === undefined ? {} : { SSEKMSKeyId: options.kmsKeyId }),
-      ...(options.storageClass === undefined ? {} : { StorageClass: options.storageClass as StorageClass }),
-      ...(conditionalWrites ? { IfNoneMatch: '*' } : {}),
+      ServerSideEncryption: options.serverSideEncryption,
+      SSEKMSKeyId: options.kmsKeyId,
+      StorageClass: options.storageClass as StorageClass | undefined,
+      IfNoneMatch: conditionalWrites ? '*' : undefined,
     };
     const sending = new Upload({
       client: signal === undefined ? client : abortedBy(signal, client),
@@ -236,14 +169,10 @@ export function createS3Storage(options: S3StorageOptions): Storage {
 
   async function abortOldUploads(olderThanMs: number): Promise<number> {
     let aborted = 0;
-    let marker: { KeyMarker?: string; UploadIdMarker?: string } = {};
+    let marker: { KeyMarker?: string; UploadIdMarker?: string | undefined } = {};
     for (;;) {
       const page = await client.send(
-        new ListMultipartUploadsCommand({
-          Bucket: bucket,
-          ...(prefix === '' ? {} : { Prefix: prefix }),
-          ...marker,
-        }),
+        new ListMultipartUploadsCommand({ Bucket: bucket, Prefix: prefix || undefined, ...marker }),
       );
       const before = serverTime() - olderThanMs;
       for (const { Key, UploadId, Initiated } of page.Uploads ?? []) {
@@ -253,10 +182,7 @@ export function createS3Storage(options: S3StorageOptions): Storage {
         if (await abortUpload(Key, UploadId)) aborted += 1;
       }
       if (page.IsTruncated !== true || page.NextKeyMarker === undefined) return aborted;
-      marker = {
-        KeyMarker: page.NextKeyMarker,
-        ...(page.NextUploadIdMarker === undefined ? {} : { UploadIdMarker: page.NextUploadIdMarker }),
-      };
+      marker = { KeyMarker: page.NextKeyMarker, UploadIdMarker: page.NextUploadIdMarker };
     }
   }
 
@@ -357,96 +283,7 @@ export function createS3Storage(options: S3StorageOptions): Storage {
   };
 }
 
-function createClient(options: S3StorageOptions): S3Client {
-  const { endpoint, region } = options;
-  const checksums = (options.checksums ?? endpoint === undefined) ? 'WHEN_SUPPORTED' : 'WHEN_REQUIRED';
-  return new S3Client({
-    // Servers of one's own rarely have regions, but every signature has one.
-    ...(region === undefined ? (endpoint === undefined ? {} : { region: 'us-east-1' }) : { region }),
-    ...(endpoint === undefined ? {} : { endpoint }),
-    ...(options.credentials === undefined ? {} : { credentials: options.credentials }),
-    forcePathStyle: options.forcePathStyle ?? false,
-    requestChecksumCalculation: checksums,
-    responseChecksumValidation: checksums,
-    requestHandler: {
-      connectionTimeout: CONNECT_TIMEOUT_MS,
-      socketTimeout: IDLE_TIMEOUT_MS,
-      // A connection that closes without an answer or an error (101) ends nothing but this.
-      requestTimeout: options.requestTimeoutMs ?? IDLE_TIMEOUT_MS,
-      throwOnRequestTimeout: true,
-    },
-  });
-}
-
-/** The server's clock as its last answer told it, epoch ms: ages are told by the clock that wrote the dates. */
-function watchServerTime(client: S3Client): () => number {
-  let latest = Date.now();
-  client.middlewareStack.add(
-    (next) => async (args) => {
-      const result = await next(args);
-      const { headers } = result.response as { headers?: Record<string, string> };
-      const at = Date.parse(headers?.['date'] ?? '');
-      latest = Number.isNaN(at) ? Date.now() : at;
-      return result;
-    },
-    { step: 'deserialize', name: 'reelhaulServerTime' },
-  );
-  return () => latest;
-}
-
-/**
- * The client, with its bytes stopped by the signal. The uploader's own abort only stops waiting: it would leave the parts
- * that are on their way, and then clean up before they have arrived. What begins and ends an upload is let through: an
- * upload whose id never came back could not be cleaned up, and one that was completed is no longer abandoned.
- */
-function abortedBy(signal: AbortSignal, client: S3Client): S3Client {
-  const send = (command: Parameters<S3Client['send']>[0]): Promise<unknown> => {
-    const carriesBytes = command instanceof UploadPartCommand || command instanceof PutObjectCommand;
-    return client.send(command, carriesBytes ? { abortSignal: signal, requestTimeout: PART_TIMEOUT_MS } : {});
-  };
-  return Object.create(client, { send: { value: send } }) as S3Client;
-}
-
 /** To the end, for the sake of what is counted on the way. */
 async function readThrough(chunks: AsyncIterable<Buffer>): Promise<void> {
   for await (const chunk of chunks) void chunk;
-}
-
-/** A field of something thrown. Not by class: errors of the platform may come from another realm than ours. */
-function fieldOf(error: unknown, name: string): unknown {
-  return typeof error === 'object' && error !== null ? (error as Record<string, unknown>)[name] : undefined;
-}
-
-/** The HTTP status that an error of the SDK came with. */
-function statusOf(error: unknown): number | null {
-  const status = fieldOf(fieldOf(error, '$metadata'), 'httpStatusCode');
-  return typeof status === 'number' ? status : null;
-}
-
-/** Everything that goes wrong with the server, by name and status. */
-function asStorageError(error: unknown, what: string): unknown {
-  if (
-    error instanceof StorageError ||
-    error instanceof StorageConflictError ||
-    error instanceof InvalidInputError
-  ) {
-    return error;
-  }
-  const status = statusOf(error);
-  const name = fieldOf(error, 'name');
-  if (name === 'KeyTooLongError') {
-    // No waiting mends it: it is about this key alone.
-    return new InvalidInputError(what, [
-      { path: 'key', message: 'expected a name that is short enough for S3' },
-    ]);
-  }
-  const code = fieldOf(error, 'code');
-  const advice =
-    (typeof name === 'string' && Object.hasOwn(ADVICE, name) ? ADVICE[name] : undefined) ??
-    (status === 401 || status === 403 ? ADVICE['AccessDenied'] : undefined);
-  // Without an answer: the network, where attempts were made, or something that was wrong before any was.
-  const wasTried = typeof code === 'string' || fieldOf(fieldOf(error, '$metadata'), 'attempts') !== undefined;
-  const passing = status === null ? wasTried : status >= 500 || status === 200 || PASSING_STATUS.has(status);
-  const said = advice ?? (typeof code === 'string' ? code : fieldOf(error, 'message'));
-  return new StorageError(`${what}: ${String(said)}.`, advice === undefined && passing, { cause: error });
 }
