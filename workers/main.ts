@@ -47,7 +47,7 @@ export interface WorkerOptions {
   readonly stages?: readonly Stage[];
   /** Called at the named points of the submit path; the chaos run stops the process there. */
   readonly checkpoint?: Hub['checkpoint'];
-  /** Called with the hub before any job is taken, for whoever wants to hear what happens. */
+  /** Called with the hub before any job is taken: listeners subscribe here. */
   readonly watch?: (hub: Hub) => void | Promise<void>;
   /** Connections to where inputs lie. Default: to public addresses only. */
   readonly inputHosts?: Pick<KeptAgents, 'agentFor'>;

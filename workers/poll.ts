@@ -173,7 +173,7 @@ async function awaitUrl(
   const since = record.withoutUrlSince ?? now();
   if (now() - since < config.NO_URL_GRACE_MS) {
     if (record.withoutUrlSince === null) {
-      // Somebody decided otherwise while the provider was asked: look at the record again.
+      // The generation moved on while the provider was asked: look at the record again.
       const change = { set: { withoutUrlSince: since }, answer, ...shownIn(record) };
       if (!(await store.amend(record, change))) return snooze(0);
       await learnEnd(context, followed, timing);

@@ -221,7 +221,7 @@ async function expireOverdueWhileHeld(context: Context, whereabouts: readonly Wh
   }
 }
 
-/** Tasks that are still running say how long tasks take at least; only whoever looks at all of them can count them. */
+/** Tasks that are still running say how long tasks take at least; only the sweep looks at all of them and can count them. */
 function countRunning(
   running: Map<string, Map<number, number>>,
   records: readonly Whereabouts[],

@@ -94,7 +94,7 @@ export function addProcesses(program: Command): void {
     });
 }
 
-/** Whoever listens to what this process does: metrics, and traces where they are wanted. */
+/** The listeners of this process: metrics, and traces where they are wanted. */
 async function openWatch(metrics: Metrics): Promise<{ watch(hub: Hub): void; close(): Promise<void> }> {
   const tracing = wantsTraces(process.env) ? (await loadTracing()).createTracing(process.env) : null;
   return {

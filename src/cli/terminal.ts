@@ -87,7 +87,7 @@ export function showNotifications(notifications: readonly Notification[]): void 
   }
 }
 
-/** What went wrong, for people: a stack only for what nobody foresaw. */
+/** What went wrong, for people: a stack only for an unexpected error. */
 export function explain(error: unknown): string {
   if (error instanceof ReelhaulError) return error.message;
   if (error instanceof Error && 'code' in error && typeof error.code === 'string')

@@ -1,4 +1,4 @@
-/** The transitions that this process makes, for whoever wants to hear of them: logs, figures, metrics, traces. */
+/** The transitions that this process makes, for its listeners: logs, figures, metrics, traces. */
 import { createListeners, type Listeners } from './listeners.js';
 import type { GenerationRecord } from './record.js';
 import type { State } from './states.js';

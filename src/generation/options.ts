@@ -9,7 +9,7 @@ const MAX_DELAY_MS = 365 * 24 * 3_600_000;
 
 const MAX_URL_LENGTH = 2048;
 
-/** Private addresses are refused by who sends, since only that process knows which of them are allowed. */
+/** The worker that sends refuses private addresses: only its settings say which of them are allowed. */
 function whyNotANotifyUrl(text: string): string | null {
   if (!URL.canParse(text)) return `an http or https URL, got ${JSON.stringify(text.slice(0, 80))}`;
   const url = new URL(text);

@@ -2,7 +2,7 @@
  * The submits of a generation: one list in its record, an entry for each paid POST and for each further task that came to
  * light. Bills, spend and slots at the provider are derived from it, so that they cannot disagree.
  */
-/** What is known about the bill. `possible`: nobody can know. */
+/** What is known about the bill. `possible`: it cannot be known. */
 export type Charge = 'none' | 'possible' | 'charged' | 'refunded';
 
 /** What is known of the bill of one submit. `possible` stays until it is known. */

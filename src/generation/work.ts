@@ -46,7 +46,7 @@ export type Work =
 /** How a runner is, from memory alone. */
 export interface Vitals {
   readonly name: RunName;
-  /** False when the loop that takes jobs has ended, though nobody closed the runner. */
+  /** False when the loop that takes jobs has ended, though the runner was not closed. */
   readonly looping: boolean;
   readonly running: number;
   readonly concurrency: number;

@@ -1,5 +1,5 @@
 /**
- * Who may use the API. With `API_TOKENS` a bearer token decides, compared in constant time by its digest; a token with
+ * Access to the API. With `API_TOKENS` a bearer token decides, compared in constant time by its digest; a token with
  * a tenant sees only that tenant, a read-only one changes nothing. Without tokens only this machine may. A proxy or a web
  * page on this machine is not mistaken for it as far as it can be told apart; with a PUBLIC_URL others do come in through a
  * proxy, which may add nothing to their requests, and then not even this machine may.

@@ -1,4 +1,4 @@
-/** The API put together: who may come in, how often and for how long, and what every error looks like. */
+/** The API put together: access, rate limit, time limit, and the form of every error. */
 import { Hono, type MiddlewareHandler } from 'hono';
 import { timeout } from 'hono/timeout';
 import type { Hub } from '../pipeline/context.js';

@@ -1,5 +1,5 @@
 /**
- * The address of a client. Behind a proxy it is in `X-Forwarded-For`, which anybody can write: it is believed only when the
+ * The address of a client. Behind a proxy it is in `X-Forwarded-For`, which any client can write: it is trusted only when the
  * connection comes from one of `TRUSTED_PROXIES`, and only as far as those proxies wrote it.
  */
 import { isIP } from 'node:net';

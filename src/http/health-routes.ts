@@ -2,8 +2,8 @@
  * What platforms and monitoring ask of a process: `/healthz` (would a restart mend it?), `/readyz` (does it do its work
  * now?) and `/metrics`. On the server's port beside the API, or alone on a worker's own port.
  *
- * Health is for everybody who reaches the port and says nothing that is secret. Metrics tell how much goes on: beside
- * the API they are for tokens of all tenants; on `WORKER_PORT`, which belongs into an inner network, for whoever asks.
+ * Health needs no token and says nothing that is secret. Metrics show the volume of work: beside the API they need a
+ * token of all tenants; `WORKER_PORT`, which belongs into a private network, answers without one.
  */
 import { serve, type ServerType } from '@hono/node-server';
 import type { AddressInfo } from 'node:net';

@@ -1,6 +1,6 @@
 /**
  * Every answer that is not a success: `application/problem+json` (RFC 9457), with the stable `code` of the error and,
- * where fields were wrong, `problems` naming each one. Never a stack, never a message that nobody wrote for readers.
+ * where fields were wrong, `problems` naming each one. Never a stack, and never a message that was not written for clients.
  */
 import type { HttpBindings } from '@hono/node-server';
 import type { Context } from 'hono';
@@ -80,7 +80,7 @@ function document(
   return { type: 'about:blank', title, status, code, detail, ...(problems ? { problems } : {}) };
 }
 
-/** The document of an error that was meant for readers; null for one that nobody foresaw. */
+/** The document of an error that was written for clients; null for an unexpected one. */
 export function describeError(error: unknown): ProblemDocument | null {
   if (error instanceof HttpError) return document(error.status, error.code, error.message);
   if (error instanceof InvalidInputError) {
@@ -95,7 +95,7 @@ export function describeError(error: unknown): ProblemDocument | null {
   return document(status, error.code, detail);
 }
 
-/** What an error that nobody foresaw in its place comes to: an outage of Redis, or a mistake of ours. */
+/** What an unexpected error means: an outage of Redis, or a bug. */
 function unforeseen(error: unknown, redis: RedisConnection): ProblemDocument {
   const refusal = error instanceof Error ? refusalOf(error) : null;
   if (refusal !== null) {
@@ -116,7 +116,7 @@ export function problemOf(error: unknown, redis: RedisConnection): ProblemDocume
   return describeError(error) ?? unforeseen(error, redis);
 }
 
-/** The client went away in the middle of its request: no mistake of ours, and nobody reads the answer. */
+/** The client went away in the middle of its request: not an error, and the answer has no reader. */
 export function isAbandoned(c: Context): boolean {
   const { incoming } = c.env as Partial<HttpBindings>;
   return incoming !== undefined && incoming.destroyed && !incoming.complete;

@@ -7,7 +7,7 @@ import { invalid, seek, skip, take, type Cursor, type Format, type Part, type Pi
 /** Their first chunk says the size; one that is not there says none. */
 const UNKNOWN = { width: 0, height: 0, animated: false };
 
-/** PNG (W3C PNG, 5): chunks up to `IEND`. What comes after it belongs to nobody and is let be. */
+/** PNG (W3C PNG, 5): chunks up to `IEND`. What comes after it is no part of the picture and is ignored. */
 export function* png(cursor: Cursor): Format {
   yield* take(8, 'the PNG signature');
   cursor.picture = UNKNOWN;

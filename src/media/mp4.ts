@@ -1,6 +1,6 @@
 /**
  * Is this a whole MP4 or QuickTime file? Follows the boxes of ISO/IEC 14496-12 while the bytes stream by: their sizes
- * must add up to the end of the file, so that a truncated one is found even when nobody said how long it should be.
+ * must add up to the end of the file, so that a truncated one is found even when its length is not known.
  *
  * Asked for: `ftyp`, `moov` with a video track, `mdat`; in a fragmented file every `moof` followed by its `mdat`. Every
  * chunk offset (`stco`, `co64`) must lie within the file. When the last `mdat` is open-ended, its payload must hold all

@@ -5,7 +5,7 @@ import { MAX_INPUT_BYTES, MAX_INPUT_SIDE } from '../generation/inputs.js';
 import { invalid, type Picture } from './structure.js';
 import { verify, type Verified } from './verify.js';
 
-/** Looks at the bytes while they stream by. @param expectedBytes null when nobody said */
+/** Looks at the bytes while they stream by. @param expectedBytes null when it is not known */
 export const verifyPicture = (source: Readable, expectedBytes: number | null): Verified =>
   verify(source, { kind: 'image', expectedBytes, maxBytes: MAX_INPUT_BYTES });
 

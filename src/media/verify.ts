@@ -14,7 +14,7 @@ const HELD_BYTES = 64 * 1024;
 
 export interface VerifierOptions {
   readonly kind: AssetKind;
-  /** How long the file is to be; null when nobody said. */
+  /** How long the file is to be; null when it is not known. */
   readonly expectedBytes: number | null;
   /** More bytes than this are `tooLarge`. */
   readonly maxBytes: number;
@@ -97,7 +97,7 @@ export function verify(source: Readable, { kind, expectedBytes, maxBytes }: Veri
       done(error);
     },
   });
-  // It may break before anybody reads; whoever reads then is told.
+  // It may break before it is read; the next read gets the error.
   stream.on('error', () => {});
   source.on('data', (chunk: Buffer) => pass(() => look(chunk)));
   // Also one that was read from before, which does not begin by itself.

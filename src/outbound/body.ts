@@ -26,7 +26,7 @@ export interface BodyOptions {
   readonly maxBytes: number;
   /** How often the body may be resumed; each time at least one byte must have come. */
   readonly maxResumes: number;
-  /** Longest wait for the next piece; time in which nobody reads does not count. */
+  /** Longest wait for the next piece; time without a reader does not count. */
   readonly idleTimeoutMs: number;
   /** Aborted with the reason for which the download ends; aborted by the stream when it is destroyed early. */
   readonly ended: AbortController;
@@ -58,7 +58,7 @@ export function readBody(first: Answer, options: BodyOptions): Body {
     read: () => current.want(),
     destroy(error, done) {
       current.drop();
-      // Ends the request that may be waited for; its outcome interests nobody any more.
+      // Ends the request that may be waited for; its outcome no longer matters.
       if (!whole) ended.abort(error);
       done(error);
     },

@@ -36,7 +36,7 @@ export interface OpenAssetOptions {
   readonly onlyAllowed?: boolean;
   /** Longest wait for DNS, TCP and TLS, per request. Default 10 s. */
   readonly connectTimeoutMs?: number;
-  /** Longest wait for the answer and for each piece of the body; time in which nobody reads does not count. Default 30 s. */
+  /** Longest wait for the answer and for each piece of the body; time without a reader does not count. Default 30 s. */
   readonly idleTimeoutMs?: number;
   /** Longest time for everything together, the reading of the body included. Default 15 min. */
   readonly totalTimeoutMs?: number;

@@ -21,7 +21,7 @@ export interface Watcher {
   connected(): void;
   /** The last byte of the request was handed to the operating system. */
   flushed(): void;
-  /** The connection ended and there was no answer; Node says no more than this of an upgrade nobody asked for. */
+  /** The connection ended and there was no answer; Node reports an upgrade that was not asked for only this way. */
   closed(): void;
 }
 

@@ -136,7 +136,7 @@ export function expire(
   return advance(hub, record, 'expired', { ...change, set });
 }
 
-/** The same, for one that nobody asks about just now; nothing when it is no longer followed. */
+/** The same for a task that no poll asks for just now; does nothing when it is no longer followed. */
 export async function expireUnasked(hub: Hub, record: GenerationRecord): Promise<void> {
   if (await expire(hub, record)) await learnDuration(hub, record);
 }

@@ -77,7 +77,7 @@ export function createInputChecks(deps: Deps): InputChecks {
     return conclude(hub, record, verdict);
   }
 
-  /** Nobody waits for it any more: the job comes back. */
+  /** No job waits for it any more: the job comes back later. */
   async function bringBack(generationId: string, checking: Promise<number | null>): Promise<void> {
     try {
       await queues.hastenTo('submit', generationId, (await checking) ?? 0);

@@ -1,5 +1,5 @@
 /**
- * What everything that changes generations stands on, put together once per process. No globals: who needs it gets it
+ * What everything that changes generations stands on, put together once per process. No globals: each function gets it
  * as an argument, and a test may hand in its own clock or dice. It loads neither provider nor storage, so that an app
  * that only enqueues does not pay for them.
  */

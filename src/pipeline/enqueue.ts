@@ -60,7 +60,7 @@ interface Created {
   readonly reminder: Reminder | null;
 }
 
-/** Redis failed in the middle of an enqueue: nobody can know whether it was written. */
+/** Redis failed in the middle of an enqueue: it is not known whether it was written. */
 function unknownOutcome(error: unknown): RedisUnusableError {
   const reason = error instanceof Error ? error.message : String(error);
   return new RedisUnusableError(
@@ -104,7 +104,7 @@ async function create(hub: Hub, order: Order): Promise<Created> {
     if (created.replayed) await discardAll(hub, prepared.added);
     return created;
   } catch (error) {
-    // Where nobody can know, the record may name them.
+    // Where it is not known, the record may name them.
     if (!(error instanceof RedisUnusableError) || error instanceof RedisAwayError)
       await discardAll(hub, prepared.added);
     throw error;

@@ -47,7 +47,7 @@ export async function addInput(hub: Hub, tenant: string, source: Readable): Prom
   }
 }
 
-/** The same for callers who are told what is wrong. @throws InvalidInputError when it is none, or too large; StorageError */
+/** The same for callers that are told what is wrong. @throws InvalidInputError when it is none, or too large; StorageError */
 export async function addPicture(hub: Hub, tenant: string, source: Readable): Promise<AddedInput> {
   const named = optionsSchema.shape.tenant.safeParse(tenant);
   const refuse = (path: string, message: string) =>

@@ -32,7 +32,7 @@ export interface Lesson {
 
 /** Times of the provider are whole seconds. */
 const TOLD_RESOLUTION_MS = 1000;
-/** A told end this far outside of the two polls it must lie between is somebody's wrong clock. */
+/** A told end this far outside of the two polls it must lie between comes from a wrong clock. */
 const BELIEVED_WITHIN_MS = 3000;
 
 /** An end that may lie anywhere in so long, and in more than half of the whole time, was not seen. */

@@ -79,7 +79,7 @@ const RESUBMIT: Readonly<Record<string, MayResubmit>> = {
 
 /**
  * May a task that failed with this code be submitted again (a new charge each time)? The longest dotted prefix of
- * the code that is in the table decides. No code: later. A code that nobody knows: never, since it costs money.
+ * the code that is in the table decides. No code: later. An unknown code: never, since it costs money.
  */
 export function mayResubmit(code: string | null): MayResubmit {
   if (code === null) return 'later';
@@ -135,7 +135,7 @@ export function classifyPoll(exchange: Exchange, context: PollContext): PollOutc
   if (envelope.hasError) return unavailable('businessError', `The provider answered with an error${said}`);
 
   if (task.taskId !== null && task.taskId !== context.taskId) {
-    // A mix-up of the gateway or a cache. Believing it would store somebody else's video as ours.
+    // A mix-up of the gateway or a cache. Believing it would store the video of another request.
     return unavailable('otherTask', `The answer is about the task ${task.taskId}, not ${context.taskId}.`);
   }
   const { state, word } = readState(task);

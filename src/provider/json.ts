@@ -2,7 +2,7 @@
 
 /**
  * The text with every integer too big for a double in quotes, so that its digits survive `JSON.parse`: a task id cut
- * to 2^53 would be somebody else's task. Expects valid JSON, hence the simple scan: strings, and what lies between.
+ * to 2^53 would be the task of another request. Expects valid JSON, hence the simple scan: strings, and what lies between.
  */
 function quoteBigIntegers(json: string): string {
   let quoted = '';

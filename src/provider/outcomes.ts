@@ -52,7 +52,7 @@ export type SubmitOutcome =
     }
   /** Something in front of the API answered. It says nothing about the request, and no submit of anyone will pass. */
   | { readonly kind: 'misrouted'; readonly message: string; readonly answer: RawAnswer }
-  /** Nobody can know whether a task was created and billed. Never posted again by itself. */
+  /** It cannot be known whether a task was created and billed. Never posted again automatically. */
   | {
       readonly kind: 'unconfirmed';
       readonly reason: string;

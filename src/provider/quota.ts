@@ -39,7 +39,7 @@ export async function readQuota(baseUrl: string, key: string): Promise<QuotaResu
     return { quota: { left: parsed.data.total_quota, used: parsed.data.total_used_quota } };
   } catch (error) {
     const code = isAxiosError(error) ? error.code : undefined;
-    // The signal ran out: axios says no more than that somebody called it off.
+    // The signal ran out: axios says only that the call was canceled.
     if (code === 'ERR_CANCELED') return { problem: `no answer within ${TIMEOUT_MS / 1000} s` };
     return { problem: code ?? 'no answer' };
   }

@@ -18,7 +18,7 @@ function isObject(value: unknown): value is Fields {
 
 /**
  * A field of whatever type, read by a function that has a word for each. Not a union with a `catch`: most fields are
- * missing from most answers, and zod would write an error about each of them for nobody.
+ * missing from most answers, and zod would make an error of each of them, which nothing reads.
  */
 const field = <T>(read: (value: unknown) => T) => z.unknown().optional().transform(read);
 

@@ -15,7 +15,7 @@ const SWEEP = 'sweep';
 const SWEEP_EARLY_MS = 10_000;
 /** BullMQ's score of a delayed job: its instant, and twelve bits that keep the order of equal ones. */
 const SCORES_PER_MS = 0x1000;
-/** Nobody reads BullMQ's own event streams here; a short one keeps Redis light. */
+/** Nothing reads BullMQ's own event streams; a short one saves memory of Redis. */
 const STREAM_LENGTH = 100;
 
 const JOB_OPTIONS: JobsOptions = {

@@ -87,7 +87,7 @@ async function writeProblems(redis: RedisConnection, prefix: string): Promise<st
   }
 }
 
-/** The words of Redis 7.0 for a script of a user who may run scripts, and not a command in it. */
+/** The words of Redis 7.0 when a user may run scripts, but not a command inside one. */
 const REFUSED_IN_SCRIPT = "can't run this command";
 
 /**

@@ -1,9 +1,9 @@
 /**
  * Connections to Redis (one server, a master behind Sentinels, a Cluster), and the check that this Redis can be trusted
- * with jobs. Who opens a connection here closes it.
+ * with jobs. The caller that opens a connection here closes it.
  *
  * What a connection promises: an outage is one line in the log and one when it is over, however often it is tried in
- * between; and a server that refuses writes says so to whoever wrote, it is never tried again in silence.
+ * between; and a server that refuses writes says so to the caller of the write, which is never tried again silently.
  */
 import { Cluster, Redis } from 'ioredis';
 import type { Logger } from 'pino';
@@ -25,7 +25,7 @@ export { describeRedis, type RedisSettings } from './address.js';
 export type RedisConnection = Redis | Cluster;
 
 /**
- * Mends one thing: when a Cluster is closed while it asks who serves which slots, ioredis goes on asking nobody once a
+ * Mends one thing: when a Cluster is closed while it asks which node serves which slots, ioredis keeps asking once a
  * second for ever, and the process never ends.
  */
 function steady(cluster: Cluster): Cluster {
@@ -196,7 +196,7 @@ async function firstConnect(redis: RedisConnection): Promise<void> {
 }
 
 /**
- * Connects, unless nothing at all is heard for too long: whoever starts would wait without a word, and be deaf to being
+ * Connects, unless the server sends nothing for too long: a process that starts would wait without a message, and could not be
  * stopped. A server that still reads its files does answer, namely that it does, and is waited for.
  */
 async function connectUnlessSilent(redis: Redis): Promise<void> {

@@ -49,7 +49,7 @@ export function sentinelOptions(settings: RedisSettings, tls: TlsMaterial | null
   };
 }
 
-/** How often a Cluster is asked who serves which slots: only that takes connections off a master that hangs. */
+/** How often a Cluster is asked which node serves which slots: only this moves connections away from a master that hangs. */
 const SLOTS_REFRESH_MS = 1000;
 /** Before a command is sent again to a Cluster that fails over or moves a slot. */
 const CLUSTER_RETRY_MS = 250;
@@ -68,7 +68,7 @@ export function clusterOptions(
     enableOfflineQueue,
     clusterRetryStrategy: retry,
     // No strategy for single nodes: with one, ioredis 6 never settles what waits at a node that another has replaced.
-    // Without one, every command is tried again here, at whoever serves its slot by then.
+    // Without one, every command is tried again here, at the node that serves its slot by then.
     slotsRefreshInterval: SLOTS_REFRESH_MS,
     maxRedirections: CLUSTER_TRIES[role],
     retryDelayOnFailover: CLUSTER_RETRY_MS,

@@ -1,6 +1,6 @@
 /**
- * Redis answers and takes no writes: it is full, read-only, or its disk or its replicas are away. Whoever asked for a
- * write is told whether it was made, never left to guess; and what only reads goes on.
+ * Redis answers and takes no writes: it is full, read-only, or its disk or its replicas are away. The caller of a write
+ * learns whether it was made; reads go on.
  */
 import { once } from 'node:events';
 import { RedisAwayError, WritesRefusedError } from '../errors.js';

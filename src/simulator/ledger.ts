@@ -78,7 +78,7 @@ export interface LedgerAssetRequest {
 
 export interface LedgerAsset {
   readonly sizeBytes: number;
-  /** Null for a big synthetic file nobody asked the checksum of yet (`expectedSha256`). */
+  /** Null for a big synthetic file until its checksum is asked for (`expectedSha256`). */
   readonly sha256: string | null;
   readonly contentType: string;
 }

@@ -15,7 +15,7 @@ export interface DurationSpread {
 }
 
 export interface SimulatorOptions {
-  /** Default 127.0.0.1: nobody else on the network reaches it. */
+  /** Default 127.0.0.1: other machines cannot reach it. */
   readonly host?: string;
   /** Default 0: any free one. */
   readonly port?: number;
@@ -42,7 +42,7 @@ export interface SimulatorOptions {
   readonly rateLimit?: RateLimit | null;
   /** The clock, in epoch ms; timers stay real. Default `Date.now`. */
   readonly now?: () => number;
-  /** Told about every submit, bad script and internal fault. Default: nobody. */
+  /** Called for every submit, bad script and internal fault. */
   readonly log?: (event: string, fields: Readonly<Record<string, unknown>>) => void;
 }
 

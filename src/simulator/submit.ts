@@ -24,7 +24,7 @@ const DRIP_MS = 2000;
 
 /**
  * What the documented tables require. Anything else passes through, as at the provider; a wrong type of an optional
- * field is refused, since nobody would notice it otherwise.
+ * field is refused: otherwise the mistake would go unnoticed.
  */
 export const submitSchema = z.looseObject({
   callback_url: z.url({ protocol: /^https?$/ }),

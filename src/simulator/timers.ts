@@ -5,7 +5,7 @@
 export interface Timers {
   /** Runs `task` after `delayMs`, unless cleared before. Returns a function that cancels it. */
   after(delayMs: number, task: () => void): () => void;
-  /** Waits `delayMs`; after `clear()` the promise is left unsettled, which nobody awaits any more. */
+  /** Waits `delayMs`; after `clear()` the promise stays unsettled; nothing awaits it any more. */
   sleep(delayMs: number): Promise<void>;
   clear(): void;
 }

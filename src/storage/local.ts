@@ -155,7 +155,7 @@ export function createLocalStorage({ root }: LocalStorageOptions): Storage {
       if (!(await publish(partial, path)) && !(await holdsSameBytes(path, written))) {
         throw new StorageConflictError(key);
       }
-      // Also when the file was there already: whoever put it may have died before this.
+      // Also when the file was there already: its writer may have died before this.
       if (!moreFollows) await syncDirectory(dirname(path));
       return { key, ...written };
     } catch (error) {

@@ -35,7 +35,7 @@ export function createMeter(source: Readable, signal: AbortSignal | undefined): 
     source.destroy(reason instanceof Error ? reason : new Error(String(reason)));
   };
   signal?.addEventListener('abort', onAbort, { once: true });
-  // It may fail while nobody reads; whoever reads next is told.
+  // It may fail while it is not read; the next read gets the error.
   source.on('error', ignore);
 
   return {

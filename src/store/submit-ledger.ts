@@ -5,7 +5,7 @@
  *
  * - before money is spent, the write can be awaited in the memory of replicas (`WAIT`) or on the disk (`WAITAOF`);
  * - this process remembers what it posted lately, and holds its submits still whenever Redis may have forgotten
- *   something, so that every process can bring back what it knows before anybody posts anything.
+ *   something, so that every process can bring back what it knows before any process posts.
  *
  * Which windows stay open is said in `docs/redis-faults.md`.
  */
@@ -38,7 +38,7 @@ export interface Post {
 export interface Ledger {
   /** For how many milliseconds no submit may begin, since Redis may have forgotten some; 0: go. */
   holdMs(): number;
-  /** Has the write of this nonce come as far as the settings ask? False also when nobody can tell. */
+  /** Is the write of this nonce as durable as the settings ask? False also when that is not known. */
   isSafe(generationId: string, nonce: string): Promise<boolean>;
   /** The POST leaves now. */
   sent(post: Omit<Post, 'taskId'>): void;
@@ -163,15 +163,15 @@ function createWait({ redis, keys, settings }: LedgerDeps) {
 const LOOK_EVERY_MS = 1000;
 
 /**
- * WHO. Which server answers for the keys of this prefix just now.
+ * SERVER. Which server answers for the keys of this prefix just now.
  * KEYS 1 any of them · Returns its run id, false when it does not tell.
  */
-const WHO = `return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or false`;
+const SERVER = `return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or false`;
 
 /** Null when the server does not tell; then every new connection counts as a new server. */
 async function runIdOf(redis: RedisConnection, keys: Keys): Promise<string | null> {
   // INFO alone may be answered by any node of a Cluster; a script goes to the one that serves its key.
-  if (isCluster(redis)) return (await redis.eval(WHO, 1, keys.live)) as string | null;
+  if (isCluster(redis)) return (await redis.eval(SERVER, 1, keys.live)) as string | null;
   return /^run_id:(\w+)/m.exec(await infoOf(redis, 'server'))?.[1] ?? null;
 }
 
@@ -195,7 +195,7 @@ export async function openLedger(
       'Expected a Redis Cluster whose INFO gives a run_id, or a failover goes unseen.',
     );
   }
-  /** Connections lost, and connections looked at: while they differ, nobody knows what Redis forgot. */
+  /** Connections lost, and connections looked at: while they differ, it is not known what Redis forgot. */
   let losses = 0;
   let settled = 0;
   let holdUntil = 0;
@@ -225,7 +225,7 @@ export async function openLedger(
   }
 
   async function lookAgain(): Promise<void> {
-    // No answer since the last time: whoever serves now may not be the one of then.
+    // No answer since the last time: another server may answer by now.
     if (looking) losses += 1;
     else {
       looking = true;

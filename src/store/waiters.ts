@@ -1,5 +1,5 @@
 /**
- * Waiting for generations: one connection reads the event stream and wakes whoever waits, however many they are.
+ * Waiting for generations: one connection reads the event stream and wakes all waiters.
  * A waiter that is woken looks at the record itself; an event that the bounded stream has dropped already costs only
  * time, since every waiter also looks by itself now and then.
  */

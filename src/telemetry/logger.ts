@@ -9,7 +9,7 @@ import pretty from 'pino-pretty';
 const MIN_SECRET_LENGTH = 6;
 const HIDDEN = '[redacted]';
 
-/** What signs an address, or logs in at it, is nobody's business, whoever wrote it into a message. */
+/** Signatures and logins in an address are secrets, wherever the message came from. */
 const LOGIN = /(\w:\/\/)[^\s"\\/?#]*@/g;
 const PARAMETERS = /(https?:\/\/[^\s"\\?#]+\?)[^\s"\\]+/g;
 

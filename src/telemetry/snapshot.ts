@@ -1,5 +1,5 @@
 /**
- * What the whole fleet has to do and how Redis is, read when somebody asks: one round trip, and within a second the same
+ * What the whole fleet has to do and how Redis is, read on request: one round trip, and within a second the same
  * answer. While Redis does not answer it says so within a deadline, and asks no second time on top of the first.
  */
 import type { Config } from '../config/config.js';
@@ -20,7 +20,7 @@ const GOOD_FOR_MS = 1000;
 
 export interface FleetFigures {
   readonly generations: Readonly<Record<State, number>>;
-  /** Of submit, `due` counts who stands in line as well, as far as the cap has room for them. */
+  /** For submit, `due` also counts queued generations, as far as the cap has room for them. */
   readonly backlog: Readonly<Record<RunName, Backlog>>;
   readonly limits: LimitsOverview;
   /** What was spent today (UTC), in the currency of `PRICES`. */

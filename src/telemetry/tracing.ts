@@ -1,6 +1,6 @@
 /**
  * Traces: one per generation, whichever processes work on it. Its trace id is the generation's own id without hyphens,
- * so that nothing needs to be handed on, and whoever knows a generation finds its trace. It promises to stay small:
+ * so that nothing needs to be handed on, and the id of a generation is enough to find its trace. It promises to stay small:
  *
  * - the root `generation` lasts from enqueue to the first paid request, and links to the span the app enqueued in;
  * - a run of a stage is a span only when it moved the generation to another state; what only waited is none;
@@ -63,7 +63,7 @@ interface Drawn {
   readonly error?: string | null;
 }
 
-/** Who makes a move out of a state. The next stage may have begun before the one that handed over has ended. */
+/** Which stage makes a move out of a state. The next stage may have begun before the one that handed over has ended. */
 const STAGE_OF: Partial<Record<State, RunName>> = {
   queued: 'submit',
   submitting: 'submit',

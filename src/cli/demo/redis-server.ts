@@ -56,7 +56,7 @@ const PORTS = { from: 20_000, to: 32_768 } as const;
 const PORT_TRIES = 50;
 
 /**
- * A loopback port that was free a moment ago, and that no outgoing connection takes: it stays free for whoever starts
+ * A loopback port that was free a moment ago, and that no outgoing connection takes: it stays free for a process that starts
  * there soon, or again.
  */
 export async function freePort(dice: () => number = Math.random): Promise<number> {
@@ -139,7 +139,7 @@ export async function launchRedis(
     : [process.execPath, embeddedProgram(), '--port', String(port)];
 
   async function start(): Promise<void> {
-    // A process group of its own: Ctrl-C in the terminal is for whoever launched it, and that one stops it in order.
+    // A process group of its own: Ctrl-C in the terminal goes to the process that launched it, which stops it in order.
     child = spawn(command, parameters, { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
     for (const stream of [child.stdout, child.stderr]) {
       stream?.on('data', (chunk: Buffer) => (output = (output + chunk.toString()).slice(-2000)));

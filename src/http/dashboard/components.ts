@@ -2,6 +2,7 @@
 import { html } from 'hono/html';
 import type { Charge } from '../../generation/record.js';
 import type { State } from '../../generation/states.js';
+import type { Visitor } from './identity.js';
 import type { Html } from './layout.js';
 import { CHARGE_WORDS, STATE_WORDS } from './format.js';
 
@@ -23,6 +24,22 @@ export function progressBar(percent: number | null, label: string): Html {
     ><progress max="100" value="${percent}" aria-label="${label}"></progress> ${Math.round(percent)} %</span
   >`;
 }
+
+/** In every form that changes something. */
+export const csrfField = ({ csrf }: Visitor): Html =>
+  html`<input type="hidden" name="csrf" value="${csrf ?? ''}" />`;
+
+export const table = (heads: readonly string[], rows: readonly Html[]): Html =>
+  html`<table>
+    <thead>
+      <tr>
+        ${heads.map((head) => html`<th scope="col">${head}</th>`)}
+      </tr>
+    </thead>
+    <tbody>
+      ${rows}
+    </tbody>
+  </table>`;
 
 /** The last part of a UUIDv7 tells it apart for people; the first ones are only the time. */
 export const shortId = (id: string): string => id.slice(-12);

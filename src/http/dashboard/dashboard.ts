@@ -1,4 +1,4 @@
-/** The dashboard put together: who may come in, the pages, and the headers that keep strangers' words from running. */
+/** The dashboard put together: access, the pages, and the headers that keep texts of apps from running as scripts. */
 import { Hono, type Context } from 'hono';
 import { html } from 'hono/html';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';

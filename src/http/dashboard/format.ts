@@ -1,4 +1,4 @@
-/** Plain words for what the record says in codes: where a generation is, what went wrong, what to do, who pays. */
+/** Plain words for what the record says in codes: the state of a generation, what went wrong, what to do, the bill. */
 import type { Charge, Failure, FailureCode } from '../../generation/record.js';
 import type { State } from '../../generation/states.js';
 import { MILLIONTHS } from '../../generation/price.js';
@@ -109,13 +109,13 @@ const UNKNOWN_ADVICE: Advice = {
   todo: 'Read the message, and the provider’s answers below.',
 };
 
-/** Its code is of the request itself, or known to nobody: another try of the same would likely be only another bill. */
+/** Its code is about the request itself, or unknown: another try would likely be only another bill. */
 const HOPELESS: Advice = {
   what: 'The provider failed the task, and by its code another try would not help: usually it is the prompt or the image.',
   todo: 'Read its message below, change the request and enqueue it again. The same request may fail again, and be billed again.',
 };
 
-/** What happened, and what somebody can do about it. */
+/** What happened, and what an operator can do about it. */
 export function adviceOn({ code, retryable }: Failure): Advice {
   if (code === 'task_failed' && !retryable) return HOPELESS;
   return Object.hasOwn(ADVICE, code) ? ADVICE[code] : UNKNOWN_ADVICE;

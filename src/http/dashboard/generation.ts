@@ -12,15 +12,24 @@ import type { Storage } from '../../storage/storage.js';
 import { INPUT_FIELDS } from '../../generation/inputs.js';
 import { findAsset, serveFile } from '../assets.js';
 import { serveInput } from '../inputs.js';
-import { atMost, check, readForm } from '../bodies.js';
+import { atMost, check } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
 import { act, actionFormSchema, actionsFor, type Action, type ActionName } from './actions.js';
 import type { Inbox } from './inbox-count.js';
 import { inputFacts } from './inputs.js';
 import { layout, type Html } from './layout.js';
-import { chargeMark, excerpt, instant, notice, progressBar, shortId, stateMark } from './components.js';
+import {
+  chargeMark,
+  csrfField,
+  excerpt,
+  instant,
+  notice,
+  progressBar,
+  shortId,
+  stateMark,
+} from './components.js';
 import { timeline } from './timeline.js';
-import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './identity.js';
+import { actorOf, HOME, readActorForm, type DashboardEnv, type Visitor } from './identity.js';
 import { adviceOn, countText, durationText, priceText, sizeText, STATE_WORDS } from './format.js';
 
 const MAX_FORM_BYTES = 16_384;
@@ -39,7 +48,7 @@ const DONE_WORDS: Readonly<Record<ActionName, string>> = {
 function actionForm(
   record: GenerationRecord,
   { name, title, what, bill, grave, billWords, accept: words }: Action,
-  { csrf }: Visitor,
+  visitor: Visitor,
 ): Html {
   const { id, rev } = record;
   const accept =
@@ -60,7 +69,7 @@ function actionForm(
     </summary>
     <form method="post" action="${HOME}/generations/${id}">
       <p>${what}</p>
-      <input type="hidden" name="csrf" value="${csrf ?? ''}" />
+      ${csrfField(visitor)}
       <input type="hidden" name="rev" value="${rev}" />
       ${task} ${accept}
       <button name="action" value="${name}" class="${grave || bill === 'again' ? 'grave' : 'primary'}">
@@ -191,7 +200,7 @@ function waits({ waitsBecause, ahead, nextPollAt }: Outlook): (Html | null)[] {
   ];
 }
 
-/** Why it is where it is, and what is remarkable about it: what somebody asks first. */
+/** Why it is where it is, and what is remarkable about it. */
 function remarks(record: GenerationRecord, outlook: Outlook): Html {
   const { warnings, request, otherTaskIds, late } = record;
   const doubts = doubtsOf(request);
@@ -283,18 +292,12 @@ export function createGenerationRoutes(
   });
 
   routes.post(PAGE, atMost(MAX_FORM_BYTES), async (c) => {
-    requireActor(c.var.visitor);
-    const body = await readForm(c);
-    checkCsrf(c.var.visitor, body['csrf']);
-    const form = check(actionFormSchema, body, 'Nothing was decided');
+    const form = check(actionFormSchema, await readActorForm(c), 'Nothing was decided');
     const record = await load(c.req.param('id'));
     const dead = await hub.outbox.dead(record.id);
-    const { name } = c.var.visitor;
     await act(reelhaul, record, actionsFor(record, dead.length, hub.now()), form);
-    hub.log.info(
-      { generationId: record.id, action: form.action, by: name ?? 'this machine' },
-      'decided in the dashboard',
-    );
+    const about = { generationId: record.id, action: form.action, by: actorOf(c) };
+    hub.log.info(about, 'decided in the dashboard');
     const back = form.action === 'erase' ? `${HOME}/generations` : `${HOME}/generations/${record.id}`;
     return c.redirect(`${back}?done=${form.action}`, 303);
   });

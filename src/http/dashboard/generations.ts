@@ -7,12 +7,21 @@ import { KNOWN_MODELS } from '../../generation/request.js';
 import { isTerminal, STATES, type State } from '../../generation/states.js';
 import type { Hub } from '../../pipeline/context.js';
 import type { Reelhaul } from '../../reelhaul.js';
-import { atMost, check, readForm } from '../bodies.js';
+import { atMost, check } from '../bodies.js';
 import { findOne, findPage, LOOKED_AT_MOST, readFilter, type Filter, type Found } from './search.js';
 import { layout, type Html } from './layout.js';
-import { chargeMark, excerpt, instant, notice, progressBar, shortId, stateMark } from './components.js';
+import {
+  chargeMark,
+  csrfField,
+  excerpt,
+  instant,
+  notice,
+  progressBar,
+  shortId,
+  stateMark,
+} from './components.js';
 import type { Inbox } from './inbox-count.js';
-import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './identity.js';
+import { actorOf, HOME, readActorForm, type DashboardEnv, type Visitor } from './identity.js';
 import { countText, durationText, STATE_WORDS } from './format.js';
 
 const LIST = `${HOME}/generations`;
@@ -30,7 +39,7 @@ function addressOf(filter: Filter, change: Partial<Filter>): string {
   return `${LIST}?${new URLSearchParams(query as [string, string][]).toString()}`;
 }
 
-/** Is its bill worth a word: over, or nobody knows? */
+/** Is its bill worth showing: over, or in doubt? */
 const isSettled = (state: State): boolean => isTerminal(state) || state === 'unconfirmed';
 
 /** One generation as a line of a list. */
@@ -135,12 +144,12 @@ function results(filter: Filter, { records, cursor, lookedAt }: Found): Html {
 }
 
 /** Every generation of a tenant at once: asked for by its name, typed once more. */
-function eraseTenantForm({ tenant }: Filter, { csrf, mayAct }: Visitor): Html | '' {
-  if (tenant === undefined || !mayAct) return '';
+function eraseTenantForm({ tenant }: Filter, visitor: Visitor): Html | '' {
+  if (tenant === undefined || !visitor.mayAct) return '';
   return html`<details class="action" id="erase-tenant">
     <summary>Erase tenant ${tenant}</summary>
     <form method="post" action="${LIST}">
-      <input type="hidden" name="csrf" value="${csrf ?? ''}" />
+      ${csrfField(visitor)}
       <input type="hidden" name="tenant" value="${tenant}" />
       <p>
         Removes all its generations and unused uploads for good: requests, answers, notifications, files and
@@ -191,15 +200,9 @@ export function createListRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): Ho
   });
 
   routes.post(LIST, atMost(MAX_FORM_BYTES), async (c) => {
-    requireActor(c.var.visitor);
-    const form = await readForm(c);
-    checkCsrf(c.var.visitor, form['csrf']);
-    const { tenant } = check(eraseTenantSchema, form, 'Nothing was erased');
+    const { tenant } = check(eraseTenantSchema, await readActorForm(c), 'Nothing was erased');
     const { erased, kept } = await reelhaul.eraseTenant(tenant);
-    hub.log.info(
-      { tenant, erased, kept, by: c.var.visitor.name ?? 'this machine' },
-      'a tenant was erased in the dashboard',
-    );
+    hub.log.info({ tenant, erased, kept, by: actorOf(c) }, 'a tenant was erased in the dashboard');
     return c.redirect(`${LIST}?done=erase-tenant&erased=${erased}&kept=${kept}`, 303);
   });
   return routes;

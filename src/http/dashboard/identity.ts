@@ -1,5 +1,5 @@
 /**
- * Who may come in, and what they may do. With `DASHBOARD_USER` one logs in by a form; scripts use Basic credentials of
+ * Access to the dashboard. With `DASHBOARD_USER` a visitor logs in by a form; scripts use Basic credentials of
  * the same accounts, or a bearer token of `API_TOKENS` that is not bound to a tenant. Without accounts this machine
  * only, as with the API. Nothing is changed for a page of another origin, whatever the browser sends along.
  */
@@ -8,6 +8,7 @@ import { getCookie } from 'hono/cookie';
 import type { Context, MiddlewareHandler } from 'hono';
 import type { Config } from '../../config/config.js';
 import { findToken, isThisMachine, READING } from '../access.js';
+import { readForm } from '../bodies.js';
 import { HttpError } from '../problems.js';
 import { csrfOf, type Sessions } from './sessions.js';
 
@@ -16,7 +17,7 @@ export const LOGIN = `${HOME}/login`;
 export const COOKIE = 'reelhaul_session';
 
 export interface Visitor {
-  /** Shown on every page; null for somebody on this machine who did not have to say. */
+  /** Shown on every page; null for a visitor on this machine without a login. */
   readonly name: string | null;
   readonly mayAct: boolean;
   /** What forms carry; null where no browser sends credentials by itself. */
@@ -51,10 +52,21 @@ export function checkCsrf({ csrf }: Visitor, presented: unknown): void {
   throw new HttpError(403, 'stale_form', 'This form is not of your session any more. Load the page again.');
 }
 
-/** @throws HttpError for somebody who may only look */
+/** @throws HttpError for a visitor who may only look */
 export function requireActor({ mayAct }: Visitor): void {
   if (!mayAct) throw new HttpError(403, 'read_only', 'You may look at everything, and change nothing.');
 }
+
+/** The fields of a form that changes something. @throws HttpError unless this visitor may, and the form is theirs */
+export async function readActorForm(c: Context<DashboardEnv>): Promise<Record<string, unknown>> {
+  requireActor(c.var.visitor);
+  const form = await readForm(c);
+  checkCsrf(c.var.visitor, form['csrf']);
+  return form;
+}
+
+/** For the log: which visitor decided. */
+export const actorOf = (c: Context<DashboardEnv>): string => c.var.visitor.name ?? 'this machine';
 
 function readBasic(header: string): readonly [string, string] | null {
   const [, encoded] = /^Basic +([A-Za-z0-9+/]+=*) *$/i.exec(header) ?? [];
@@ -99,7 +111,7 @@ async function fromHeader(sessions: Sessions, { API_TOKENS }: Config, c: Context
   return { name: 'token', mayAct: !token.readOnly, csrf: null, session: false };
 }
 
-/** Lets nobody pass who is not known; a browser is sent to the login. */
+/** Refuses a visitor that is not known; sends a browser to the login. */
 export function requireVisitor(sessions: Sessions, config: Config): MiddlewareHandler<DashboardEnv> {
   const localCsrf = csrfOf(randomBytes(32));
   const { accounts } = sessions;

@@ -1,4 +1,4 @@
-/** How much wants a decision of somebody: for the number beside the inbox on every page. */
+/** How many things an operator has to decide: the number beside the inbox on every page. */
 import type { Fleet, FleetFigures } from '../../telemetry/snapshot.js';
 
 export interface Inbox {

@@ -12,13 +12,14 @@ import type { GenerationRecord } from '../../generation/record.js';
 import type { Store } from '../../store/store.js';
 import type { Hub } from '../../pipeline/context.js';
 import type { Reelhaul } from '../../reelhaul.js';
-import { atMost, check, readForm } from '../bodies.js';
+import { atMost, check } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
 import { row } from './generations.js';
 import type { Inbox } from './inbox-count.js';
+import { load } from './search.js';
 import { layout, type Html } from './layout.js';
-import { excerpt, instant, notice, shortId } from './components.js';
-import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './identity.js';
+import { csrfField, excerpt, instant, notice, shortId } from './components.js';
+import { actorOf, HOME, readActorForm, type DashboardEnv, type Visitor } from './identity.js';
 import { countText } from './format.js';
 
 const PAGE = `${HOME}/inbox`;
@@ -82,11 +83,9 @@ async function byGeneration(store: Store, notifications: readonly Notification[]
 
 async function read({ store }: Hub, reelhaul: Reelhaul, shown: Shown): Promise<Contents> {
   const limit = SHOWN[shown];
-  const load = async (ids: readonly string[]) =>
-    (await Promise.all(ids.map((id) => store.get(id)))).filter((record) => record !== null);
   const [unconfirmed, failed, { notifications }] = await Promise.all([
-    store.list({ state: 'unconfirmed', limit }).then(({ ids }) => load(ids)),
-    store.list({ state: 'failed', limit: LOOKED_AT }).then(({ ids }) => load(ids)),
+    store.list({ state: 'unconfirmed', limit }).then(({ ids }) => load(store, ids)),
+    store.list({ state: 'failed', limit: LOOKED_AT }).then(({ ids }) => load(store, ids)),
     reelhaul.deadNotifications({ limit }),
   ]);
   const retryable = failed.filter((record) => record.failure?.retryable === true && canHelp(record));
@@ -100,10 +99,10 @@ async function read({ store }: Hub, reelhaul: Reelhaul, shown: Shown): Promise<C
   };
 }
 
-function bulkForm(bulk: Bulk, shown: Shown, { csrf, mayAct }: Visitor, what: string, lines: Html): Html {
-  if (!mayAct) return lines;
+function bulkForm(bulk: Bulk, shown: Shown, visitor: Visitor, what: string, lines: Html): Html {
+  if (!visitor.mayAct) return lines;
   return html`<form method="post" action="${PAGE}" class="bulk">
-    <input type="hidden" name="csrf" value="${csrf ?? ''}" />
+    ${csrfField(visitor)}
     <input type="hidden" name="show" value="${shown}" />
     ${lines}
     <div class="bar">
@@ -274,14 +273,13 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
   });
 
   routes.post(PAGE, atMost(MAX_FORM_BYTES), async (c) => {
-    requireActor(c.var.visitor);
-    const body = await readForm(c);
-    checkCsrf(c.var.visitor, body['csrf']);
-    const { bulk, ids, show } = check(bulkSchema, body, 'Nothing was decided');
+    const { bulk, ids, show } = check(bulkSchema, await readActorForm(c), 'Nothing was decided');
     let done = 0;
     for (const id of ids) if (await decideOne(hub, reelhaul, bulk, id)) done += 1;
-    const by = c.var.visitor.name ?? 'this machine';
-    hub.log.info({ bulk, done, left: ids.length - done, by }, 'decided about many in the dashboard');
+    hub.log.info(
+      { bulk, done, left: ids.length - done, by: actorOf(c) },
+      'decided about many in the dashboard',
+    );
     const where = show === 'most' ? `${PAGE}?show=most&` : `${PAGE}?`;
     return c.redirect(`${where}done=${bulk}&n=${done}&left=${ids.length - done}`, 303);
   });

@@ -1,4 +1,4 @@
-/** What every page has around it: the head, the way to the other pages, who is looking, and whether it is live. */
+/** What every page has around it: the head, the menu, the visitor, and whether it is live. */
 import { html } from 'hono/html';
 import { addressOfFile, BUILD } from './client-files.js';
 import { HOME, type Visitor } from './identity.js';
@@ -30,7 +30,7 @@ function head(title: string): Html {
   </head>`;
 }
 
-/** A page for somebody who is not in yet. */
+/** A page for a visitor without a login. */
 export function bare(title: string, body: Html): Html {
   return html`<!doctype html>
     <html lang="en">

@@ -4,12 +4,12 @@ import { html } from 'hono/html';
 import type { Hub } from '../../pipeline/context.js';
 import type { LimitsOverview, Reelhaul, Spend } from '../../reelhaul.js';
 import type { FleetFigures } from '../../telemetry/snapshot.js';
-import { atMost, readForm } from '../bodies.js';
+import { atMost } from '../bodies.js';
 import type { Html } from './layout.js';
 import type { View } from './overview-data.js';
-import { excerpt, instant } from './components.js';
+import { csrfField, excerpt, instant, table } from './components.js';
 import { gauge } from './charts.js';
-import { checkCsrf, HOME, requireActor, type DashboardEnv, type Visitor } from './identity.js';
+import { actorOf, HOME, readActorForm, type DashboardEnv, type Visitor } from './identity.js';
 import { countText, durationText, moneyText } from './format.js';
 
 const MAX_FORM_BYTES = 16_384;
@@ -36,8 +36,8 @@ function share(value: number, most: number | null, label: string): Html | '' {
   return gauge(value, most, label, value >= most ? 'bad' : 'calm');
 }
 
-function resumeForm({ csrf, mayAct }: Visitor): Html | '' {
-  if (!mayAct) return '';
+function resumeForm(visitor: Visitor): Html | '' {
+  if (!visitor.mayAct) return '';
   return html`<details class="action" id="action-resume" data-keep="resume">
     <summary>
       <span class="title">Go on at once</span> <span class="bill" data-bill="never">Bills nothing more</span>
@@ -47,7 +47,7 @@ function resumeForm({ csrf, mayAct }: Visitor): Html | '' {
         Says that key and provider work again. Caps, the call rate and the budget still hold; what is let go
         is billed as it would have been later.
       </p>
-      <input type="hidden" name="csrf" value="${csrf ?? ''}" />
+      ${csrfField(visitor)}
       <button class="primary">Go on at once</button>
     </form>
   </details>`;
@@ -56,7 +56,7 @@ function resumeForm({ csrf, mayAct }: Visitor): Html | '' {
 /** A sweep runs every `SWEEP_INTERVAL_MS` wherever a worker lives; so many without one, and none does. */
 const SWEEPS_MISSED = 5;
 
-/** What is wrong right now, at the top of the overview: whoever is called at night looks there first. */
+/** What is wrong right now, at the top of the overview, where an operator looks first. */
 export function alarms(
   { limits, refusals }: Pick<View, 'limits' | 'refusals'>,
   { sweptAt, generations }: FleetFigures,
@@ -169,27 +169,15 @@ export function providerCard(limits: LimitsOverview, visitor: Visitor): Html {
 export function spendCard({ day, charged, possible, budget, tenants }: Spend): Html {
   const shown = tenants.slice(0, TENANTS_SHOWN);
   const more = tenants.length - shown.length;
-  const table = html`<table>
-    <thead>
-      <tr>
-        <th scope="col">Tenant</th>
-        <th scope="col">Charged</th>
-        <th scope="col">Possible</th>
-        <th scope="col">Budget</th>
-      </tr>
-    </thead>
-    <tbody>
-      ${shown.map(
-        (one) =>
-          html`<tr>
-            <th scope="row" title="${one.tenant}">${excerpt(one.tenant, TENANT_LENGTH)}</th>
-            <td>${moneyText(one.charged)}</td>
-            <td>${moneyText(one.possible)}</td>
-            <td>${one.budget === null ? '–' : moneyText(one.budget)}</td>
-          </tr>`,
-      )}
-    </tbody>
-  </table>`;
+  const rows = shown.map(
+    (one) =>
+      html`<tr>
+        <th scope="row" title="${one.tenant}">${excerpt(one.tenant, TENANT_LENGTH)}</th>
+        <td>${moneyText(one.charged)}</td>
+        <td>${moneyText(one.possible)}</td>
+        <td>${one.budget === null ? '–' : moneyText(one.budget)}</td>
+      </tr>`,
+  );
   return html`<section aria-labelledby="spend-title" class="card">
     <h2 id="spend-title">Spend today (UTC)</h2>
     <div id="spend" data-live class="stack">
@@ -203,7 +191,7 @@ export function spendCard({ day, charged, possible, budget, tenants }: Spend): H
           ? html`<p class="small">
               Nothing on ${day} yet. Amounts come from the price table PRICES; without it nothing is added up.
             </p>`
-          : table
+          : table(['Tenant', 'Charged', 'Possible', 'Budget'], rows)
       }
       ${more > 0 ? html`<p class="small">and ${countText(more)} more tenants</p>` : ''}
     </div>
@@ -213,10 +201,9 @@ export function spendCard({ day, charged, possible, budget, tenants }: Spend): H
 export function createResumeRoutes({ log }: Hub, reelhaul: Reelhaul): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
   routes.post(`${HOME}/resume`, atMost(MAX_FORM_BYTES), async (c) => {
-    requireActor(c.var.visitor);
-    checkCsrf(c.var.visitor, (await readForm(c))['csrf']);
+    await readActorForm(c);
     await reelhaul.resume();
-    log.info({ by: c.var.visitor.name ?? 'this machine' }, 'told to go on at once in the dashboard');
+    log.info({ by: actorOf(c) }, 'told to go on at once in the dashboard');
     return c.redirect(`${HOME}?done=resume`, 303);
   });
   return routes;

@@ -17,7 +17,7 @@ const MAX_PAGES = 1000;
 const MAX_PAGES_PER_ACCOUNT = 200;
 /** Of so many generations a page is told one by one. */
 const MAX_NAMED = 50;
-/** A page is told at most this often: nobody reads faster. */
+/** A page is told at most this often. */
 const GATHER_MS = 300;
 /** Proxies close connections on which nothing is said; most after 60 s. */
 const HEARTBEAT_MS = 15_000;

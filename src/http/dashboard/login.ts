@@ -20,7 +20,7 @@ import {
 
 const textOf = (field: unknown): string => (typeof field === 'string' ? field : '');
 
-/** Only within the dashboard: nobody is sent on to another host. */
+/** Only within the dashboard: no link leads to another host. */
 function safeNext(wanted: unknown): string {
   if (typeof wanted !== 'string' || !URL.canParse(wanted, 'http://here')) return HOME;
   const { origin, pathname, search } = new URL(wanted, 'http://here');
@@ -28,7 +28,7 @@ function safeNext(wanted: unknown): string {
   return origin === 'http://here' && inside && !pathname.startsWith(LOGIN) ? pathname + search : HOME;
 }
 
-/** Did the browser come by https? Behind a proxy only the proxy knows; who lies here weakens only their own cookie. */
+/** Did the browser come by https? Behind a proxy only the proxy knows; a client that lies weakens only its own cookie. */
 function isSecure(c: Context, { PUBLIC_URL }: Config): boolean {
   const said = c.req.header('x-forwarded-proto')?.split(',')[0]?.trim();
   if (said !== undefined) return said === 'https';
@@ -86,7 +86,7 @@ export function createLoginRoutes(sessions: Sessions, config: Config): Hono<Dash
     await sessions.forgiveTry(c, user);
     const before = getCookie(c, COOKIE);
     if (before !== undefined) await sessions.end(before);
-    // Redis ends it earlier when nobody asks; a cookie that went by then would end it in the middle of the work.
+    // Redis ends an idle session earlier; a cookie that expired with it would end a session in use.
     setCookie(c, COOKIE, await sessions.open(account), { ...cookieOptions(c), maxAge: LONGEST_MS / 1000 });
     return c.redirect(next, 303);
   });

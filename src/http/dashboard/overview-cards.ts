@@ -6,7 +6,7 @@ import type { FleetFigures } from '../../telemetry/snapshot.js';
 import type { RunName } from '../../generation/work.js';
 import type { Html } from './layout.js';
 import type { View } from './overview-data.js';
-import { excerpt, instant, shortId, stateMark } from './components.js';
+import { excerpt, instant, shortId, stateMark, table } from './components.js';
 import { bars, gauge, ranges, SCALE_LABELS, type Range } from './charts.js';
 import { HOME } from './identity.js';
 import { countText, durationText, sizeText, STATE_WORDS } from './format.js';
@@ -53,7 +53,7 @@ export function tiles(
     maxInFlight === null
       ? `${countText(backlog.submit.active)} being submitted`
       : `of at most ${countText(maxInFlight)}`;
-  // Whether a lost answer stands for a task nobody knows; it holds a place all the same.
+  // Whether a lost answer stands for a task is not known; it holds a slot all the same.
   const perhaps = generations.unconfirmed === 0 ? '' : `, ${countText(generations.unconfirmed)} unconfirmed`;
   return html`<ul class="tiles" id="tiles" data-live>
     ${tile(
@@ -186,20 +186,7 @@ export function stages({ backlog, sweptAt, workers }: FleetFigures): Html {
   return html`<section aria-labelledby="stages-title" class="card">
     <h2 id="stages-title">Stages</h2>
     <div id="stages" data-live>
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Stage</th>
-            <th scope="col">Due</th>
-            <th scope="col">Running</th>
-            <th scope="col">Later</th>
-            <th scope="col">Now</th>
-          </tr>
-        </thead>
-        <tbody>
-          ${RUNS.map(line)}
-        </tbody>
-      </table>
+      ${table(['Stage', 'Due', 'Running', 'Later', 'Now'], RUNS.map(line))}
       <p class="small">${sweptAt === null ? 'Never swept yet.' : html`Swept ${instant(sweptAt)}.`}</p>
     </div>
   </section>`;

@@ -3,6 +3,7 @@ import type { GenerationRecord } from '../../generation/record.js';
 import type { Hub } from '../../pipeline/context.js';
 import type { LimitsOverview, Reelhaul, Spend } from '../../reelhaul.js';
 import type { Health } from '../../telemetry/health.js';
+import { load } from './search.js';
 import { readFigures, SPAN_MS, type Slot, type Span } from '../../telemetry/time-series.js';
 
 const SLOTS: Readonly<Record<Span, number>> = { minute: 60, hour: 24 };
@@ -43,21 +44,20 @@ export async function look(
     reelhaul.spend(),
   ]);
   const [created, waiting, latest] = await Promise.all([
-    // Counted in the indexes, whoever enqueued them.
+    // Counted in the indexes, whatever process enqueued them.
     store.countCreated(slots.map(({ startAt }) => ({ from: startAt, to: startAt + SPAN_MS[span] }))),
-    Promise.all(oldestIds.map((id) => store.get(id))),
-    Promise.all(latestPage.ids.map((id) => store.get(id))),
+    load(store, oldestIds),
+    load(store, latestPage.ids),
   ]);
-  const due = waiting.filter((record) => record !== null && (record.runAt ?? 0) <= now());
-  const today = due.find((record) => record !== null && !isForTomorrow(record, limits));
+  const due = waiting.filter(({ runAt }) => (runAt ?? 0) <= now());
+  const today = due.find((record) => !isForTomorrow(record, limits));
   // Something is due: then one of those that waited for a new day may be submitted already.
   const inLine = limits.inLine > 0;
-  const shown = latest.filter((record) => record?.assets?.poster).slice(0, LATEST);
   return {
     slots,
     created,
     oldest: today ?? (inLine ? (due[0] ?? null) : null),
-    latest: shown.filter((record) => record !== null),
+    latest: latest.filter(({ assets }) => assets?.poster).slice(0, LATEST),
     limits,
     spend,
     refusals,

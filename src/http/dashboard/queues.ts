@@ -1,7 +1,7 @@
 /**
- * `/dashboard/queues`: bull-board under the same login, for whoever wants to see the jobs themselves. Who may only look
- * gets one that cannot change anything, in its pages and in its routes. What somebody deletes there is only a reminder:
- * the next sweep writes the job again.
+ * `/dashboard/queues`: bull-board under the same login, to see the jobs themselves. A read-only visitor gets a board that
+ * cannot change anything, in its pages and in its routes. A job deleted there is only a reminder: the next sweep writes it
+ * again.
  */
 import { createRequire } from 'node:module';
 import { dirname } from 'node:path';

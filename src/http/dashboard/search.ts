@@ -51,7 +51,8 @@ export interface Found {
 
 const atOf = (local: string | undefined) => (local === undefined ? undefined : Date.parse(`${local}Z`));
 
-async function load(store: Store, ids: readonly string[]): Promise<GenerationRecord[]> {
+/** The records of these; what is gone meanwhile is left out. */
+export async function load(store: Store, ids: readonly string[]): Promise<GenerationRecord[]> {
   const records = await Promise.all(ids.map((id) => store.get(id)));
   return records.filter((record) => record !== null);
 }

@@ -78,7 +78,7 @@ function accountOf(prefix: string, user: string, password: string, mayAct: boole
   return { user, mayAct, fingerprint, digest: sha256(`${user}:${password}`) };
 }
 
-/** The accounts that are configured; empty: nobody has to log in, and only this machine may come. */
+/** The accounts that are configured; empty: there is no login, and only this machine has access. */
 export function accountsOf(config: Config): Account[] {
   const { DASHBOARD_USER, DASHBOARD_PASSWORD, DASHBOARD_VIEWER_USER, DASHBOARD_VIEWER_PASSWORD } = config;
   const { REDIS_PREFIX: prefix } = config;
@@ -109,7 +109,7 @@ export function createSessions({ redis, config, now }: Hub): Sessions {
 
   let refusedAt = -Infinity;
 
-  /** A session that cannot be prolonged is good as it is: whoever comes because Redis takes no writes has to see it. */
+  /** A session that cannot be prolonged stays valid: an operator looks here because Redis takes no writes. */
   async function readAndKeep(key: string): Promise<string | null> {
     if (now() - refusedAt < NOT_PROLONGED_MS) return redis.get(key);
     try {

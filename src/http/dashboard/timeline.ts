@@ -147,7 +147,7 @@ const later = (one: RawAnswer | null, other: RawAnswer): RawAnswer =>
 export function timeline(record: GenerationRecord, answers: readonly RawAnswer[], now: number): Html {
   const { stays, whole } = staysOf(record);
   const lastOf = new Map(stays.map((stay) => [stay.state, stay] as const));
-  // Its last words are the reason: nobody should have to look for them.
+  // The last answer is the reason: it is shown open.
   const telling = tellsWhy(record) ? answers.reduce<RawAnswer | null>(later, null) : null;
   const lines = [
     ...stays.map((stay, i) => ({
