@@ -1,6 +1,6 @@
 /**
- * This replica fails while others do not: it has lost its own way to the target. It lets one call leave after 1 s and then
- * one every 5 s, so that others take the jobs.
+ * This replica fails while others do not: it has lost its own connection to the target. It lets one call leave after 1 s and then
+ * one every 5 s, so that other replicas take the jobs.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Target } from './gate-contract.js';

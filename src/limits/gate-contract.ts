@@ -1,4 +1,4 @@
-/** What the gate is asked and what it answers; `gate.ts` exports it all. */
+/** The types of the gate's questions and answers; `gate.ts` exports it all. */
 
 /** A kind of call. `host:…` is a host of assets or a receiver of notifications. */
 export type Target = 'submit' | 'poll' | `host:${string}`;
@@ -48,7 +48,7 @@ export type CallResult =
 
 export interface Report {
   readonly generationId: string;
-  /** Of the `Pass` that let the call leave. */
+  /** As the `Pass` said that let the call leave. */
   readonly probe: boolean;
   /** How long ago the call left, in milliseconds. */
   readonly leftAgoMs: number;
@@ -91,7 +91,7 @@ export interface Gate {
   report(target: Target, report: Report): Promise<ReportOutcome>;
   overview(): Promise<GateOverview>;
   /**
-   * An operator says that all is well: forgets all that is held. Returns the ids of generations that were refused themselves,
+   * An operator says that key and provider work again: forgets every hold. Returns the ids of generations that were refused themselves,
    * whose jobs are delayed for it.
    */
   resume(): Promise<readonly string[]>;

@@ -27,7 +27,7 @@ local function hash(key)
   return fields
 end
 
--- How long until then. The time of Redis may jump back, after which no wait is longer than it is when it begins.
+-- The time until then. Redis' time may jump back; no wait may become longer than it was at its begin.
 local function ms_until(at, longest)
   local wait = (at or 0) - now
   if wait > longest then return 0 end
@@ -66,7 +66,7 @@ if rate.pace then
 end
 `;
 
-/** Halves the pace for all. Calls that left before it was halved last change only from when it doubles. */
+/** Halves the pace for all. A call that left before the last halving only moves the time from which the pace doubles. */
 export const SLOW_DOWN = `
 local function slow_down(hold_ms)
 ${PACE}

@@ -1,6 +1,6 @@
 /**
- * May a call leave now? One script looks at all that may hold it and takes its call of the rate in the same step. A call
- * whose turn is near waits in this process, one asking for all of its kind; others go back to their queue.
+ * May a call leave now? One script checks every hold and takes a call of the rate in the same step. A call whose turn is near
+ * waits in this process, where one call asks for all of its kind; other calls go back to their queue.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { RedisConnection } from '../redis/connect.js';
@@ -8,19 +8,19 @@ import { defineScript } from '../redis/script.js';
 import type { Pass, PassOptions, Target, WaitReason } from './gate-contract.js';
 import { DAY_MS, GATE, HOUR_MS, PACE, SLOWEST } from './gate-lua.js';
 
-/** Of ten calls at least one is left to the kind that does not go first. */
+/** At least one of ten calls is left to the kind that does not go first. */
 const TURNS = 9;
-/** A call waits in its process while so few intervals, or so little time, lie before its turn. */
+/** A call waits in its process while at most this many intervals, or this much time, lie before its turn. */
 const NEAR_CALLS = 8;
 const NEAR_MS = 500;
 const MAX_WAIT_MS = 5000;
-/** A queue is held for at least so long, so that a high rate does not keep it busy with asking. */
+/** The shortest hold of a queue: with a high rate, shorter ones would only cause more questions. */
 const MIN_HOLD_MS = 50;
-/** A generation that was refused before lets the others ask first for so long when a probe is due. */
+/** When a probe is due, a generation that was refused before lets the others go first for this time. */
 const OTHERS_FIRST_MS = 1000;
-/** An answer to a free call says for so long that the provider is there. */
+/** For this time after an answer to a free call, the provider counts as reachable. */
 const LOOKED_MS = 60_000;
-/** A kind that waits asks again within so long after its turn, also on a busy machine. */
+/** A kind that waits asks again within this time after its turn, also on a busy machine. */
 const ASK_AGAIN_MS = 500;
 const SEEN_EVERY_MS = 1000;
 
@@ -71,7 +71,7 @@ local function wait(ms, why, holds)
   return cjson.encode({ kind = 'wait', waitMs = math.ceil(math.max(1, ms)), why = why, holds = holds or 'all' })
 end
 
--- Replicas that call, so that one that fails alone is known (gate-report.ts).
+-- The last two replicas that called: they show when a replica fails alone (gate-report.ts).
 if arg.call or next(gate) then
   if gate.by ~= arg.replica then
     if gate.by then redis.call('HSET', KEYS[1], 'otherBy', gate.by, 'otherAt', gate.byAt) end
@@ -223,7 +223,7 @@ const stopped = { kind: 'wait', waitMs: 0, why: 'stopped', holds: 'generation' }
 const isFar = ({ intervalMs }: Line, aheadMs: number) =>
   aheadMs > Math.min(MAX_WAIT_MS, Math.max(NEAR_MS, NEAR_CALLS * intervalMs));
 
-/** Its queue is held for about half of what lies ahead: the calls that wait here meanwhile leave no turn unused. */
+/** The queue is held for about half of the wait: the calls that wait here use the turns until then. */
 const tooFar = (aheadMs: number) =>
   ({
     kind: 'wait',
@@ -232,7 +232,7 @@ const tooFar = (aheadMs: number) =>
     holds: 'all',
   }) as const;
 
-/** Runs `work` when all that came before have left the line, or the signal ends the wait. */
+/** Runs `work` when all earlier calls have left the line, or the signal ends the wait. */
 async function inLine<T>(line: Line, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
   const before = line.last;
   let leave = () => {};

@@ -1,22 +1,22 @@
-/** What a call came to, and what follows for all: one script that writes it down and decides. */
+/** The result of a call: one script records it and decides what follows for all replicas. */
 import type { RedisConnection } from '../redis/connect.js';
 import { defineScript } from '../redis/script.js';
 import type { Report, ReportOutcome, Target } from './gate-contract.js';
 import { DAY_MS, GATE, HOUR_MS, SLOW_DOWN } from './gate-lua.js';
 
-/** So many different generations that are forbidden in a row mean the key, not their requests (provider notes). */
+/** This many different generations forbidden in a row mean that the key is refused, not their requests (provider notes). */
 const FORBIDDEN_IN_A_ROW = 3;
-/** A generation that is forbidden as a probe so often is rejected, whatever the others get. */
+/** A generation that is forbidden this often as a probe is rejected, whatever the others get. */
 const PROBES_OF_ITS_OWN = 3;
 /** Failures count as in a row when no more than this lies between them. */
 const IN_A_ROW_MS = 60_000;
-/** Other replicas that called so lately, without a failure, show that the one that fails does so by itself. */
+/** Another replica that called within this time without a failure shows that only the failing replica is affected. */
 const OTHERS_MS = 10_000;
 const SLOW_BASE_MS = 1000;
 const SLOW_MAX_MS = 60_000;
-/** A 429 so soon after a hold has ended is in a row with the one before. */
+/** A 429 this soon after a hold continues the row of 429s. */
 const STREAK_MS = 2000;
-/** Refusals of so many generations are remembered. */
+/** The most generations whose refusals are remembered. */
 const MAX_REFUSALS = 10_000;
 const MAX_HOSTS = 1000;
 
@@ -57,7 +57,7 @@ local function is_there()
 end
 `;
 
-/** 429. Of calls that come back together the longest word of the provider holds, whichever is reported last. */
+/** 429. Of calls that come back together the longest `Retry-After` holds, in whatever order they are reported. */
 const HOLD = `
 local function rate_limited()
   local said = arg.result.retryAfterMs and math.min(arg.result.retryAfterMs, ${HOUR_MS})

@@ -1,5 +1,5 @@
 /**
- * One gate in front of every call: `pass` says whether a call may leave now, `report` takes what it came to. It promises:
+ * One gate in front of every call: `pass` says whether a call may leave now, `report` takes its result. It promises:
  *
  * - a 429 holds the calls of its kind for all replicas, and afterwards calls begin slowly;
  * - submits and polls of all replicas together keep to the call rate;
@@ -27,7 +27,7 @@ import type {
 
 export type * from './gate-contract.js';
 
-/** So many targets are remembered in a process before all are asked for anew. */
+/** The most targets that a process remembers; beyond that it forgets all and asks again. */
 const MAX_REMEMBERED = 1000;
 const ALONE_SNOOZE_MS = 1000;
 /**
@@ -35,7 +35,7 @@ const ALONE_SNOOZE_MS = 1000;
  * does. A submit always asks.
  */
 const FREE_FOR_MS = 1000;
-/** What they come to when all is well. */
+/** The results when all is well. */
 const PLAIN: ReadonlySet<CallResult['kind']> = new Set(['answered', 'accepted', 'rejected']);
 
 /** LOOK. As PASS, of submits; KEYS 4 gate of polls instead. Returns JSON: a GateOverview, with false for null. */

@@ -1,4 +1,4 @@
-/** The limits as they stand, in one look, and the operator's word that all is well again. */
+/** The limits and their use, read at once; and `resume`, by which an operator ends every hold. */
 import type { Queues } from '../queue/queues.js';
 import type { Gate, GateOverview } from './gate.js';
 import type { InForce, Limits, QueuedCounts } from './settings.js';
@@ -27,8 +27,8 @@ export async function readLimits({ limits, gate, queues }: LimitsDeps): Promise<
 }
 
 /**
- * Forgets what is held against key and provider (refused, 429, away), and lets who waits for the next day's budget try
- * again. Nothing is billed by that which would not be anyway: caps and budgets go on to hold.
+ * Forgets the holds for key and provider (refused, 429, away), and lets generations that wait for the next day's budget try
+ * again. It causes no extra bill: caps and budgets still apply.
  */
 export async function resume(deps: LimitsDeps): Promise<void> {
   const { gate, queues } = deps;
@@ -41,7 +41,7 @@ export async function resume(deps: LimitsDeps): Promise<void> {
 
 /** The jobs of generations that wait for a budget, or for a slot of their tenant that is free again, are to run now. */
 export async function wakeQueued({ limits, queues }: Pick<LimitsDeps, 'limits' | 'queues'>): Promise<void> {
-  // All are taken before the first is woken: one that still has no room comes back into the list.
+  // All are taken before the first is woken: a generation without room comes back into the list.
   const ids: string[] = [];
   for (let page = await limits.takeOverBudget(); page.length > 0; page = await limits.takeOverBudget())
     ids.push(...page);

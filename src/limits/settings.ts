@@ -1,5 +1,5 @@
 /**
- * The limits in force, which each worker writes to Redis when it starts: the worker that started last is right. Every
+ * The limits in force, which each worker writes to Redis when it starts: those of the worker that started last apply. Every
  * decision about a submit reads them in the script that makes it; without them nothing is submitted.
  */
 import type { Config } from '../config/config.js';
@@ -8,7 +8,7 @@ import { defineScript } from '../redis/script.js';
 import { inMillionths } from '../generation/price.js';
 import { QUEUED } from '../store/queued-lua.js';
 
-/** What a tenant may do; what is left out is as for all. */
+/** The limits of a tenant; those that are left out are the common ones. */
 export interface TenantLimits {
   /** Its share of the turns; default 1. */
   readonly weight?: number | undefined;
@@ -51,12 +51,12 @@ export interface QueuedCounts {
 }
 
 export interface Limits {
-  /** @returns true when these are others than before. */
+  /** @returns true when these differ from the former ones. */
   publish(limits: InForce): Promise<boolean>;
   /** Null before any worker has written them. */
   inForce(): Promise<InForce | null>;
   counts(): Promise<QueuedCounts>;
-  /** Takes up to a page of those that wait for a budget out of that list: their jobs are to run now. */
+  /** Takes up to a page of the generations that wait for a budget out of their list: their jobs are to run now. */
   takeOverBudget(): Promise<string[]>;
   /** Generations of tenants at their cap that have room again, up to a page for each tenant. */
   freed(): Promise<string[]>;
@@ -125,7 +125,7 @@ export const limitsOf = (config: Config): InForce => ({
   tenants: config.TENANTS,
 });
 
-/** Is any budget in force for this tenant, as this process has it? */
+/** Is any budget set for this tenant in this process? */
 export function hasBudget(config: Config, tenant: string): boolean {
   const own = Object.hasOwn(config.TENANTS, tenant) ? config.TENANTS[tenant]?.budgetPerDay : undefined;
   return config.BUDGET_PER_DAY !== null || (own ?? config.BUDGET_PER_TENANT_PER_DAY) !== null;

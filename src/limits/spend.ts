@@ -1,4 +1,4 @@
-/** What was spent on a day, as the transitions wrote it (spend-script.ts): read, never added up again. */
+/** The spend of a day. The transitions write it (store/submits-lua.ts); here it is only read. */
 import type { RedisConnection } from '../redis/connect.js';
 import type { InForce } from './settings.js';
 import { MILLIONTHS } from '../generation/price.js';

@@ -1,7 +1,6 @@
 /**
- * The hand-overs of the flow: which stage follows, and what a task id means to the generation it belongs to.
- * Each is the transition first, then the next job; a crash between the two is healed by the stage's next run and by
- * the sweep, since the record says which job is due.
+ * Transitions, and the jobs that follow them. The transition comes first, then the next job. After a crash between the two, the
+ * stage's next run or the sweep adds the job, since the record says which one is due.
  */
 import { NotFoundError } from '../errors.js';
 import type { Hub } from './context.js';
@@ -74,14 +73,14 @@ export const FROM_THE_START = {
   deadlineAt: null,
 };
 
-/** A task that is followed no more took at least so long: without it only the quick ones would count. */
+/** A task that is no longer followed took at least this long: without it only quick tasks would be counted. */
 async function learnDuration(hub: Hub, { state, acceptedAt, request }: GenerationRecord): Promise<void> {
   if (state !== 'generating' || acceptedAt === null) return;
   const lesson = lessonOfGivingUp({ ageMs: hub.now() - acceptedAt, startedAgeMs: null });
   await hub.pacing.learn(kindOf(request), lesson, null);
 }
 
-/** What is owed to the app is in the outbox already: without this job the sweep would send it a little later. */
+/** The notification is in the outbox already: without this job it waits for the next sweep. */
 export async function hastenNotification(hub: Hub, generationId: string): Promise<void> {
   try {
     await hub.queues.hasten('notify', generationId);
@@ -115,7 +114,7 @@ export function failOverdue(hub: Hub, record: GenerationRecord): Promise<boolean
 }
 
 /**
- * Ends our patience with a task: what becomes of it is not known, and a slow check goes on.
+ * Gives up waiting for a task at its deadline: its result is not known, and a slow check goes on.
  * @param neverSeen the provider said by now that it does not know the task, and never said anything else.
  */
 export function expire(

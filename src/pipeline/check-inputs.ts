@@ -21,13 +21,13 @@ import { fail, resumeAfter } from './advance.js';
 import type { Hub } from './context.js';
 import { findInput } from './input-files.js';
 
-/** Inputs that were good are looked at again when the submit comes so much later. */
+/** Inputs that were good are checked again when the submit comes this much later. */
 const GOOD_FOR_MS = 600_000;
-/** So long a job waits for its check. */
+/** The time a job waits for its check. */
 const AT_ONCE_MS = 300;
 /** Checks at once, per process; one host has at most half of them. */
 const CHECKS = 40;
-/** A check may end so long after its own limit. */
+/** A check may end this long after its own limit. */
 const GRACE_MS = 5000;
 const STORAGE_WAIT_MS = 5000;
 const MAX_BACKOFF_MS = 60_000;

@@ -1,5 +1,5 @@
 /**
- * What everything that changes generations stands on, put together once per process. No globals: each function gets it
+ * The parts that all code which changes generations needs, put together once per process. No globals: each function gets it
  * as an argument, and a test may hand in its own clock or dice. It loads neither provider nor storage, so that an app
  * that only enqueues does not pay for them.
  */
@@ -110,7 +110,7 @@ export function createHub({
   const queues = createQueues(redis, prefix, now, (error) =>
     log.warn({ err: error }, 'a queue reported an error'),
   );
-  /** What it misses, the sweep finds. */
+  /** The sweep finds the generations that this misses. */
   const promote = (ids: readonly string[]) =>
     Promise.all(ids.map((id) => queues.hasten('submit', id))).catch((error: unknown) =>
       log.warn({ err: error }, 'a generation that has room again waits for the next sweep'),

@@ -31,9 +31,9 @@ import { priorityOf } from '../store/queued-lua.js';
 import type { Reminder } from '../queue/queues.js';
 import { unlessRefused } from '../redis/write-errors.js';
 
-/** So long at most one that waits for another one waits before it looks by itself. */
+/** A generation that waits for another one looks for itself after this time at most. */
 export const CHAINED_MS = 600_000;
-/** So many records are written at once. */
+/** The most records that are written at once. */
 const ENQUEUE_CHUNK = 500;
 
 /** One of many: a request with its options beside it. */
@@ -117,7 +117,7 @@ async function write(
   { request, asWritten }: PreparedOrder,
 ): Promise<Created> {
   const id = hub.newGenerationId();
-  // The instant that lists go by: another look at the clock could be a millisecond later.
+  // The instant that lists are ordered by: a second read of the clock could be a millisecond later.
   const createdAt = createdAtOf(id);
   const { idempotencyKey, tenant, delayMs, runAt, deadlineMs, metadata, onUnconfirmed, priority } = options;
   const { notifyUrl, notifyOn } = options;
@@ -174,7 +174,7 @@ async function write(
   return { generation: toGeneration(record), replayed: true, ignored, reminder: null };
 }
 
-/** One of another tenant is as good as none. */
+/** A generation of another tenant counts as missing. */
 function unknownReference(
   ordered: Order['request'],
   request: GenerationRequest,

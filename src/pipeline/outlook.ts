@@ -1,4 +1,4 @@
-/** What a generation waits for, and when it is looked at next: computed when it is asked for, and stored nowhere. */
+/** What a generation waits for, and when it is looked at next: computed on request, never stored. */
 import type { GenerationRecord } from '../generation/record.js';
 import { stageOf, type FlowStage } from '../generation/states.js';
 import { readLimits, type LimitsOverview } from '../limits/overview.js';

@@ -1,5 +1,5 @@
 /**
- * What a process brings back when Redis forgot it: the posts it made lately. Redis may lose its last second in a crash,
+ * Restores submits that Redis forgot, from the recent posts that this process remembers. Redis may lose its last second in a crash,
  * or what its replica had not received, and with it that a request was sent; the generation would look as if it never
  * was, and be paid for again.
  */

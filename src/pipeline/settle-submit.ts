@@ -1,6 +1,6 @@
 /**
- * Writes down what a paid POST came to, for the very submit that made it (its nonce). What is known must not be lost to a
- * Redis that refuses writes for a while, so each is tried until it stands.
+ * Records the result of a paid POST for the submit that made it (its nonce). A Redis that refuses writes for a while must not
+ * lose what is known, so each write is repeated until it succeeds.
  */
 import { setTimeout as wait } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
@@ -15,7 +15,7 @@ import type { Hub } from './context.js';
 /** How long the saving of a task id is tried when Redis refuses writes. After that the log line is all that is left. */
 const SAVE_FOR_MS = 600_000;
 
-/** Does it again until it stands, saying so each time: giving up would turn what is known into what is unknown. */
+/** Repeats the write until it succeeds, and logs each failure: giving up would lose what is known. */
 async function insist<T>(hub: Hub, said: Record<string, string>, work: () => Promise<T>): Promise<T> {
   const giveUpAt = hub.now() + SAVE_FOR_MS;
   for (let failures = 1; ; failures++) {

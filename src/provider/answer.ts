@@ -1,6 +1,6 @@
 /**
- * What came back over the wire, and what of it is kept. An `Exchange` is the whole truth about one call as the
- * client saw it; the classifiers decide by it alone, and `keepAnswer` makes of it the bounded, redacted record.
+ * The answer to a call, and the part of it that is kept. An `Exchange` is all that the client saw of one call. The classifiers
+ * decide by it alone, and `keepAnswer` makes the bounded, redacted record of it.
  */
 import { parseRetryAfterMs } from '../outbound/http.js';
 import type { RawAnswer } from '../generation/record.js';

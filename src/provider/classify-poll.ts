@@ -1,6 +1,6 @@
 /**
  * What the answer to a poll says about a task: the table "poll" and the failure codes of `docs/provider.md`. Pure;
- * decided by status, code and state word. Nothing that goes wrong with a poll ever fails a paid task: `failed` needs
+ * decided by status, code and state word. A poll that fails never fails a paid task: `failed` needs
  * a readable answer, about this very task, whose state word says so.
  */
 import {

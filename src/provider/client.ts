@@ -1,7 +1,7 @@
 /**
  * The calls to the provider, over HTTP. It promises:
  *
- * - `submit` and `poll` never throw and never wait without limit; every answer whatever is one of the outcomes;
+ * - `submit` and `poll` never throw and never wait without limit; every answer becomes one of the outcomes;
  * - a submit that ends before its connection was up is told apart from one that may have been read, by watching the
  *   socket, never by guessing from an error code: the same ECONNRESET is free before and may be billed after;
  * - no redirect is followed, no proxy variable is honoured, and the API key goes to `baseUrl` and nowhere else.
@@ -85,7 +85,7 @@ export function createProvider(options: ProviderOptions): Provider {
     /^https:/i.test(origin) ? new https.Agent({ keepAlive, ...tls }) : new http.Agent({ keepAlive });
   const submitAgent = open(false);
   const pollAgent = open(true);
-  // An instance of our own: the host's interceptors on the global one have no business with a paid request.
+  // An instance of its own: interceptors that an app puts on the global one must not touch a paid request.
   const caller = create();
 
   /** One call, from nothing to a whole or broken answer. Never rejects. */
@@ -106,7 +106,7 @@ export function createProvider(options: ProviderOptions): Provider {
         clearTimeout(connectTimer);
         clearTimeout(totalTimer);
         call.signal?.removeEventListener('abort', onAbort);
-        // Destroyed here and now: what was not connected at this line never will be, so `sent` stays true to it.
+        // Destroyed at once: a connection that is not up at this line never comes up, so `sent` stays correct.
         if (failure) request?.destroy();
         settle({ httpStatus, headers, body: Buffer.concat(chunks).toString('utf8'), failure, sent });
       };
@@ -115,7 +115,7 @@ export function createProvider(options: ProviderOptions): Provider {
       const totalMs = Math.min(call.timeoutMs, MAX_TIMER_MS);
       const connectMs = Math.min(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS, totalMs);
       // A process that stood still (stopped, starved, asleep) finds its timers due before it has read what arrived
-      // meanwhile. Each takes one look at the sockets first: an answer that is already here is not lost to a clock.
+      // meanwhile. Each timer reads the sockets first, so that an answer that has arrived already is not dropped.
       const connectTimer = setTimeout(() => {
         setImmediate(() => {
           if (!sent) fail('connect', `No connection within ${connectMs} ms.`);

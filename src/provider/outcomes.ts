@@ -1,6 +1,6 @@
 /**
- * What a call to the provider can come to: two closed unions. Every answer whatever (any status, any bytes, none at
- * all) becomes exactly one member; nothing is ever thrown for an answer. The rows are those of `docs/provider.md`.
+ * The outcomes of a call to the provider: two closed unions. Every answer (any status, any bytes, or none) becomes exactly one
+ * member; an answer never throws. The rows are those of `docs/provider.md`.
  */
 import type { RawAnswer } from '../generation/record.js';
 
@@ -43,14 +43,14 @@ export type SubmitOutcome =
       readonly forbidden: boolean;
       readonly answer: RawAnswer;
     }
-  /** The key or its quota is refused: no submit of anyone will pass. */
+  /** The key or its quota is refused: no submit will pass. */
   | {
       readonly kind: 'refused';
       readonly reason: 'key' | 'quota';
       readonly message: string;
       readonly answer: RawAnswer;
     }
-  /** Something in front of the API answered. It says nothing about the request, and no submit of anyone will pass. */
+  /** Something in front of the API answered. It says nothing about the request, and no submit will pass. */
   | { readonly kind: 'misrouted'; readonly message: string; readonly answer: RawAnswer }
   /** It cannot be known whether a task was created and billed. Never posted again automatically. */
   | {

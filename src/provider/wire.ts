@@ -17,7 +17,7 @@ function isObject(value: unknown): value is Fields {
 // ---- readers of single fields ----
 
 /**
- * A field of whatever type, read by a function that has a word for each. Not a union with a `catch`: most fields are
+ * A field of any type, read by a function that handles each type. Not a union with a `catch`: most fields are
  * missing from most answers, and zod would make an error of each of them, which nothing reads.
  */
 const field = <T>(read: (value: unknown) => T) => z.unknown().optional().transform(read);

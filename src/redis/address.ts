@@ -1,6 +1,6 @@
 /**
  * Where Redis is and how to get in: one server, a master behind Sentinels, or a Cluster, each with or without TLS and a
- * user of its own. Everything that is said of it for people leaves user and password out.
+ * user of its own. Descriptions for people leave out user and password.
  */
 import { readFile } from 'node:fs/promises';
 import { RedisUnusableError } from '../errors.js';
@@ -16,7 +16,7 @@ export interface RedisSettings {
   readonly REDIS_SENTINELS: readonly Address[];
   readonly REDIS_SENTINEL_NAME: string;
   readonly REDIS_SENTINEL_PASSWORD: string;
-  /** Some nodes of a Cluster: they tell of the others. */
+  /** Some nodes of a Cluster: they know the others. */
   readonly REDIS_CLUSTER_NODES: readonly Address[];
   readonly REDIS_TLS_CA_FILE: string;
   readonly REDIS_TLS_CERT_FILE: string;

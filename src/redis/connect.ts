@@ -214,7 +214,7 @@ async function connectUnlessSilent(redis: Redis): Promise<void> {
   }
 }
 
-/** A database that the server does not have leaves the connection in database 0, without a word. */
+/** A database that the server does not have leaves the connection in database 0, without an error. */
 async function checkDatabase(redis: Redis, settings: RedisSettings): Promise<void> {
   const wanted = databaseOf(settings);
   if (wanted === 0) return;

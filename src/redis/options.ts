@@ -6,7 +6,7 @@ import { sentinelBehaviour } from './sentinel-fixes.js';
 export type RedisRole = 'worker' | 'producer';
 
 const CONNECT_TIMEOUT_MS = 10_000;
-/** A peer that vanished without a word (power, network) is noticed after this plus ten probes, one per second. */
+/** A peer that vanished without closing the connection (power, network) is noticed after this plus ten probes, one per second. */
 const KEEP_ALIVE_MS = 10_000;
 const MAX_RETRY_MS = 2000;
 /** A connection that is given up ends within this; ioredis waits 2 s even for one that is closed already. */
@@ -28,8 +28,8 @@ export function optionsFor(role: RedisRole) {
     connectTimeout: CONNECT_TIMEOUT_MS,
     disconnectTimeout: DISCONNECT_TIMEOUT_MS,
     keepAlive: KEEP_ALIVE_MS,
-    // 1: the command is rejected and the connection made anew. Sending the command again (2) would go on for as long as
-    // the server refuses, without a word; and a producer, which has no offline queue, would get a riddle for an error.
+    // 1: the command is rejected and the connection made anew. Sending the command again (2) would go on silently for as
+    // long as the server refuses; and a producer, which has no offline queue, would get a misleading error.
     reconnectOnError: (error: Error) => (ANOTHER_SERVER.test(error.message) ? 1 : false),
     maxRetriesPerRequest: role === 'worker' ? null : 1,
     enableOfflineQueue: role === 'worker',

@@ -134,7 +134,7 @@ export async function cut(response: ServerResponse): Promise<void> {
   });
 }
 
-/** Puts the answer on the wire. Never throws: a client that went away is not the simulator's trouble. */
+/** Puts the answer on the wire. Never throws, also when the client has gone. */
 export async function send(response: ServerResponse, answer: Answer, timers: Timers): Promise<void> {
   const body = Buffer.from(answer.body);
   switch (answer.manner) {

@@ -1,6 +1,6 @@
 /**
- * The provider's file host: real small files under links that can die, refusals, redirects, and the books about who
- * fetched what and whether the API key came along where it must not.
+ * The provider's file host: real small files under links that can die, refusals, redirects, and ledger entries of every
+ * request, with a flag when the API key came to a place where it must not.
  */
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { html, json, send, SWITCHING, type Answer } from './answers.js';

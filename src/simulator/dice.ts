@@ -1,5 +1,5 @@
 /**
- * Dice that always fall the same way: a number from the seed and the names of what is being decided. No state and no
+ * Reproducible random numbers: each comes from the seed and the names of what is being decided. No state and no
  * order of arrival, so that two runs with one seed and the same prompts meet the same faults whatever else differs.
  */
 import { createHash } from 'node:crypto';

@@ -1,6 +1,6 @@
 /**
- * Faults that strike at random: each is a name for a piece of script. A rate says how often it strikes; whether it
- * does is decided by the seed and the prompt alone. At most one fault of each slot strikes one generation, and a
+ * Random faults: each is a name for a piece of script. A rate is its probability; seed and prompt alone decide whether it
+ * applies. A generation gets at most one fault of each slot, and a
  * directive that the generation brings itself always wins.
  */
 import { ReelhaulError } from '../errors.js';
@@ -114,7 +114,7 @@ export const FAULT_SCRIPTS = {
 export type FaultName = keyof typeof FAULT_SCRIPTS;
 export const FAULTS = Object.keys(FAULT_SCRIPTS) as readonly FaultName[];
 
-/** How often each fault strikes, 0 to 1; a fault that is not named never does. */
+/** The probability of each fault, 0 to 1; a fault that is not named never applies. */
 export type Rates = Partial<Record<FaultName, number>>;
 
 /** Rates that cannot be used; the message says which and why. */
@@ -187,7 +187,7 @@ export interface DrawnFaults {
   readonly script: ScriptPart;
 }
 
-/** The faults that strike `generation` (any text that names it), at most one of each slot. */
+/** The faults of `generation` (any text that names it), at most one of each slot. */
 export function drawFaults(rates: Rates, seed: number, generation: string): DrawnFaults {
   const faults: FaultName[] = [];
   const script: ScriptPart = {};

@@ -2,7 +2,7 @@
  * What the simulator remembers of each generation between its submits: which step comes next, and which random faults
  * it drew.
  *
- * The dice are thrown for the prompt, not for the generation id: ids are new in every run, prompts are not. Equal
+ * The random choice depends on the prompt, not on the generation id: ids are new in every run, prompts are not. Equal
  * prompts are numbered in the order in which they first arrive, and only among them does the order matter.
  */
 import { drawFaults, type DrawnFaults, type Rates } from './faults.js';
@@ -11,7 +11,7 @@ import { generationIdIn } from './ledger.js';
 export interface Generation {
   readonly key: string;
   readonly generationId: string | null;
-  /** The prompt and its number among equal ones: what the dice are thrown for. */
+  /** The prompt and its number among equal ones: what the random choice depends on. */
   readonly name: string;
   readonly drawn: DrawnFaults;
   /** Submits that came to a step of the script. */

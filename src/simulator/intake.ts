@@ -1,6 +1,5 @@
 /**
- * The desk at which a submit is decided: whether it is let in, which script and faults it comes under, which tasks it
- * creates and bills, and what it is answered.
+ * Decides a submit: whether it is admitted, which script and faults apply, which tasks it creates and bills, and its answer.
  */
 import type { IncomingMessage } from 'node:http';
 import { gatewayError, json, parseJson, readBody, UNAUTHORIZED, type Answer } from './answers.js';
@@ -33,7 +32,7 @@ export interface IntakeDeps {
   readonly rates: () => Rates;
   /** Directives for every generation. */
   readonly defaultScript: () => ScriptPart;
-  /** What everybody is answered now; null while the provider is not away. */
+  /** The answer to every call during an outage; null when there is none. */
   readonly outage: () => Answer | null;
   readonly isAuthorized: (request: IncomingMessage) => boolean;
   /** The origin under which the client knows us: its links must work for it, in a container too. */

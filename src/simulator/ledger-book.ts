@@ -1,4 +1,4 @@
-/** Keeps the books of the simulated provider (`ledger.ts`). */
+/** Keeps the ledger of the simulated provider (`ledger.ts`). */
 import { createHash } from 'node:crypto';
 import {
   billsPerGeneration,

@@ -1,5 +1,5 @@
 /**
- * The books of the simulated provider: what was asked, what was created and billed, what was fetched. Nothing in the
+ * The ledger of the simulated provider: what was asked, what was created and billed, what was fetched. Nothing in the
  * simulator reads them to decide anything; tests and the chaos run read them to know the truth that a client cannot.
  *
  * A task is billed when it is created and refunded when it has failed, as the gateway does. Kept in memory only.

@@ -15,7 +15,7 @@ export interface Limiter {
   clear(): void;
 }
 
-/** Null means without limit. Refused submits do not count, so that a client that keeps knocking is not locked out. */
+/** Null means without limit. Refused submits do not count, so that a client that keeps trying is not locked out. */
 export function createLimiter(rateLimit: RateLimit | null, maxInFlight: number | null): Limiter {
   let admittedAt: number[] = [];
 

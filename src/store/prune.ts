@@ -5,7 +5,7 @@ import type { Keys } from './keys.js';
 import { INPUT_RELEASE } from './inputs.js';
 import { RECORD_VERSION } from './read-record.js';
 
-/** So many are looked at in one go. */
+/** Read at once. */
 const PAGE = 200;
 
 /**
