@@ -16,7 +16,6 @@ export interface Move {
   readonly change: Change;
 }
 
-export type MoveListener = (move: Move) => void;
 export type Moves = Listeners<Move>;
 
 export const createMoves = (onError: (error: unknown) => void): Moves => createListeners<Move>(onError);

@@ -81,6 +81,3 @@ const FOLLOWS_ITS_TASK: readonly State[] = ['generating', 'expired', 'canceled']
 /** The task that polls follow; null where none is followed. */
 export const followedTask = (state: State, taskId: string | null): string | null =>
   FOLLOWS_ITS_TASK.includes(state) ? taskId : null;
-
-/** States in which a task lives at the provider, or may. */
-export const LIVES_AT_PROVIDER: readonly State[] = ['submitting', 'unconfirmed', 'generating', 'expired'];

@@ -72,9 +72,3 @@ export const HALF_LIFE_LESSONS = 64;
 export const HALF_LIFE_AT_LEAST_MS = 300_000;
 /** … and at the latest after so long. */
 export const HALF_LIFE_AT_MOST_MS = 24 * 3_600_000;
-
-/** How many half-lives pass between two lessons that come `sinceMs` apart. */
-export function forgottenBetween(sinceMs: number): number {
-  const since = Math.max(0, sinceMs);
-  return Math.min(1 / HALF_LIFE_LESSONS, since / HALF_LIFE_AT_LEAST_MS) + since / HALF_LIFE_AT_MOST_MS;
-}

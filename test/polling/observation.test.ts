@@ -1,13 +1,7 @@
 /** What tasks teach: pure, and honest about what is not known. */
 import { describe, expect, test } from '@jest/globals';
 import * as fc from 'fast-check';
-import {
-  forgottenBetween,
-  HALF_LIFE_AT_LEAST_MS,
-  lessonOfEnd,
-  lessonOfGivingUp,
-  type Course,
-} from '../../src/polling/observation.js';
+import { lessonOfEnd, lessonOfGivingUp, type Course } from '../../src/polling/observation.js';
 import { PROGRESS_UNIT_MS } from '../../src/polling/schedule.js';
 import {
   bucketOf,
@@ -160,15 +154,5 @@ describe('a curve', () => {
 
   test('of nothing is no reason to look', () => {
     expect(denseFrom(curveOf({ finished: new Map(), censored: new Map() }), 0)).toBeNull();
-  });
-});
-
-describe('forgetting', () => {
-  test('goes by lessons, but not before some minutes have passed, and goes on without any', () => {
-    expect(forgottenBetween(0)).toBe(0);
-    expect(forgottenBetween(1)).toBeLessThanOrEqual(2 / HALF_LIFE_AT_LEAST_MS);
-    expect(forgottenBetween(60_000)).toBeCloseTo(1 / 64, 2);
-    expect(forgottenBetween(24 * 3_600_000)).toBeGreaterThan(1);
-    expect(forgottenBetween(-5000)).toBe(0);
   });
 });

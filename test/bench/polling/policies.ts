@@ -8,9 +8,21 @@ import {
   type ProgressMark,
   type ScheduleSettings,
 } from '../../../src/polling/schedule.js';
-import { forgottenBetween, lessonOfEnd, type Lesson } from '../../../src/polling/observation.js';
+import {
+  HALF_LIFE_AT_LEAST_MS,
+  HALF_LIFE_AT_MOST_MS,
+  HALF_LIFE_LESSONS,
+  lessonOfEnd,
+  type Lesson,
+} from '../../../src/polling/observation.js';
 import type { Histogram } from '../../../src/polling/histogram.js';
 import type { SimulatedTask } from './distributions.js';
+
+/** As the script LEARN (src/polling/duration-stats.ts): how many half-lives pass between two lessons that come `sinceMs` apart. */
+function forgottenBetween(sinceMs: number): number {
+  const since = Math.max(0, sinceMs);
+  return Math.min(1 / HALF_LIFE_LESSONS, since / HALF_LIFE_AT_LEAST_MS) + since / HALF_LIFE_AT_MOST_MS;
+}
 
 export const SETTINGS: ScheduleSettings = { firstDelayMs: 5000, minIntervalMs: 5000, maxIntervalMs: 60_000 };
 
