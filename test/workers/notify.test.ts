@@ -71,7 +71,7 @@ describe('an end is told', () => {
   test('a late success after expired is told once more, exactly once, and expired says what was then', async () => {
     await setUp({ GENERATION_DEADLINE_MS: '60', LATE_CHECK_INTERVAL_MS: '30' });
     await bed.work();
-    const { id } = await bed.enqueue('late [sim: duration=600ms]', { notifyUrl: receiver.url });
+    const { id } = await bed.enqueue('late [sim: duration=3s]', { notifyUrl: receiver.url });
     expect((await comes('generation.expired')).body.data).toMatchObject({ id, state: 'expired' });
     expect((await comes('generation.succeeded')).body.data).toMatchObject({ state: 'succeeded', late: true });
     await settled(id);

@@ -384,11 +384,15 @@ needs('chromium', browserPath !== null).describe('in a real browser', () => {
       const first = [second.bed.spawnWorker(), second.bed.spawnWorker()];
       const ids = await Promise.all(
         [1, 2, 3, 4, 5, 6].map(
-          async (n) => (await second.bed.enqueue(`survivor ${n} [sim: duration=1500ms]`)).id,
+          async (n) => (await second.bed.enqueue(`survivor ${n} [sim: duration=3s]`)).id,
         ),
       );
       const page = await open('/dashboard/generations', { of: second });
-      await page.locator('.generation .state[data-state=generating]').first().waitFor();
+      // A kill before the answer to a submit would leave that one unconfirmed.
+      await until(async () => {
+        const all = await Promise.all(ids.map((id) => second.bed.reelhaul.get(id)));
+        return all.every(({ taskId }) => taskId !== null);
+      }, 'all to be accepted');
       for (const { child } of first) child.kill('SIGKILL');
       await Promise.all(first.map(({ exited }) => exited));
       second.bed.spawnWorker();
