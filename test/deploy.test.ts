@@ -29,6 +29,8 @@ const root = fileURLToPath(new URL('..', import.meta.url));
 const read = (file: string) => readFileSync(join(root, file), 'utf8');
 
 interface ComposeService {
+  readonly image?: string;
+  readonly entrypoint?: string[];
   readonly command?: string[];
   readonly environment?: Record<string, string>;
   readonly env_file?: { path: string; required: boolean }[];
@@ -94,6 +96,25 @@ describe('as their own tools see them', () => {
       },
     );
     expect([stdout.trim(), status]).toEqual(['', 0]);
+  });
+
+  test.each(['grafana', 'minio'])('%s has no default password and does not start without one', (name) => {
+    const { environment = {}, entrypoint: [shell = '', ...args] = [] } = compose.services[name]!;
+    for (const [variable, value] of Object.entries(environment))
+      if (/USER|PASSWORD/.test(variable)) expect(value).toMatch(/^\$\{[A-Z_]+:-\}$/);
+    // As compose hands them to the container: with one dollar sign.
+    const { status, stderr } = spawnSync(
+      shell,
+      args.map((arg) => arg.replaceAll('$$', '$')),
+      { env: { PATH: '/usr/bin:/bin' }, encoding: 'utf8' },
+    );
+    expect(stderr).toMatch(/^set [A-Z_]+/);
+    expect(status).toBe(1);
+  });
+
+  test('every image is named by an exact version', () => {
+    for (const { image } of Object.values(compose.services))
+      if (image !== undefined) expect(image).toMatch(/^[a-z/]+:(v?\d+\.\d+\.\d+|RELEASE\.[\dTZ-]+)$/);
   });
 
   test('the Dockerfile has no finding of dockerfile-utils', () => {
