@@ -10,16 +10,11 @@ function editDistance(from: string, to: string): number {
   for (let row = 1; row <= from.length; row += 1) {
     const current = [row];
     for (let column = 1; column <= to.length; column += 1) {
-      const replaced = from[row - 1] === to[column - 1] ? 0 : 1;
-      const edits = [
-        (last[column] ?? 0) + 1,
-        (current[column - 1] ?? 0) + 1,
-        (last[column - 1] ?? 0) + replaced,
-      ];
+      const replaced = (last[column - 1] ?? 0) + (from[row - 1] === to[column - 1] ? 0 : 1);
+      const edits = Math.min((last[column] ?? 0) + 1, (current[column - 1] ?? 0) + 1, replaced);
       const isSwap =
         row > 1 && column > 1 && from[row - 1] === to[column - 2] && from[row - 2] === to[column - 1];
-      if (isSwap) edits.push((beforeLast[column - 2] ?? 0) + 1);
-      current.push(Math.min(...edits));
+      current.push(isSwap ? Math.min(edits, (beforeLast[column - 2] ?? 0) + 1) : edits);
     }
     beforeLast = last;
     last = current;
@@ -34,7 +29,10 @@ export function didYouMean(name: string, names: readonly string[]): string | nul
   let nearest: string | null = null;
   let nearestEdits = limit + 1;
   for (const candidate of names) {
-    const edits = editDistance(wanted, plain(candidate));
+    const other = plain(candidate);
+    // At least as many edits as the lengths differ by.
+    if (Math.abs(other.length - wanted.length) >= nearestEdits) continue;
+    const edits = editDistance(wanted, other);
     if (edits < nearestEdits) [nearest, nearestEdits] = [candidate, edits];
   }
   return nearest;
