@@ -241,6 +241,8 @@ test('after the late check has ended, a callback still brings the video home', a
     'the late check to end',
   );
   await until(() => bed.simulator.ledger().tasks[0]!.status === 'succeeded', 'the task to succeed');
+  // While the job of the last poll is there, another one is not added.
+  await until(async () => (await hub.queues.missing('poll', [id])).length === 1, 'the last poll to end');
   await hub.queues.hasten('poll', id);
   const generation = await bed.reaches(id, 'succeeded');
   expect(generation.warnings.filter(({ code }) => code === 'late_check_ended')).toHaveLength(1);
