@@ -172,7 +172,7 @@ describe('a task that was not visible by its deadline', () => {
   };
 
   test('keeps its slot while the provider may only not show it yet', async () => {
-    const id = await expires({}, 'visible-after=1500ms, duration=3s');
+    const id = await expires({}, 'visible-after=5s, duration=6s');
     expect(await inFlight()).toBe(1);
     const next = await bed.enqueue('next [sim: duration=1500ms]');
     for (const one of [id, next.id]) expect((await bed.reaches(one, 'succeeded')).late).toBe(true);

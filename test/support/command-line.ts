@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { jest } from '@jest/globals';
 import { run } from '../../src/cli/run.js';
 import { cliFile } from './testbed.js';
 
@@ -23,18 +24,12 @@ function withBasics(environment: Environment): Record<string, string> {
 
 /** Collects what is written to a stream of this process until `restore` is called. */
 function capture(stream: NodeJS.WriteStream): { text(): string; restore(): void } {
-  const original = stream.write;
   let text = '';
-  stream.write = ((chunk: string | Uint8Array) => {
+  const spy = jest.spyOn(stream, 'write').mockImplementation((chunk: string | Uint8Array) => {
     text += typeof chunk === 'string' ? chunk : Buffer.from(chunk).toString();
     return true;
-  }) as typeof stream.write;
-  return {
-    text: () => text,
-    restore() {
-      stream.write = original;
-    },
-  };
+  });
+  return { text: () => text, restore: () => spy.mockRestore() };
 }
 
 let running = false;
@@ -50,7 +45,7 @@ export async function runCommand(args: readonly string[], environment: Environme
   process.exitCode = 0;
   try {
     await run(args);
-    return { code: Number(process.exitCode), out: out.text(), err: err.text() };
+    return { code: process.exitCode, out: out.text(), err: err.text() };
   } finally {
     process.exitCode = 0;
     process.env = env;
