@@ -12,7 +12,8 @@ import type { Submit } from '../generation/submits.js';
 import { since } from '../generation/history.js';
 import { packageVersion } from '../version.js';
 import type { Work, WorkLog } from '../generation/work.js';
-import type { Fleet, FleetFigures } from './snapshot.js';
+import { createFleetGauges } from './fleet-gauges.js';
+import type { Fleet } from './snapshot.js';
 import type { Health } from './health.js';
 
 /** Every `alarm` that a log line may carry; a test compares this list with the code. */
@@ -57,7 +58,7 @@ export function createMetrics(): Metrics {
   const registers = [register];
   const counter = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
     new Counter({ name: `reelhaul_${name}`, help, labelNames, registers });
-  const gauge = <L extends string>(name: string, help: string, labelNames: readonly L[] = []) =>
+  const gauge = (name: string, help: string, labelNames: readonly string[] = []) =>
     new Gauge({ name: `reelhaul_${name}`, help, labelNames, registers });
   const histogram = <L extends string>(
     name: string,
@@ -76,12 +77,11 @@ export function createMetrics(): Metrics {
     1,
   );
 
-  // ---- of this process ----
   const created = counter('generations_created_total', 'Generations that this process enqueued.');
   const transitions = counter('transitions_total', 'Transitions that this process made.', ['from', 'to']);
   const unconfirmed = counter(
     'unconfirmed_total',
-    'Submits of which nobody knows whether they were accepted.',
+    'Submits of which it is not known whether they were accepted.',
   );
   const failures = counter('failures_total', 'Generations that failed or expired, by why.', [
     'stage',
@@ -138,114 +138,14 @@ export function createMetrics(): Metrics {
   const pruned = counter('sweep_pruned_total', 'Finished generations that the sweep forgot.');
   const alarms = counter('alarms_total', 'Log lines with an alarm.', ['alarm']);
 
+  const showFleet = createFleetGauges(gauge);
+
   // Zero is a value: without it the first of a kind would be no increase.
   for (const from of STATES)
     for (const to of STATES) if (mayFollow(from, to)) transitions.inc({ from, to }, 0);
   for (const charge of ['charged', 'possible', 'refunded']) bills.inc({ charge }, 0);
   for (const result of ['delivered', 'failed', 'dead']) notifications.inc({ result }, 0);
   for (const alarm of ALARMS) alarms.inc({ alarm }, 0);
-
-  // ---- of the fleet ----
-  const redisUp = gauge('redis_up', 'Whether Redis answered this scrape.');
-  const takesWrites = gauge(
-    'redis_takes_writes',
-    'Whether Redis took a write at this scrape: one that is full, has a full disk or became a replica answers and takes none.',
-  );
-  const generations = gauge('generations', 'Generations in each state, in the fleet.', ['state']);
-  const jobsDue = gauge('jobs_due', 'Jobs that a worker could take now, in the fleet: scale on this.', [
-    'stage',
-  ]);
-  const jobsDelayed = gauge('jobs_delayed', 'Jobs whose time has not come, in the fleet.', ['stage']);
-  const jobsActive = gauge('jobs_active', 'Jobs that a worker holds, in the fleet.', ['stage']);
-  const paused = gauge('stage_paused', 'Whether the stage holds still (a 429, a refused key).', ['stage']);
-  const stageWorkers = gauge('stage_workers', 'Workers that run the stage just now, in the fleet.', [
-    'stage',
-  ]);
-  const owed = gauge('notifications_owed', 'Generations whose app is still to be told something.');
-  const dead = gauge('notifications_dead', 'Generations whose app could not be told.');
-  const refused = gauge('provider_refused', 'Whether the provider refuses the key or its quota.');
-  const misrouted = gauge('provider_misrouted', 'Whether something in front of the API answers submits.');
-  const away = gauge('provider_away', 'Whether the outage breaker holds these calls: the provider is away.', [
-    'call',
-  ]);
-  const probes = gauge('provider_away_probes', 'Calls that looked since then whether it is back.', ['call']);
-  const held = gauge('provider_hold_seconds', 'How long these calls still hold still after a 429.', ['call']);
-  const slowedTo = gauge('provider_slowed_to', 'Calls a second to which a 429 slows all down; absent: none.');
-  const atProvider = gauge(
-    'provider_in_flight',
-    'What lives at the provider, or may, as MAX_IN_FLIGHT counts.',
-  );
-  const mostAtProvider = gauge('provider_in_flight_max', 'MAX_IN_FLIGHT as it is in force; absent: no cap.');
-  const overBudget = gauge('waiting_for_budget', "Generations that wait for the next day's budget.");
-  const spend = gauge(
-    'spend',
-    'Spent today (UTC), in the currency of PRICES: charged, and possibly billed.',
-    ['bill'],
-  );
-  const budget = gauge('budget', 'What may be spent today, as it is in force; absent: no budget.');
-  const sweptAt = gauge('sweep_last_timestamp_seconds', 'When the last sweep of the fleet ended.');
-  const ping = gauge('redis_ping_seconds', 'How long Redis took to answer.');
-  const memoryUsed = gauge('redis_memory_used_bytes', 'Memory that Redis uses.');
-  const memoryMax = gauge('redis_memory_max_bytes', 'Its maxmemory; 0: no limit.');
-  const labelled = [
-    generations,
-    jobsDue,
-    jobsDelayed,
-    jobsActive,
-    paused,
-    stageWorkers,
-    away,
-    probes,
-    held,
-    spend,
-  ];
-  const limiting = [refused, misrouted, slowedTo, atProvider, mostAtProvider, overBudget, budget];
-  const single = [owed, dead, sweptAt, ping, memoryUsed, memoryMax, ...limiting];
-  // What has no value is not there: 0 would be a limit.
-  const setOrRemove = (one: Gauge, value: number | null | undefined) =>
-    value === null || value === undefined ? one.remove() : one.set(value);
-
-  function showLimits({ limits, spent }: FleetFigures): void {
-    refused.set(limits.refused ? 1 : 0);
-    misrouted.set(limits.misrouted ? 1 : 0);
-    for (const call of ['submit', 'poll'] as const) {
-      away.set({ call }, limits.breaker[call].openAt === null ? 0 : 1);
-      probes.set({ call }, limits.breaker[call].probes);
-      held.set({ call }, limits.holdMs[call] / 1000);
-    }
-    setOrRemove(slowedTo, limits.slowedTo);
-    atProvider.set(limits.inFlight);
-    setOrRemove(mostAtProvider, limits.maxInFlight);
-    overBudget.set(limits.overBudget);
-    spend.set({ bill: 'charged' }, spent.charged);
-    spend.set({ bill: 'possible' }, spent.possible);
-    setOrRemove(budget, limits.inForce?.budgetPerDay);
-  }
-
-  function show(figures: FleetFigures | null): void {
-    redisUp.set(figures === null ? 0 : 1);
-    if (figures === null) {
-      // Nothing is known: a last value would look like news.
-      for (const one of labelled) one.reset();
-      for (const one of single) one.remove();
-      return;
-    }
-    for (const [state, n] of Object.entries(figures.generations)) generations.set({ state }, n);
-    for (const [stage, { due, delayed, active, pausedForMs }] of Object.entries(figures.backlog)) {
-      jobsDue.set({ stage }, due);
-      jobsDelayed.set({ stage }, delayed);
-      jobsActive.set({ stage }, active);
-      paused.set({ stage }, pausedForMs > 0 ? 1 : 0);
-    }
-    for (const [stage, n] of Object.entries(figures.workers)) stageWorkers.set({ stage }, n);
-    owed.set(figures.notificationsOwed);
-    dead.set(figures.notificationsDead);
-    showLimits(figures);
-    sweptAt.set((figures.sweptAt ?? 0) / 1000);
-    ping.set(figures.pingMs / 1000);
-    memoryUsed.set(figures.usedBytes);
-    memoryMax.set(figures.maxBytes);
-  }
 
   function countMove({ record, from, to, at, change }: Move): void {
     transitions.inc({ from, to });
@@ -311,9 +211,7 @@ export function createMetrics(): Metrics {
     async text(fleet, health) {
       // One after the other: a refusal may make the connection anew, under the reads.
       const refusals = await health.refusals();
-      const figures = await fleet.read();
-      show(figures);
-      takesWrites.set(refusals.length === 0 ? 1 : 0);
+      showFleet(await fleet.read(), refusals.length === 0);
       return register.metrics();
     },
     contentType: register.contentType,
@@ -322,7 +220,7 @@ export function createMetrics(): Metrics {
 
 const seconds = (ms: number): number => Math.max(0, ms) / 1000;
 
-/** 429 stands apart from the other 4xx: it is the one that slows everybody down. */
+/** 429 stands apart from the other 4xx: it slows all calls down. */
 function httpClass(status: number | null): string {
   if (status === null) return 'none';
   return status === 429 ? '429' : `${Math.floor(status / 100)}xx`;
