@@ -5,29 +5,22 @@
 import { Hono } from 'hono';
 import { html } from 'hono/html';
 import { z } from 'zod';
-import { redriveOf } from '../../pipeline/operations.js';
 import { ReelhaulError } from '../../errors.js';
 import type { Notification } from '../../store/outbox.js';
 import type { GenerationRecord } from '../../generation/record.js';
-import type { Store } from '../../store/store.js';
 import type { Hub } from '../../pipeline/context.js';
 import type { Reelhaul } from '../../reelhaul.js';
 import { atMost, check } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
 import { row } from './generations.js';
 import type { Inbox } from './inbox-count.js';
-import { load } from './search.js';
+import { canHelp, LOOKED_AT, readInbox, SHOWN, type Dead, type Shown } from './inbox-data.js';
 import { layout, type Html } from './layout.js';
 import { csrfField, excerpt, instant, notice, shortId } from './components.js';
 import { actorOf, HOME, readActorForm, type DashboardEnv, type Visitor } from './identity.js';
 import { countText } from './format.js';
 
 const PAGE = `${HOME}/inbox`;
-/** So many of each kind are shown at first, to be quick, and at most: so many can be decided at once. */
-const SHOWN = { first: 15, most: 100 } as const;
-type Shown = keyof typeof SHOWN;
-/** Failures have no index by their reason: so many of the newest are looked at. */
-const LOOKED_AT = 200;
 const MAX_FORM_BYTES = 256 * 1024;
 
 const BULK = ['giveUp', 'notify', 'retry'] as const;
@@ -47,57 +40,6 @@ const BULK_WORDS: Readonly<Record<Bulk, { readonly button: string; readonly done
   notify: { button: 'Send selected again', done: 'queued to be sent again' },
   retry: { button: 'Retry selected', done: 'retried' },
 };
-
-/** A generation whose app was not told, and what it was not told. */
-interface Dead {
-  readonly record: GenerationRecord;
-  readonly notifications: readonly Notification[];
-}
-
-interface Contents {
-  readonly unconfirmed: readonly GenerationRecord[];
-  readonly dead: readonly Dead[];
-  readonly retryable: readonly GenerationRecord[];
-  readonly rejected: readonly GenerationRecord[];
-  /** How many of the last two there are, shown or not. */
-  readonly all: { readonly retryable: number; readonly rejected: number };
-}
-
-/** Can a retry that bills nothing help? A poll of a task that failed finds the same failure again. */
-function canHelp(record: GenerationRecord): boolean {
-  const redrive = redriveOf(record, false);
-  return redrive === 'archive' || (redrive === 'poll' && record.failure?.code !== 'task_failed');
-}
-
-async function byGeneration(store: Store, notifications: readonly Notification[]): Promise<Dead[]> {
-  const groups = new Map<string, Notification[]>();
-  for (const one of notifications)
-    groups.set(one.generationId, [...(groups.get(one.generationId) ?? []), one]);
-  const dead = await Promise.all(
-    [...groups].map(async ([id, own]) => ({ record: await store.get(id), notifications: own })),
-  );
-  return dead.flatMap(({ record, notifications: own }) =>
-    record === null ? [] : [{ record, notifications: own }],
-  );
-}
-
-async function read({ store }: Hub, reelhaul: Reelhaul, shown: Shown): Promise<Contents> {
-  const limit = SHOWN[shown];
-  const [unconfirmed, failed, { notifications }] = await Promise.all([
-    store.list({ state: 'unconfirmed', limit }).then(({ ids }) => load(store, ids)),
-    store.list({ state: 'failed', limit: LOOKED_AT }).then(({ ids }) => load(store, ids)),
-    reelhaul.deadNotifications({ limit }),
-  ]);
-  const retryable = failed.filter((record) => record.failure?.retryable === true && canHelp(record));
-  const rejected = failed.filter(({ failure }) => failure?.code === 'request_rejected');
-  return {
-    unconfirmed,
-    dead: await byGeneration(store, notifications),
-    retryable: retryable.slice(0, limit),
-    rejected: rejected.slice(0, limit),
-    all: { retryable: retryable.length, rejected: rejected.length },
-  };
-}
 
 function bulkForm(bulk: Bulk, shown: Shown, visitor: Visitor, what: string, lines: Html): Html {
   if (!visitor.mayAct) return lines;
@@ -206,7 +148,7 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
     const { visitor } = c.var;
     const shown: Shown = c.req.query('show') === 'most' ? 'most' : 'first';
     const [{ unconfirmed, dead, retryable, rejected, all }, { figures, count }] = await Promise.all([
-      read(hub, reelhaul, shown),
+      readInbox(hub, reelhaul, shown),
       inbox.read(),
     ]);
     const refused =
