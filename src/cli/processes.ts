@@ -119,16 +119,16 @@ async function serveHttp(
     { checkLayout },
     { connectRedis },
     { checkRedis },
-    { startServer },
-    { createOps },
+    [{ startServer }, { createOps }],
   ] = await Promise.all([
     import('../pipeline/context.js'),
     import('../redis/clock.js'),
     import('../redis/layout.js'),
     import('../redis/connect.js'),
     import('../redis/check.js'),
-    loadOptional('The HTTP server', SERVER_PACKAGES, () => import('../http/server.js')),
-    loadOps(),
+    loadOptional('The HTTP server', SERVER_PACKAGES, () =>
+      Promise.all([import('../http/server.js'), import('../http/health-routes.js')]),
+    ),
   ]);
   const redis = await connectRedis(config, 'producer', log);
   try {

@@ -1,7 +1,15 @@
 /** The gauges of the whole fleet, which every process shows alike. */
-import type { Gauge } from 'prom-client';
 import type { Backlog } from '../queue/queues.js';
 import type { FleetFigures } from './snapshot.js';
+
+interface Gauge {
+  set(value: number): void;
+  set(labels: Readonly<Record<string, string>>, value: number): void;
+  /** Forgets the values of all labels. */
+  reset(): void;
+  /** Shows no value. */
+  remove(): void;
+}
 
 type Figure<T> = (figures: FleetFigures) => T;
 const flag = (is: boolean): number => (is ? 1 : 0);
