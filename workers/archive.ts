@@ -34,13 +34,13 @@ import { assetKeyBase, folderFor, manifestKey, type AssetName } from '../src/sto
 const MAX_BACKOFF_MS = 300_000;
 const STORAGE_BACKOFF_MS = 5000;
 const STORAGE_MAX_BACKOFF_MS = 60_000;
-/** Storage gets so long to take a file after its download may have ended. */
+/** The time that storage has to take a file after its download may have ended. */
 export const STORAGE_LIMIT_MS = 120_000;
 
-/** A try is counted with what it came to, so that it costs no write of its own. */
+/** A try is counted in the write of its result, so that it costs no write of its own. */
 const COUNTED = ['archiveAttempts'] as const;
 
-/** Another run took this generation further: what this one found out counts no more. */
+/** Another run moved this generation on: the result of this one no longer counts. */
 class OvertakenError extends Error {}
 
 /** @param step is called before each asset and the manifest, which have limits of their own. */
@@ -50,7 +50,7 @@ export async function archive(
   signal: AbortSignal,
   step: () => void = () => {},
 ): Promise<Outcome> {
-  // Asked for at once: one round trip.
+  // Sent together: one round trip.
   const [record, answers] = await Promise.all([
     context.store.get(generationId),
     context.store.answers(generationId),
@@ -183,7 +183,7 @@ function folderOf(
   return folderFor(template, { generationId: id, tenant, metadata, createdAt });
 }
 
-/** What was asked, what came of it, and where from: enough to make sense of the files without Redis. */
+/** The request, its result and its origin: enough to understand the files without Redis. */
 function manifestOf(
   record: GenerationRecord,
   urls: AssetUrls,
@@ -258,7 +258,7 @@ async function succeed(
   return moved ? done : snooze(0);
 }
 
-/** Which of the ways on fits this error, decided by its class and kind. */
+/** Decides by class and kind of the error how the archive goes on. */
 async function recover(
   context: Context,
   record: GenerationRecord,
@@ -339,7 +339,7 @@ function hostOf({ config }: Context, { video }: AssetUrls): Target {
   return `host:asset@${URL.canParse(video, base) ? new URL(video, base).host : video}`;
 }
 
-/** Waiting for the provider, or for a host that is away, uses up no tries, for a time: the links do not live for ever. */
+/** Waiting for the provider or for a host that is away uses up no tries, but only for a time: links expire. */
 function mayWait({ config, now }: Context, { trail, createdAt }: GenerationRecord): boolean {
   return now() - since(trail, createdAt) < config.ARCHIVE_OUTAGE_MS;
 }

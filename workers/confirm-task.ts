@@ -1,6 +1,6 @@
 /**
  * Tasks that a callback or an operator named. Each is asked for, free of charge: it counts and is charged once the provider
- * showed it. One that the provider does not know, or that shows another request, is none of this generation.
+ * showed it. A task that the provider does not know, or that shows another request, does not belong to this generation.
  */
 import { isDeepStrictEqual } from 'node:util';
 import type { Context } from './context.js';

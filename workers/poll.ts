@@ -1,8 +1,8 @@
 /**
- * The poll stage: asks the provider how the task is, and writes down what it says. It promises:
+ * The poll stage: asks the provider for the task, and records the answer. It promises:
  *
- * - nothing that goes wrong with a poll ever fails a paid task; only the provider's own word does;
- * - a deadline ends our patience, not the task: after it a slow late check goes on, and a late success is adopted;
+ * - a poll that fails never fails a paid task; only the provider's own word does;
+ * - a deadline does not end the task: after it a slow late check goes on, and a late success is adopted;
  * - waiting holds no worker slot and costs no attempt;
  * - a poll that finds nothing new costs one round trip to Redis beside the queue's own;
  * - a callback's hint is never lost: not while a poll runs, and not before there was one.
@@ -100,7 +100,7 @@ async function withRecord(
   return record.rev === rev && record.taskId === taskId ? act(record) : snooze(0);
 }
 
-/** What the end of a task teaches; each task teaches once. A late one was counted when it was given up. */
+/** Learns from the end of a task, once for each task. A late one was counted when it was given up. */
 async function learnEnd({ pacing, work, now }: Context, followed: Followed, timing: Timing): Promise<void> {
   if (followed.state === 'expired' || followed.withoutUrlSince !== null) return;
   const course = courseOf(followed, timing, now());
@@ -162,7 +162,7 @@ async function acceptFailure(
   return done;
 }
 
-/** The provider says that it succeeded, and not where: a short grace, then a failure of its own, never a resubmit. */
+/** The provider reports success without an address: a short grace, then a failure of its own, never a resubmit. */
 async function awaitUrl(
   context: Context,
   followed: Followed,
@@ -304,7 +304,7 @@ async function giveUp(
   return snooze(context.config.LATE_CHECK_INTERVAL_MS);
 }
 
-/** It was kept when our patience ended before the provider could have shown the task. */
+/** The slot was kept because the deadline passed before the provider could have shown the task. */
 async function freeSlot({ store }: Context, record: GenerationRecord): Promise<Outcome> {
   await store.amend(record, { taskGone: true });
   return done;

@@ -18,7 +18,7 @@ import { expireUnasked, failOverdue } from '../src/pipeline/advance.js';
 import { eraseFinished, finishErasing } from '../src/pipeline/erase.js';
 
 const PAGE = 500;
-/** At most so many are forgotten in one sweep: 160 a second with a sweep a minute. */
+/** The most that one sweep forgets: 160 a second with a sweep a minute. */
 const PRUNED_PER_SWEEP = 10_000;
 /** Each takes a few commands and its files: 33 a second with a sweep a minute. */
 const ERASED_PER_SWEEP = 2000;
@@ -27,7 +27,7 @@ const INPUTS_PER_SWEEP = 1000;
 const SETTLING_MS = 2000;
 /** A job that is delayed for longer was written by a wrong clock. */
 const LONGEST_WAIT_MS = 25 * 3_600_000;
-/** The count of running tasks is good for so many sweeps. */
+/** The count of running tasks is valid for this many sweeps. */
 const RUNNING_KEPT_FOR = 3;
 /** What an upload left behind when its process was killed, and may be removed. */
 const ABANDONED_AFTER_FACTOR = 2;
@@ -82,7 +82,7 @@ export async function sweep(context: Context, signal: AbortSignal): Promise<Swee
   return report;
 }
 
-/** What a crash left half erased, and what is over for so long that its files go. */
+/** Finishes what a crash left half erased, and erases generations whose files have expired. */
 async function goOnErasing(context: Context): Promise<void> {
   const { store, queues, config, now, log } = context;
   const { events, files } = await store.eraser.unfinished(PAGE);

@@ -79,7 +79,7 @@ export type CreateResult =
       /** Generations that have to be over before. */
       readonly waitsFor: readonly string[];
     }
-  /** Its tenant has no such upload, or no such generation. */
+  /** The tenant has no such upload or generation. */
   | { readonly created: false; readonly missing: 'upload' | 'generation'; readonly id: string }
   | { readonly created: false; readonly generationId: string; readonly digest: string };
 

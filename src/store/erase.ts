@@ -18,7 +18,7 @@ import { RECORD_VERSION } from './read-record.js';
 
 const PAGE = 500;
 const DAY_MS = 86_400_000;
-/** Days of spend that Redis may hold (store/submits-lua.ts). */
+/** Days of spend that Redis keeps (store/submits-lua.ts). */
 const SPEND_DAYS = 400;
 
 /**

@@ -5,7 +5,7 @@
 import type { RedisConnection } from '../redis/connect.js';
 import type { State } from '../generation/states.js';
 
-/** The stream is cut at about so many entries. */
+/** The stream is cut at about this many entries. */
 export const MAX_EVENTS = 10_000;
 const BLOCK_MS = 5000;
 const READ_COUNT = 200;
@@ -47,7 +47,7 @@ function readEntry(cursor: string, fields: readonly string[]): GenerationEvent {
   };
 }
 
-/** Is this what a stream entry is called? Everything else would be refused by Redis with an error of its own. */
+/** Is this the id of a stream entry? Redis would refuse anything else with an error of its own. */
 export function isCursor(text: string): boolean {
   return /^\d{1,20}-\d{1,20}$/.test(text);
 }

@@ -39,7 +39,7 @@ export interface DueNotification extends Notification {
   readonly generation: Generation;
 }
 
-/** For looking at: without what it says. */
+/** For display, without its content. */
 export function withoutContent(notification: DueNotification): Notification {
   const { field: _field, number: _number, generation: _generation, ...shown } = notification;
   return shown;
@@ -104,7 +104,7 @@ export interface Outbox {
   due(generationId: string): Promise<DueNotification[]>;
   /** What was given up, oldest first. */
   dead(generationId: string): Promise<Notification[]>;
-  /** Writes down a try. False when it was settled already, or is no longer the newest progress. */
+  /** Records a try. False when it was settled already, or is no longer the newest progress. */
   settle(notification: DueNotification, result: DeliveryResult): Promise<boolean>;
   /** Makes the dead ones due again. Returns how many; the job is the caller's to add. */
   redrive(generationId: string): Promise<number>;
@@ -113,7 +113,7 @@ export interface Outbox {
   /** Ids with dead notifications, newest generation first, before `before`. */
   deadIds(before: string | null, limit: number): Promise<string[]>;
   countDead(): Promise<number>;
-  /** Of how many generations something is due. */
+  /** The number of generations with due notifications. */
   countOwed(): Promise<number>;
 }
 

@@ -99,7 +99,7 @@ local function chain_waits(p, after)
 end
 `;
 
-/** So long at most a parked job waits before it asks again by itself; the end of a task of its tenant promotes it. */
+/** A parked job asks again by itself after this time; the end of a task of its tenant promotes it earlier. */
 const PARKED_MS = 600_000;
 
 /**

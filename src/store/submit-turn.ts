@@ -6,7 +6,7 @@ import type { Keys } from './keys.js';
 import { ADMISSION, CHAIN, priorityOf, QUEUED } from './queued-lua.js';
 import { readRecord } from './read-record.js';
 
-/** Each tenth time that a generation would let others of its tenant go first, it does not: none waits for ever. */
+/** Every tenth time that a generation would let others of its tenant go first, it goes itself, so that none waits for ever. */
 const AGING_TURN = 10;
 
 /**
