@@ -90,7 +90,8 @@ describe('what is wrong is said in one message, without a stack', () => {
     }
     const busy = { ...bed.environment, WORKER_PORT: String(port) };
     refused(await runProcess(['worker'], busy), 'another port with WORKER_PORT');
-    refused(await reelhaul('simulate', '--port', String(port)), 'another port with --port');
+    const simulate = ['simulate', '--port', String(port)];
+    refused(await runProcess(simulate, bed.environment), 'another port with --port');
     expect((await bed.reelhaul.get(id)).state).toBe('queued');
     taken.close();
   });
