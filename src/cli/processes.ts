@@ -1,4 +1,5 @@
 /** The processes that run for long: workers, the server, or both in one. */
+import { setFlagsFromString } from 'node:v8';
 import type { Command } from 'commander';
 import type { Logger } from 'pino';
 import type { Config } from '../config/config.js';
@@ -30,6 +31,13 @@ const loadOps = () => loadOptional('WORKER_PORT', OPS_PACKAGES, () => import('..
 const loadTracing = () =>
   loadOptional('Tracing (OTEL_…)', TRACE_PACKAGES, () => import('../telemetry/tracing.js'));
 
+/**
+ * How much the heap of a worker may grow between two full garbage collections: to four times what was alive after the
+ * last. V8 counts the bytes of downloads that pass by as growth; with its own figure a worker collected in full for each
+ * 8 MB, which was 40 % of its CPU on a day of 8 MB videos.
+ */
+const HEAP_GROWING_PERCENT = 300;
+
 /** `worker`, `serve`. */
 export function addProcesses(program: Command): void {
   program
@@ -38,6 +46,7 @@ export function addProcesses(program: Command): void {
     .option('--stages <names>', `some of ${STAGES.join(',')}; default all`, stageList)
     .option('--serve', 'also answer the HTTP API and the callbacks of the provider on PORT')
     .action(async ({ stages, serve }: { stages?: Stage[]; serve?: boolean }) => {
+      setFlagsFromString(`--heap-growing-percent=${HEAP_GROWING_PERCENT}`);
       const config = await readSettings();
       const [{ startWorkers }, { createMetrics }] = await Promise.all([
         import('../../workers/main.js'),
