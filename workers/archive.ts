@@ -4,7 +4,7 @@
  *
  * The video is required, poster and last frame are best effort: their loss is a warning. A link that does not work may be
  * dead or not valid yet: it costs a try and a fresh poll. While storage cannot be used, or a host of assets is away, the
- * generation waits in `archiving` without using up tries. Every other error uses up tries, so none keeps it there.
+ * generation waits in `archiving` without using up tries. Every other error uses up a try or fails it at once.
  */
 import { posix } from 'node:path';
 import { Readable } from 'node:stream';
@@ -131,7 +131,7 @@ function haul(
       kind: name === 'video' ? 'video' : 'image',
       keyBase: assetKeyBase(folder, name),
       signal: within,
-      // The manifest does, before the generation succeeds.
+      // The manifest follows: it flushes the folder before the generation succeeds.
       moreFollows: true,
       onTrailingBytes: (sizeBytes) =>
         warnings.push({

@@ -202,7 +202,9 @@ async function runStages(
     };
     const lockMs = config.JOB_LOCK_MS;
     const holdQueue = (durationMs: number) => context.queues.hold(name, durationMs);
-    return startRunner({ ...common, prefix, lockMs, holdQueue, abortOnLostLock: name !== 'submit' });
+    // A paid call that is cut off is unconfirmed, while its answer still counts by its nonce: so it goes on.
+    const abortOnLostLock = name !== 'submit';
+    return startRunner({ ...common, prefix, lockMs, holdQueue, abortOnLostLock });
   };
   // Before any job is taken: none is to be judged by the limits of former workers.
   if (stages.includes('submit')) await publishLimits(context);

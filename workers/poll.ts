@@ -52,7 +52,7 @@ async function ask(context: Context, followed: Followed, signal: AbortSignal): P
   if (await isNotItsOwn(context, followed, outcome)) return done;
   switch (outcome.kind) {
     case 'succeeded':
-      return withRecord(context, followed, (record) => haul(context, followed, record, outcome));
+      return withRecord(context, followed, (record) => handToArchive(context, followed, record, outcome));
     case 'failed':
       return withRecord(context, followed, (record) => acceptFailure(context, followed, record, outcome));
     case 'succeededWithoutUrl':
@@ -113,7 +113,7 @@ async function learnEnd({ pacing, work, now }: Context, followed: Followed, timi
   await pacing.learn(followed.kind, lessonOfEnd(course), hinted);
 }
 
-async function haul(
+async function handToArchive(
   context: Context,
   followed: Followed,
   record: GenerationRecord,
@@ -315,7 +315,7 @@ function lateCheckIsOver({ config, now }: Context, { finishedAt, hintedAt }: Fol
   return now() - Math.max(finishedAt ?? now(), hintedAt ?? 0) >= config.LATE_CHECK_FOR_MS;
 }
 
-/** Nothing is due any more; a callback still gets the task looked at, until the feed says what it said. */
+/** Nothing is due any more; a callback still gets the task looked at, until the feed shows the end that the callback told. */
 async function endLateCheck(
   { store, config }: Context,
   { hints }: Followed,

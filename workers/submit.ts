@@ -1,6 +1,6 @@
 /**
  * The submit stage: the only code that spends money. It promises that at most one POST per generation leaves, unless
- * the one before was surely not accepted, or a second bill was accepted (policy `resubmit`, or an operator).
+ * the provider surely did not accept the one before, or the user allows a second bill (policy `resubmit`, an operator).
  *
  * How: `submitting` with a nonce is in Redis before the POST leaves, and the task id is there before anything else
  * happens. A run that finds `submitting` cannot know what became of that POST, so the generation is `unconfirmed`.
@@ -81,7 +81,7 @@ async function submitQueued(
   const heldMs = ledger.holdMs();
   if (heldMs > 0) return hold(heldMs);
   const cost = costOf(record, config);
-  // Those that may not be paid for take no call from those that may.
+  // A generation that the budget has no room for uses none of the calls that the rate allows.
   const room: Verdict = budgeted ? await store.turns.room(record, cost) : { kind: 'go' };
   if (room.kind !== 'go') return waitFor(context, record, room);
   const postponed = await context.inputChecks.check(record);
@@ -259,7 +259,7 @@ async function post(context: Context, submitting: GenerationRecord, leaving: Lea
     return snooze(heldSinceMs);
   }
   const attempt = submitting.attempts.submit + 1;
-  // Frozen for so long, this worker may have been taken for dead, and another POST may be decided by now.
+  // After a freeze longer than its lock another worker may have taken this job, and may have decided on another POST.
   if (now() - (submitting.submittedAt ?? 0) > config.JOB_LOCK_MS) {
     await giveBack(context, submitting, null);
     return snooze(0);
