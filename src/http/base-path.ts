@@ -34,7 +34,8 @@ export function addBasePath(base: string): MiddlewareHandler {
     if (base === '') return;
     const location = c.res.headers.get('location');
     if (location && /^\/(?!\/)/.test(location)) c.res.headers.set('location', base + location);
-    if (!c.res.headers.get('content-type')?.startsWith('text/html')) return;
+    // A 304 has the headers of the page, and no body to change.
+    if (c.res.status === 304 || !c.res.headers.get('content-type')?.startsWith('text/html')) return;
     const page = (await c.res.text()).replaceAll(attribute, `$1${base}/`);
     const headers = new Headers(c.res.headers);
     headers.delete('content-length');

@@ -270,16 +270,35 @@ describe.each([true, false])('below a path that the proxy takes off: %s', (takes
     }
   });
 
+  test('a page that has not changed is answered with 304', async () => {
+    const { cookie } = await visit(through, OPERATOR);
+    const ask = (more: Record<string, string> = {}) =>
+      through.ask('GET', '/dashboard/inbox', { headers: { ...PAGE, cookie, ...more } });
+    const tag = (await ask()).headers.get('etag') ?? '';
+    expect(await ask({ 'if-none-match': tag })).toMatchObject({ status: 304, text: '' });
+  });
+
   (browserPath === null ? test.skip : test)('pages are live, and the queues are shown', async () => {
     const browser = await launchBrowser();
     try {
       const context = await browser.newContext({ baseURL: proxy.url });
       const page = await context.newPage();
+      const met: string[] = [];
+      page.on('console', (message) => met.push(message.text()));
+      page.on('requestfailed', (request) => met.push(`${request.url()} ${request.failure()?.errorText}`));
+      page.on('response', (answer) => met.push(`${answer.status()} ${answer.url()}`));
       await page.goto('/reels/dashboard');
       await page.getByLabel('Name').fill(OPERATOR.user);
       await page.getByLabel('Password').fill(OPERATOR.password);
       await page.getByRole('button', { name: 'Log in' }).click();
-      await page.locator('#connection[data-state=live]').waitFor();
+      await page
+        .locator('#connection[data-state=live]')
+        .waitFor()
+        .catch(async (error: Error) => {
+          throw new Error(`${page.url()} ${met.join(', ')} ${await page.innerText('body')}`, {
+            cause: error,
+          });
+        });
       await page.goto('/reels/dashboard/queues');
       await page.getByText('submit').first().waitFor();
       await page.getByText('submit').first().click();
