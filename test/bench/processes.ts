@@ -14,6 +14,12 @@ export interface Program {
   stop(): Promise<void>;
 }
 
+/** However the benchmark ends, nothing of it goes on. */
+const running = new Set<ChildProcess>();
+process.once('exit', () => {
+  for (const child of running) child.kill('SIGKILL');
+});
+
 /**
  * Starts a Node program with nothing of our environment but `PATH` and `HOME`; what it says on standard error is
  * passed on. With `BENCH_CPU_PROF=<folder>` in our environment each program leaves a CPU profile there.
@@ -30,10 +36,8 @@ export function startProgram(
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });
   const exited = once(child, 'exit');
-  // However the benchmark ends, nothing of it goes on.
-  const leaveNothing = () => child.kill('SIGKILL');
-  process.once('exit', leaveNothing);
-  child.once('exit', () => process.off('exit', leaveNothing));
+  running.add(child);
+  child.once('exit', () => running.delete(child));
   return {
     pid: child.pid ?? 0,
     child,
