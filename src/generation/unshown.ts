@@ -15,13 +15,13 @@ export function unshownTasks({ state, taskId, submits }: Standing): Submit[] {
   return hintedTasks(submits).filter((submit) => submit.taskId !== followed);
 }
 
-/** Something is due of it, beside tasks that were named. */
+/** The generation needs a job for something other than named tasks. */
 const hasWork = ({ state, taskId }: Standing): boolean =>
   stageOf(state) !== null || followedTask(state, taskId) !== null;
 
 /**
  * What a change of `record` to `to` does about them: the field `unshown`, by which a poll knows that there are some, and
- * whether the generation needs a job. While there are some it does, whatever the change says.
+ * whether the generation needs a job. While such tasks exist it needs one, even if the change sets `live` to false.
  */
 export function unshownAfter(
   record: Standing,
