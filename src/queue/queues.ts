@@ -15,6 +15,8 @@ const SWEEP = 'sweep';
 const SWEEP_EARLY_MS = 10_000;
 /** BullMQ's score of a delayed job: its instant, and twelve bits that keep the order of equal ones. */
 const SCORES_PER_MS = 0x1000;
+/** A timer of Node takes no longer delay, and runs at once instead. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** Nothing reads BullMQ's own event streams; a short one saves memory of Redis. */
 const STREAM_LENGTH = 100;
 
@@ -150,6 +152,16 @@ export function createQueues(
     await of(stage).remove(generationId);
   }
 
+  // BullMQ writes no marker when a prioritized job goes back to a queue that is held: without one, workers that wait for
+  // a job wait on for up to 5 s after the hold.
+  const wakeUps = new Map<RunName, NodeJS.Timeout>();
+  const wake = (name: RunName) =>
+    void redis.zadd(of(name).toKey('marker'), 0, '0').catch((error: Error) => onError(error));
+  function wakeAfter(name: RunName, delayMs: number) {
+    clearTimeout(wakeUps.get(name));
+    wakeUps.set(name, setTimeout(wake, Math.min(delayMs, LONGEST_TIMER_MS), name).unref());
+  }
+
   return {
     async remind(stage, reminder) {
       await remind(stage, reminder);
@@ -235,11 +247,14 @@ export function createQueues(
     },
 
     async hold(name, durationMs) {
-      await of(name).rateLimit(Math.max(1, Math.round(durationMs)));
+      const delayMs = Math.max(1, Math.round(durationMs));
+      await of(name).rateLimit(delayMs);
+      wakeAfter(name, delayMs);
     },
 
     async release(name) {
       await of(name).removeRateLimitKey();
+      wake(name);
     },
 
     async counts(stage) {
@@ -305,6 +320,7 @@ export function createQueues(
     all: () => [...queues.values()],
 
     async close() {
+      for (const timer of wakeUps.values()) clearTimeout(timer);
       await Promise.all([...queues.values()].map((queue) => queue.close()));
     },
   };

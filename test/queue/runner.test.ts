@@ -153,6 +153,16 @@ test('a hold can be ended before its time', async () => {
   expect((await queues.backlog(Date.now())).submit.pausedForMs).toBe(0);
 });
 
+test('the end of a hold wakes workers that wait for a job', async () => {
+  const marker = `${prefix}:submit:marker`;
+  await queues.hold('submit', 50);
+  await until(async () => (await redis.exists(marker)) === 1, 'the wake-up after a hold');
+  await redis.unlink(marker);
+  await queues.hold('submit', 3_600_000);
+  await queues.release('submit');
+  await until(async () => (await redis.exists(marker)) === 1, 'the wake-up after an early end');
+});
+
 test('a worker with a long run goes on with other jobs when a hold is over', async () => {
   let finish = () => {};
   const long = new Promise<void>((resolve) => (finish = resolve));
