@@ -74,8 +74,7 @@ export async function startServer(
     moves: hub.moves,
     onError: (error) => log.warn({ err: error }, 'figures could not be written yet'),
   });
-  const dashboard = createDashboard({ hub, reelhaul, fleet: ops.fleet, health: ops.health, openedStorage });
-  app.route('/', dashboard.app);
+  app.route('/', createDashboard({ hub, reelhaul, fleet: ops.fleet, health: ops.health, openedStorage }));
 
   const open = config.API_TOKENS.length > 0;
   const reachable = open || config.DASHBOARD_USER !== '' || config.PUBLIC_URL !== '';
@@ -103,7 +102,6 @@ export async function startServer(
       const stopped = new Promise<void>((resolve, reject) => {
         server.close((error) => (error ? reject(error) : resolve()));
       });
-      dashboard.close();
       await api.close();
       await letGo(server, stopped);
       await figures.close();

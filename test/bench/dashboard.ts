@@ -1,10 +1,9 @@
 /**
  * `npm run bench:dashboard`: what the dashboard costs: its pages with few and with a million finished generations, the
- * bytes of a first visit, and the memory of a server with 200 open pages while a thousand events a second happen.
+ * bytes of a first visit, and the memory and CPU of a server with 200 open pages.
  */
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { get as httpGet, Agent } from 'node:http';
 import { cpus } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as wait } from 'node:timers/promises';
@@ -22,8 +21,7 @@ const PREFIX = '{bench}';
 const ROUNDS = 30;
 const CLIENTS = 200;
 const SETTLE_MS = 5000;
-const EVENTS_EVERY_MS = 20;
-const EVENTS_AT_ONCE = 20;
+const RENEW_MS = 2000;
 
 const print = (text: string) => void process.stdout.write(`${text}\n`);
 const MB = (bytes: number) => (bytes / 1e6).toFixed(1);
@@ -40,7 +38,8 @@ async function serve(redisUrl: string): Promise<void> {
   const server = await startServer(createHub({ config, log: pino({ level: 'silent' }), redis }));
   process.on('message', () => {
     globalThis.gc?.();
-    process.send?.({ memory: process.memoryUsage() });
+    const { user, system } = process.cpuUsage();
+    process.send?.({ ...process.memoryUsage(), cpu: user + system });
   });
   process.send?.({ port: server.port });
 }
@@ -93,7 +92,7 @@ async function firstVisit(base: string, path: string): Promise<string> {
     ([, file]) => file!,
   );
   const main = files.find((file) => file.endsWith('main.js'))!;
-  const imported = ['feed.js', 'focus.js', 'morph.js', 'forms.js', 'times.js'].map((name) =>
+  const imported = ['focus.js', 'morph.js', 'forms.js', 'times.js'].map((name) =>
     main.replace('main.js', name),
   );
   let bytes = page.bytes;
@@ -101,19 +100,29 @@ async function firstVisit(base: string, path: string): Promise<string> {
   return `${(bytes / 1000).toFixed(1)} KB, of it ${(page.bytes / 1000).toFixed(1)} KB of HTML`;
 }
 
-/** Open pages that read what they are told. */
-function openPages(base: string, count: number): { told: () => number; close: () => void } {
-  const agent = new Agent({ maxSockets: Infinity });
-  let told = 0;
-  const requests = Array.from({ length: count }, () =>
-    httpGet(`${base}/dashboard/events`, { agent }, (response) => {
-      response.on('data', () => (told += 1));
-    }).on('error', () => {}),
-  );
+/** Open pages: each asks for itself every two seconds, as the script of the pages does. */
+function openPages(base: string, count: number): { asked: () => number; close: () => Promise<void> } {
+  const closed = new AbortController();
+  let asked = 0;
+  const keepUpToDate = async (n: number): Promise<void> => {
+    let tag = '';
+    await wait((n * RENEW_MS) / count);
+    while (!closed.signal.aborted) {
+      const response = await fetch(`${base}/dashboard/generations`, {
+        headers: { accept: 'text/html', 'if-none-match': tag },
+      });
+      await response.arrayBuffer();
+      tag = response.headers.get('etag') ?? '';
+      asked += 1;
+      await wait(RENEW_MS);
+    }
+  };
+  const pages = Array.from({ length: count }, (_, n) => keepUpToDate(n));
   return {
-    told: () => told,
-    close() {
-      for (const request of requests) request.destroy();
+    asked: () => asked,
+    async close() {
+      closed.abort();
+      await Promise.all(pages);
     },
   };
 }
@@ -127,10 +136,10 @@ async function measure(finished: number): Promise<void> {
   const server = fork(fileURLToPath(import.meta.url), ['--serve', redis.url], { execArgv: ['--expose-gc'] });
   const [{ port }] = (await once(server, 'message')) as [{ port: number }];
   const base = `http://127.0.0.1:${port}`;
-  const memory = async (): Promise<NodeJS.MemoryUsage> => {
+  const memory = async (): Promise<NodeJS.MemoryUsage & { cpu: number }> => {
     server.send('memory');
-    const [answer] = (await once(server, 'message')) as [{ memory: NodeJS.MemoryUsage }];
-    return answer.memory;
+    const [answer] = (await once(server, 'message')) as [NodeJS.MemoryUsage & { cpu: number }];
+    return answer;
   };
 
   for (const count of [10_000, finished]) {
@@ -149,52 +158,22 @@ async function measure(finished: number): Promise<void> {
 
   const before = await memory();
   const pages = openPages(base, CLIENTS);
-  await wait(SETTLE_MS);
-  const events = setInterval(() => {
-    for (let i = 0; i < EVENTS_AT_ONCE; i++)
-      void client.xadd(
-        `${PREFIX}:events`,
-        'MAXLEN',
-        '~',
-        10_000,
-        '*',
-        'id',
-        `g${Math.random()}`,
-        'type',
-        'state',
-        'from',
-        'queued',
-        'to',
-        'submitting',
-        'at',
-        Date.now(),
-        'tenant',
-        'default',
-      );
-  }, EVENTS_EVERY_MS);
-  print(
-    `${CLIENTS} open pages, about ${(1000 / EVENTS_EVERY_MS) * EVENTS_AT_ONCE} events a second; heap and rss in MB after a collection:`,
-  );
+  print(`${CLIENTS} open pages, each renewed every ${RENEW_MS} ms; heap and rss in MB after a collection:`);
   print(`  before              ${MB(before.heapUsed)}, ${MB(before.rss)}`);
   for (let i = 1; i <= 6; i++) {
     await wait(2 * SETTLE_MS);
-    const { heapUsed, rss } = await memory();
+    const { heapUsed, rss, cpu } = await memory();
     print(
-      `  after ${String(i * 10).padStart(2)} s          ${MB(heapUsed)}, ${MB(rss)}; told ${pages.told()} times; ${await connections(client)} connections to Redis`,
+      `  after ${String(i * 10).padStart(2)} s          ${MB(heapUsed)}, ${MB(rss)}; ${pages.asked()} pages so far, the server used ${(cpu / 1e6).toFixed(1)} s of CPU`,
     );
   }
-  clearInterval(events);
-  pages.close();
+  await pages.close();
   await wait(SETTLE_MS);
   const after = await memory();
   print(`  all closed          ${MB(after.heapUsed)}, ${MB(after.rss)}`);
   server.kill();
   await client.quit();
   await redis.stop();
-}
-
-async function connections(client: Redis): Promise<number> {
-  return ((await client.client('LIST')) as string).trim().split('\n').length;
 }
 
 const { values, positionals } = parseArgs({

@@ -45,7 +45,6 @@ function routesFor(id: string): string[] {
     '/generations',
     `/generations/${id}`,
     '/inbox',
-    '/events',
     '/queues',
     '/login',
     '/logout',

@@ -1,5 +1,6 @@
 /** The dashboard put together: access, the pages, and the headers that keep texts of apps from running as scripts. */
 import { Hono, type Context } from 'hono';
+import { etag } from 'hono/etag';
 import { html } from 'hono/html';
 import type { ContentfulStatusCode } from 'hono/utils/http-status';
 import { NotFoundError } from '../../errors.js';
@@ -12,7 +13,6 @@ import { isPublic, READING } from '../access.js';
 import { atMost, MAX_BODY_BYTES } from '../bodies.js';
 import { describeError, HttpError, isAbandoned, problemOf } from '../problems.js';
 import { createClientFileRoutes } from './client-files.js';
-import { createFeed } from './live-updates.js';
 import { createGenerationRoutes } from './generation.js';
 import { createListRoutes } from './generations.js';
 import { createInbox } from './inbox-count.js';
@@ -24,7 +24,6 @@ import { createOverviewRoutes } from './overview.js';
 import { patience } from './read-deadline.js';
 import { createQueueRoutes } from './queues.js';
 import { createSessions } from './sessions.js';
-import { unchanged } from './etag.js';
 import { HOME, LOGIN, requireVisitor, type DashboardEnv } from './identity.js';
 
 const POLICY = [
@@ -45,12 +44,6 @@ const HEADERS: Readonly<Record<string, string>> = {
 
 /** While Redis is away. */
 const ASK_AGAIN_SECONDS = 5;
-
-export interface Dashboard {
-  readonly app: Hono<DashboardEnv>;
-  /** Ends what is live. */
-  close(): void;
-}
 
 export interface DashboardDeps {
   readonly hub: Hub;
@@ -79,17 +72,22 @@ function errorPage(c: Context<DashboardEnv>, status: number, text: string): Resp
     <p class="notice bad" role="alert">${text}</p>
     <p>${back}</p>`;
   const page = visitor
-    ? layout({ title, at: null, visitor, inbox: null, follow: null, body })
+    ? layout({ title, at: null, visitor, inbox: null, isRenewed: false, body })
     : bare(title, html`<main class="login">${body}</main>`);
   return c.html(page, status as ContentfulStatusCode);
 }
 
-export function createDashboard({ hub, reelhaul, fleet, health, openedStorage }: DashboardDeps): Dashboard {
+export function createDashboard({
+  hub,
+  reelhaul,
+  fleet,
+  health,
+  openedStorage,
+}: DashboardDeps): Hono<DashboardEnv> {
   const { config, log, redis } = hub;
   const app = new Hono<DashboardEnv>();
   const sessions = createSessions(hub);
   const inbox = createInbox(fleet);
-  const feed = createFeed(hub, reelhaul);
 
   app.use(`${HOME}/*`, async (c, next) => {
     await next();
@@ -102,14 +100,13 @@ export function createDashboard({ hub, reelhaul, fleet, health, openedStorage }:
   app.route('/', createLoginRoutes(sessions, config));
   app.use(`${HOME}/*`, requireVisitor(sessions, config), atMost(MAX_BODY_BYTES));
   for (const page of [HOME, `${HOME}/generations`, `${HOME}/generations/:id`, `${HOME}/inbox`])
-    app.use(page, unchanged());
+    app.use(page, etag());
   app.route('/', createOverviewRoutes(hub, reelhaul, inbox, health));
   app.route('/', createListRoutes(hub, reelhaul, inbox));
   app.route('/', createGenerationRoutes(hub, reelhaul, inbox, openedStorage));
   app.route('/', createInboxRoutes(hub, reelhaul, inbox));
   app.route('/', createResumeRoutes(hub, reelhaul));
   app.route('/', createQueueRoutes(hub));
-  app.route('/', feed.routes);
   app.get('/', (c) => c.redirect(HOME));
   app.get(`${HOME}/`, (c) => c.redirect(HOME));
   app.all(`${HOME}/*`, () => {
@@ -148,5 +145,5 @@ export function createDashboard({ hub, reelhaul, fleet, health, openedStorage }:
         : 'DASHBOARD_USER is not set: the dashboard answers only to this machine, asked as localhost',
     );
   log.info({ dashboard: HOME, login: open ? 'none' : LOGIN }, 'dashboard ready');
-  return { app, close: () => feed.close() };
+  return app;
 }

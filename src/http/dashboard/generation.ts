@@ -177,8 +177,8 @@ export function createGenerationRoutes(
         <div>${facts(record, inputs)} ${requestSection(record)}</div>
       </div>`;
     const title = excerpt(request.prompt, 60);
-    const follow = { generationId: id };
-    return c.html(layout({ title, at: 'generations', visitor: c.var.visitor, inbox: count, follow, body }));
+    const { visitor } = c.var;
+    return c.html(layout({ title, at: 'generations', visitor, inbox: count, isRenewed: true, body }));
   });
 
   routes.post(PAGE, atMost(MAX_FORM_BYTES), async (c) => {

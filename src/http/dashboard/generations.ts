@@ -192,10 +192,11 @@ export function createListRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): Ho
     const body = html`<h1>Generations</h1>
       ${erased} ${stateChips(filter, counts)} ${missed} ${filterForm(filter)} ${results(filter, found)}
       ${eraseTenantForm(filter, c.var.visitor)}`;
-    // An older page shows what does not change by itself any more; it is not followed.
-    const follow = filter.before === undefined ? 'all' : null;
+    // What an older page shows does not change by itself any more.
+    const isRenewed = filter.before === undefined;
+    const { visitor } = c.var;
     return c.html(
-      layout({ title: 'Generations', at: 'generations', visitor: c.var.visitor, inbox: count, follow, body }),
+      layout({ title: 'Generations', at: 'generations', visitor, inbox: count, isRenewed, body }),
     );
   });
 

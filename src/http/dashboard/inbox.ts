@@ -211,7 +211,7 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
         </ul>`,
         more(rejected.length, shown, all.rejected),
       )}`;
-    return c.html(layout({ title: 'Inbox', at: 'inbox', visitor, inbox: count, follow: 'all', body }));
+    return c.html(layout({ title: 'Inbox', at: 'inbox', visitor, inbox: count, isRenewed: true, body }));
   });
 
   routes.post(PAGE, atMost(MAX_FORM_BYTES), async (c) => {

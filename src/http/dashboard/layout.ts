@@ -13,8 +13,8 @@ export interface Page {
   readonly visitor: Visitor;
   /** How many things want a decision; null when Redis did not say. */
   readonly inbox: number | null;
-  /** What the page follows: one generation, everything, or nothing. */
-  readonly follow: { readonly generationId: string } | 'all' | null;
+  /** The page asks for itself again and again. */
+  readonly isRenewed: boolean;
   readonly body: Html;
 }
 
@@ -76,10 +76,9 @@ function whoami({ name, mayAct, csrf, session }: Visitor): Html {
 }
 
 export function layout(page: Page): Html {
-  const { title, visitor, follow, body } = page;
-  const followed = follow === null ? '' : follow === 'all' ? 'all' : follow.generationId;
+  const { title, visitor, isRenewed, body } = page;
   return html`<!doctype html>
-    <html lang="en" data-build="${BUILD}" data-follow="${followed}">
+    <html lang="en" data-build="${BUILD}" ${isRenewed ? html`data-renewed` : ''}>
       ${head(title)}
       <body>
         <a class="skip" href="#content">Skip to the content</a>
@@ -90,11 +89,11 @@ export function layout(page: Page): Html {
           ${menu(page)}
           <div class="aside">
             ${
-              follow === null
-                ? ''
-                : html`<p id="connection" role="status" class="connection" data-state="still">
+              isRenewed
+                ? html`<p id="connection" role="status" class="connection" data-state="still">
                     <span class="dot" aria-hidden="true"></span><span class="said">not live</span>
                   </p>`
+                : ''
             }
             ${whoami(visitor)}
           </div>

@@ -55,7 +55,7 @@ export function createOverviewRoutes(
         at: 'overview',
         visitor: c.var.visitor,
         inbox: count,
-        follow: 'all',
+        isRenewed: true,
         body,
       }),
     );

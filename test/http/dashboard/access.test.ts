@@ -53,7 +53,7 @@ test('a browser without a session is sent to the login, and from there back', as
 
 test.each([
   '/dashboard',
-  '/dashboard/events',
+  '/dashboard/inbox',
   '/dashboard/queues',
   '/dashboard/queues/api/queues',
   '/dashboard/generations/x/assets/video',
