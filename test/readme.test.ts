@@ -2,7 +2,8 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync } from 'node:fs';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from '@jest/globals';
@@ -27,11 +28,22 @@ const commandsInTable = [...readme.matchAll(/^\| `npx reelhaul ([\w-]+)(.*)$/gm)
 );
 
 let bed: Testbed;
+/** A project as npm leaves it when reelhaul is installed. */
+let project: string;
 beforeAll(async () => {
   bed = await createTestbed();
   await bed.work();
+  project = await mkdtemp(join(tmpdir(), 'reelhaul-project-'));
+  const modules = join(project, 'node_modules');
+  await mkdir(join(modules, '.bin'), { recursive: true });
+  await symlink(root, join(modules, 'reelhaul'));
+  await symlink('../reelhaul/dist/src/cli/main.js', join(modules, '.bin', 'reelhaul'));
+  await writeFile(join(project, 'package.json'), '{}');
 });
-afterAll(() => bed.close());
+afterAll(async () => {
+  await bed.close();
+  await rm(project, { recursive: true });
+});
 
 function environment(): NodeJS.ProcessEnv {
   const { PATH, HOME } = process.env;
@@ -154,7 +166,8 @@ test('every npm script that is named exists', () => {
 });
 
 test('npx reelhaul is the command', async () => {
-  const { code, out } = await run('npx', ['--no-install', 'reelhaul', commandsInTable[0]![0], '--help']);
+  const args = ['--no-install', 'reelhaul', commandsInTable[0]![0], '--help'];
+  const { code, out } = await run('npx', args, project);
   expect(out).toContain(`Usage: reelhaul ${commandsInTable[0]![0]}`);
   expect(code).toBe(0);
 });
@@ -177,7 +190,7 @@ test('reelhaul worker starts and stops as shown', async () => {
 
 test('a worker that npx started stops in order when npx ends', async () => {
   const npx = spawn('npx', ['--no-install', 'reelhaul', 'worker'], {
-    cwd: root,
+    cwd: project,
     env: { ...environment(), LOG_LEVEL: 'info' },
   });
   let out = '';
