@@ -5,6 +5,12 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { jest } from '@jest/globals';
+// What commands load side by side is there already: Jest cannot link two imports that share modules at a time.
+import '../../src/cli/doctor/examine.js';
+import '../../src/cli/doctor/settings.js';
+import '../../src/http/health-routes.js';
+import '../../src/http/server.js';
+import '../../src/telemetry/metrics.js';
 import { run } from '../../src/cli/run.js';
 import { cliFile } from './testbed.js';
 
