@@ -30,12 +30,12 @@ const ends = (ids: readonly string[]) =>
 describe('the cap', () => {
   test('holds over all processes, and costs nobody the video', async () => {
     await setUp({ MAX_IN_FLIGHT: '4' });
-    const ids = await enqueueAll(many(60, 'duration=60ms'));
+    const ids = await enqueueAll(many(24, 'duration=60ms'));
     await bed.work();
     await bed.work();
     expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
     expect(totals().maxTasksInFlight).toBeLessThanOrEqual(4);
-    expect(totals().submits).toBe(60);
+    expect(totals().submits).toBe(24);
     expect(await bed.reelhaul.limits()).toMatchObject({ inFlight: 0, inLine: 0, maxInFlight: 4 });
   });
 
@@ -116,7 +116,7 @@ describe('while the provider is away', () => {
     async (mode) => {
       await setUp({ ...quick, SUBMIT_5XX_POLICY: 'retry', SUBMIT_CONCURRENCY: '2' });
       await bed.simulator.startOutage({ mode, durationMs: 3_600_000 });
-      const ids = await enqueueAll(many(30));
+      const ids = await enqueueAll(many(15));
       await bed.work();
       const probes = async () => (await bed.reelhaul.limits()).breaker.submit.probes;
       await until(async () => (await probes()) >= 4, 'four probes');
@@ -209,9 +209,10 @@ describe('while a host of assets is away', () => {
 });
 
 describe('orders of one tenant that the provider always forbids', () => {
-  test.each([10, 50])('(%i of them) keep those of others waiting no longer than a probe', async (count) => {
-    await setUp({ REFUSED_PROBE_MS: '100' });
-    const bad = await enqueueAll(many(count, 'submit=403*forever', 'bad'));
+  // Ten of them: test/flows/forbidden.test.ts.
+  test('(30 of them) keep those of others waiting no longer than a probe', async () => {
+    await setUp({ REFUSED_PROBE_MS: '50' });
+    const bad = await enqueueAll(many(30, 'submit=403*forever', 'bad'));
     await bed.work();
     await until(async () => (await bed.reelhaul.limits()).refused, 'the refusal');
     const good = await enqueueAll(many(5, '', 'good'));
@@ -259,7 +260,7 @@ describe('a provider that allows so many calls per window', () => {
   test('is asked for no more by all processes together, submits and polls', async () => {
     const limit = { max: 40, windowMs: 1000, polls: true };
     await setUp({ PROVIDER_RATE_MAX: '36', PROVIDER_RATE_WINDOW_MS: '1000' }, { rateLimit: limit });
-    const ids = await enqueueAll(many(60));
+    const ids = await enqueueAll(many(40));
     await bed.work();
     await bed.work();
     expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
@@ -269,11 +270,11 @@ describe('a provider that allows so many calls per window', () => {
 
   test('and does not say so is found out, and costs nobody the video', async () => {
     await setUp({}, { rateLimit: { max: 40, windowMs: 500, polls: true } });
-    const ids = await enqueueAll(many(60));
+    const ids = await enqueueAll(many(40));
     await bed.work();
     await bed.work();
     expect(new Set(await ends(ids))).toEqual(new Set(['succeeded']));
-    expect(totals().tasksCreated).toBe(60);
+    expect(totals().tasksCreated).toBe(40);
   });
 });
 

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, test } from '@jest/globals';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { freePort, launchRedis, type LaunchedRedis } from '../../src/cli/demo/redis-server.js';
 import { createFleet } from '../../src/telemetry/snapshot.js';
 import { createHealth, type HealthDeps } from '../../src/telemetry/health.js';
@@ -24,33 +24,45 @@ async function ask(url: string): Promise<Answer | null> {
 }
 
 let bed: Testbed;
-let redis: LaunchedRedis | null = null;
 const closing: (() => Promise<void>)[] = [];
 afterEach(async () => {
-  // A test that failed midway must not leave a stopped server that everything waits for.
-  if (redis) process.kill(redis.pid, 'SIGCONT');
-  await bed.close();
+  await bed?.close();
   for (const close of closing.splice(0)) await close();
-  // One that cannot save does not like to stop.
-  await redis?.kill();
-  await redis?.stop();
-  redis = null;
 });
 
 (realRedis ? describe : describe.skip)('with a Redis of its own', () => {
-  test('a stopped Redis makes worker and server unready, with the reason, and not dead; they recover', async () => {
-    redis = await launchRedis();
-    bed = await createTestbed({ redisUrl: redis.url });
-    const [workerPort, serverPort] = [await freePort(), await freePort()];
-    bed.spawnWorker({ WORKER_PORT: String(workerPort) });
-    bed.spawnWorker({ PORT: String(serverPort) }, [cliFile, 'serve']);
-    for (const port of [workerPort, serverPort]) {
-      const at = `http://127.0.0.1:${port}`;
+  let own: Testbed;
+  let redis: LaunchedRedis;
+  let places: readonly string[];
+  let queued = 0;
+  const allReady = async () => {
+    for (const at of places)
       await until(async () => (await ask(`${at}/readyz`))?.status === 200, `${at} to be ready`);
-    }
+  };
+  beforeAll(async () => {
+    redis = await launchRedis();
+    own = await createTestbed({ redisUrl: redis.url });
+    const ports = [await freePort(), await freePort()];
+    own.spawnWorker({ WORKER_PORT: String(ports[0]) });
+    own.spawnWorker({ PORT: String(ports[1]) }, [cliFile, 'serve']);
+    places = ports.map((port) => `http://127.0.0.1:${port}`);
+    await allReady();
+  });
+  afterEach(async () => {
+    // A test that failed midway must not leave a stopped server that everything waits for.
+    process.kill(redis.pid, 'SIGCONT');
+    await allReady();
+  });
+  afterAll(async () => {
+    await own?.close();
+    // One that cannot save does not like to stop.
+    await redis?.kill();
+    await redis?.stop();
+  });
+
+  test('a stopped Redis makes worker and server unready, with the reason, and not dead; they recover', async () => {
     process.kill(redis.pid, 'SIGSTOP');
-    for (const port of [workerPort, serverPort]) {
-      const at = `http://127.0.0.1:${port}`;
+    for (const at of places) {
       const ready = await ask(`${at}/readyz`);
       expect(ready?.status).toBe(503);
       expect(ready?.body.reasons?.[0]).toMatch(/^Redis has not answered a write for \d+ ms$/);
@@ -60,46 +72,37 @@ afterEach(async () => {
       expect(metrics).not.toMatch(/^reelhaul_generations\{/m);
     }
     process.kill(redis.pid, 'SIGCONT');
-    for (const port of [workerPort, serverPort])
-      await until(
-        async () => (await ask(`http://127.0.0.1:${port}/readyz`))?.status === 200,
-        'it to be ready again',
-      );
+    await allReady();
   });
-});
 
-(realRedis ? test : test.skip).each(REFUSALS)(
-  'a Redis that answers and takes no writes ($code) is told so by readyz and by a metric, and so is its end',
-  async ({ code, begin, end }) => {
-    redis = await launchRedis();
-    bed = await createTestbed({ redisUrl: redis.url });
-    const ports = [await freePort(), await freePort()];
-    bed.spawnWorker({ WORKER_PORT: String(ports[0]) });
-    bed.spawnWorker({ PORT: String(ports[1]) }, [cliFile, 'serve']);
-    const places = ports.map((port) => `http://127.0.0.1:${port}`);
-    for (const at of places)
-      await until(async () => (await ask(`${at}/readyz`))?.status === 200, `${at} to be ready`);
-    const told = async (at: string) => {
-      const metrics = await (await fetch(`${at}/metrics`)).text();
-      return metrics.match(/^reelhaul_redis_(up|takes_writes) \d$/gm);
-    };
-    for (const at of places)
-      expect(await told(at)).toEqual(['reelhaul_redis_up 1', 'reelhaul_redis_takes_writes 1']);
-    await bed.enqueue('counted afterwards', { delayMs: 3_600_000 });
-    await begin(bed.redis);
-    for (const at of places) {
-      expect((await ask(`${at}/readyz`))?.body.reasons?.[0]).toMatch(`Redis refused a write: ${code} `);
-      // Figures are good for a second: those of after are waited for.
-      const counted = async () =>
-        (await (await fetch(`${at}/metrics`)).text()).includes('reelhaul_generations{state="queued"} 1');
-      await until(counted, 'what Redis still answers to be told');
-      expect(await told(at)).toEqual(['reelhaul_redis_up 1', 'reelhaul_redis_takes_writes 0']);
-    }
-    await end(bed.redis);
-    for (const at of places)
-      expect(await told(at)).toEqual(['reelhaul_redis_up 1', 'reelhaul_redis_takes_writes 1']);
-  },
-);
+  test.each(REFUSALS)(
+    'a Redis that answers and takes no writes ($code) is told so by readyz and by a metric, and so is its end',
+    async ({ code, begin, end }) => {
+      const told = async (at: string) => {
+        const metrics = await (await fetch(`${at}/metrics`)).text();
+        return metrics.match(/^reelhaul_redis_(up|takes_writes) \d$/gm);
+      };
+      for (const at of places)
+        expect(await told(at)).toEqual(['reelhaul_redis_up 1', 'reelhaul_redis_takes_writes 1']);
+      await own.enqueue('counted afterwards', { delayMs: 3_600_000 });
+      queued += 1;
+      await begin(own.redis);
+      for (const at of places) {
+        expect((await ask(`${at}/readyz`))?.body.reasons?.[0]).toMatch(`Redis refused a write: ${code} `);
+        // Figures are good for a second: those of after are waited for.
+        const counted = async () =>
+          (await (await fetch(`${at}/metrics`)).text()).includes(
+            `reelhaul_generations{state="queued"} ${queued}`,
+          );
+        await until(counted, 'what Redis still answers to be told');
+        expect(await told(at)).toEqual(['reelhaul_redis_up 1', 'reelhaul_redis_takes_writes 0']);
+      }
+      await end(own.redis);
+      for (const at of places)
+        expect(await told(at)).toEqual(['reelhaul_redis_up 1', 'reelhaul_redis_takes_writes 1']);
+    },
+  );
+});
 
 test('a worker that no longer takes the jobs of a stage is unready and says which', async () => {
   bed = await createTestbed();
