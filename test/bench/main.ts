@@ -52,12 +52,11 @@ const wanted = flags.contestants.split(',');
 const among = [reelhaul, plainBullmq, ...(pgBoss ? [pgBoss] : []), floorUndici].filter(({ name }) =>
   wanted.some((begin) => name.startsWith(begin)),
 );
-const durable = among.filter((one) => one !== floorUndici);
-const onRedis = durable.filter((one) => one !== pgBoss);
+const onRedis = among.filter((one) => one !== floorUndici && one !== pgBoss);
 /** The first three are run unless told: they say what most want to know. */
 const usual: readonly Scenario[] = [
   stress(among, scale),
-  inFlight(durable, scale),
+  inFlight(onRedis, scale),
   realDay([...onRedis, floorUndici], scale),
 ];
 const all: readonly Scenario[] = [

@@ -35,6 +35,9 @@ export const SETTINGS: Settings = {
   pollEveryMs: 6000,
 };
 
+/** One video of 64 KB and no pictures, for the scenarios in which the queue is the subject. */
+export const SMALL_VIDEO = 'size=64KB, poster=missing, last-frame=missing';
+
 export function prompts(name: string, count: number, directives: (i: number) => string): string[] {
   return Array.from({ length: count }, (_, i) => {
     const begin = `${name} ${i}, a paper boat on a rainy street, `;

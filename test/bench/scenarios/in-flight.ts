@@ -1,21 +1,23 @@
 /** Many at once for 20 s each: what waiting costs, in CPU and in memory. */
 import type { Contestant } from '../contestant.js';
 import { countRedis } from '../redis-meter.js';
-import { drain, onRig, prompts, SETTINGS, until, warmUp, type Scenario } from '../scenario.js';
+import { drain, onRig, prompts, SETTINGS, SMALL_VIDEO, until, warmUp, type Scenario } from '../scenario.js';
 import { detectionDelays } from '../simulator/wire.js';
 import { quantile } from '../figures.js';
 
-const TASKS_OF_20_S = () => 'duration=20s';
+const TASKS_OF_20_S = () => `duration=20s, ${SMALL_VIDEO}`;
+/** reelhaul polls by its own schedule, with its defaults. */
+const settings = { ...SETTINGS, pollEveryMs: 2000 };
 
 export function inFlight(contestants: readonly Contestant[], scale: number): Scenario {
   const count = Math.round(2500 * scale);
   return {
     name: 'in-flight',
-    about: `${count.toLocaleString('en')} at once for 20 s, after 100 such tasks.`,
+    about: `${count.toLocaleString('en')} at once for 20 s, one video of 64 KB each, after 100 such tasks; the yardsticks poll every 2 s.`,
     subjects: contestants.map((contestant) => ({
       name: contestant.name,
       measure: () =>
-        onRig(contestant, SETTINGS, async (rig, contest) => {
+        onRig(contestant, settings, async (rig, contest) => {
           await warmUp(contest, 100, TASKS_OF_20_S);
           const empty = await countRedis(rig.client);
           const figures = await drain(rig, contest, prompts('many', count, TASKS_OF_20_S), async () => {

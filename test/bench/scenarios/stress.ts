@@ -1,15 +1,15 @@
 /** Tasks that are done at the first poll: what a generation costs at the least. Beside all yardsticks. */
 import type { Contestant } from '../contestant.js';
-import { drain, onRig, prompts, SETTINGS, warmUp, type Scenario } from '../scenario.js';
+import { drain, onRig, prompts, SETTINGS, SMALL_VIDEO, warmUp, type Scenario } from '../scenario.js';
 
 const settings = { ...SETTINGS, firstPollMs: 1000 };
-const DONE_SOON = () => 'duration=500ms';
+const DONE_SOON = () => `duration=500ms, ${SMALL_VIDEO}`;
 
 export function stress(contestants: readonly Contestant[], scale: number): Scenario {
   const count = Math.round(2000 * scale);
   return {
     name: 'stress',
-    about: `${count.toLocaleString('en')} generations, done at the first poll.`,
+    about: `${count.toLocaleString('en')} generations, done at the first poll, one video of 64 KB each.`,
     subjects: contestants.map((contestant) => ({
       name: contestant.name,
       measure: () =>

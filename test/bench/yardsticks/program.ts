@@ -20,8 +20,9 @@ export const options = JSON.parse(process.argv[2] ?? '{}') as YardstickOptions;
 
 export interface AssetLinks {
   readonly video: string;
-  readonly poster: string;
-  readonly lastFrame: string;
+  /** Null: the provider made none. */
+  readonly poster: string | null;
+  readonly lastFrame: string | null;
 }
 
 /** The body of a submit. */
@@ -39,8 +40,8 @@ export const HEADERS = { Authorization: `Bearer ${KEY}`, 'X-Runway-Version': '20
 export interface FeedAnswer {
   readonly data: {
     readonly status: string;
-    readonly poster?: string;
-    readonly last_frame?: string;
+    readonly poster?: string | null;
+    readonly last_frame?: string | null;
     readonly data: { readonly output?: readonly string[] };
   };
 }
@@ -77,8 +78,8 @@ export function linksIn({ data }: FeedAnswer): AssetLinks | null {
   if (data.status === 'FAILURE') throw new Error('the task failed');
   const { poster, last_frame: lastFrame } = data;
   const video = data.data.output?.[0];
-  if (data.status !== 'SUCCESS' || !video || !poster || !lastFrame) return null;
-  return { video, poster, lastFrame };
+  if (data.status !== 'SUCCESS' || !video) return null;
+  return { video, poster: poster ?? null, lastFrame: lastFrame ?? null };
 }
 
 export async function folderOf(taskId: string): Promise<string> {
@@ -87,11 +88,12 @@ export async function folderOf(taskId: string): Promise<string> {
   return folder;
 }
 
-export const filesOf = ({ video, poster, lastFrame }: AssetLinks): readonly (readonly [string, string])[] => [
-  ['video.mp4', video],
-  ['poster.jpg', poster],
-  ['last-frame.jpg', lastFrame],
-];
+export const filesOf = ({ video, poster, lastFrame }: AssetLinks): readonly (readonly [string, string])[] => {
+  const files: (readonly [string, string])[] = [['video.mp4', video]];
+  if (poster !== null) files.push(['poster.jpg', poster]);
+  if (lastFrame !== null) files.push(['last-frame.jpg', lastFrame]);
+  return files;
+};
 
 let over = 0;
 let told = 0;
