@@ -15,7 +15,9 @@ import type { PollOutcome } from '../src/provider/outcomes.js';
 import { snooze, type Outcome } from '../src/queue/runner.js';
 
 /** The provider showed the task that is followed: for a change. */
-export function shownIn({ submits, taskId }: GenerationRecord): { readonly submits?: Submit[] } {
+export function shownIn({ submits, taskId }: Pick<Followed, 'submits' | 'taskId'>): {
+  readonly submits?: Submit[];
+} {
   const isHint = hintedTasks(submits).some((submit) => submit.taskId === taskId);
   return isHint ? { submits: withShown(submits, taskId ?? '') } : {};
 }

@@ -233,19 +233,24 @@ async function awaitTask(
  */
 async function heedHint(
   { following, queues, now }: Context,
-  { id, hints, beganAt }: Followed,
+  { id, hints, beganAt, callback }: Followed,
 ): Promise<void> {
+  // The provider has no address of ours.
+  if (!callback && hints === 0) return;
   if ((await following.hints(id)) === hints) return;
   await queues.hastenTo('poll', id, soonestPollMs(beganAt, now()));
 }
 
 /** Only what changed. False when the generation moved on while the provider was asked. */
-async function writeDown(context: Context, { id, rev, state }: Followed, { set }: News): Promise<boolean> {
+async function writeDown(context: Context, followed: Followed, { set }: News): Promise<boolean> {
   if (Object.keys(set).length === 0) return true;
-  const { store } = context;
+  const { store, following } = context;
+  const isShown = 'visibleAt' in set && 'submits' in shownIn(followed);
+  if (!isShown && !followed.notifiesProgress) return following.note(followed, set);
+  const { id, rev, state } = followed;
   const record = await store.get(id);
   if (record?.rev !== rev) return false;
-  const change: Change = { set, ...('visibleAt' in set ? shownIn(record) : {}) };
+  const change: Change = { set, ...(isShown ? shownIn(record) : {}) };
   if (!(await store.amend(record, change))) return false;
   if (announced(record, state, change) !== null) await hastenNotification(context, id);
   return true;

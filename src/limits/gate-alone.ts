@@ -19,10 +19,11 @@ export function createAlone() {
       nextAt.set(target, performance.now() + FIRST_MS);
     },
     end: (target: Target) => nextAt.delete(target),
-    /** Waits for the next turn of this replica. False when it is too far away, or the signal ended the wait. */
-    async turn(target: Target, signal: AbortSignal): Promise<boolean> {
+    /** Waits for the next turn of this replica. False when it is too far away, or one of the signals ended the wait. */
+    async turn(target: Target, signals: readonly AbortSignal[]): Promise<boolean> {
       const at = nextAt.get(target);
       if (at === undefined) return true;
+      const signal = AbortSignal.any([...signals]);
       const waitMs = at - performance.now();
       const isFar = waitMs > EVERY_MS;
       if (!isFar) nextAt.set(target, Math.max(at, performance.now()) + EVERY_MS);

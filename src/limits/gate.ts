@@ -139,11 +139,10 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
     report,
 
     async pass(target, options) {
-      const signal = AbortSignal.any([options.signal, stop.signal]);
-      if (!(await alone.turn(target, signal)))
+      if (!(await alone.turn(target, [options.signal, stop.signal])))
         return {
           kind: 'wait',
-          waitMs: signal.aborted ? 0 : ALONE_SNOOZE_MS,
+          waitMs: options.signal.aborted || stop.signal.aborted ? 0 : ALONE_SNOOZE_MS,
           why: 'away',
           holds: 'generation',
         };

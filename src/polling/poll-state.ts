@@ -1,7 +1,7 @@
 /**
  * Following a task cheaply: the few fields of a record that a poll needs, read and counted in one round trip, and the
- * hints that callbacks leave. A poll that finds nothing new costs nothing beyond `begin`. It changes no state and writes
- * no event; what a poll brings to light goes through the store.
+ * hints that callbacks leave. A poll that finds nothing new costs nothing beyond `begin`, and one that finds progress one `note`.
+ * Nothing here changes a state or writes an event: that goes through the store.
  *
  *   polledAt     when the last poll began              waiting     '1' while the provider said "queued" last
  *   startedAge   when its work began, ms from acceptance          mark        '<percent>@<ms from acceptance>'
@@ -17,6 +17,7 @@ import type { FieldPatch } from '../generation/record.js';
 import { checkVersion, RECORD_VERSION } from '../store/read-record.js';
 import type { ProgressMark } from './schedule.js';
 import type { State } from '../generation/states.js';
+import type { Submit } from '../generation/submits.js';
 
 /** BEGIN reads the first four by their place. */
 const FIELDS = [
@@ -43,6 +44,8 @@ const FIELDS = [
   'seenAt',
   'callback',
   'unshown',
+  'notifyOn',
+  'submits',
 ] as const;
 
 /**
@@ -59,6 +62,19 @@ if task and (tonumber(version) or 0) <= c.version and (state == 'generating' or 
   redis.call('HSET', KEYS[1], 'pollAttempts', (tonumber(polls) or 0) + 1, 'polledAt', c.now)
 end
 return values
+`;
+
+/**
+ * NOTE. Writes what a poll brought to light while the round goes on that it was made in.
+ * KEYS 1 record · ARGV 1 JSON { state, rev, set: field, text …, remove: fields }. Returns whether it was written.
+ */
+const NOTE = `
+local c = cjson.decode(ARGV[1])
+local state, rev = unpack(redis.call('HMGET', KEYS[1], 'state', 'rev'))
+if state ~= c.state or (tonumber(rev) or 0) ~= c.rev then return 0 end
+redis.call('HSET', KEYS[1], unpack(c.set))
+if #c.remove > 0 then redis.call('HDEL', KEYS[1], unpack(c.remove)) end
+return 1
 `;
 
 /**
@@ -109,6 +125,9 @@ export interface Followed {
   readonly unshown: boolean;
   /** When the last poll began that told something of the task (its acceptance, if none did); null: the one before this. */
   readonly seenAt: number | null;
+  /** The app is notified of progress as well. */
+  readonly notifiesProgress: boolean;
+  readonly submits: readonly Submit[];
 }
 
 export interface Hinted {
@@ -121,6 +140,11 @@ export interface Hinted {
 export interface Following {
   /** Starts a poll: counts it, and says what it needs to know. Null when there is no such generation. @throws NewerRecordError */
   begin(id: string): Promise<Followed | null>;
+  /**
+   * Writes fields of a poll that no index, event or notification follows from. False when the generation has moved on since
+   * `begin`.
+   */
+  note(followed: Followed, set: FieldPatch): Promise<boolean>;
   /** Remembers a callback's hint, in whatever state. Null when it is about no such generation, or not about its task. */
   hint(id: string, taskId: string | null): Promise<Hinted | null>;
   /** How many hints have come for this task. */
@@ -159,6 +183,7 @@ export function createFollowing({
   readonly now: () => number;
 }): Following {
   const begin = defineScript<(string | null)[]>(redis, 'reelhaulBeginPoll', BEGIN);
+  const note = defineScript<number>(redis, 'reelhaulNotePoll', NOTE);
   const hint = defineScript<string[] | null>(redis, 'reelhaulHint', HINT);
 
   return {
@@ -193,7 +218,16 @@ export function createFollowing({
         seenAt: number(of('seenAt')),
         callback: of('callback') === '1',
         unshown: of('unshown') === '1',
+        notifiesProgress: of('notifyOn') === 'progress',
+        submits: JSON.parse(of('submits') || '[]') as Submit[],
       };
+    },
+
+    async note({ id, state, rev }, fields) {
+      const set: string[] = ['updatedAt', String(now())];
+      for (const [field, value] of Object.entries(fields)) if (value !== null) set.push(field, String(value));
+      const remove = Object.keys(fields).filter((field) => fields[field] === null);
+      return (await note([keys.record(id)], { state, rev, set, remove })) === 1;
     },
 
     async hint(id, taskId) {
