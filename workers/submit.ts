@@ -111,9 +111,9 @@ async function submitQueued(
     },
     cost,
   );
-  if (begun.kind === 'changed' && !(await isMine(context, record.id, nonce))) return snooze(0);
   if (begun.kind !== 'begun' && begun.kind !== 'changed') return waitFor(context, record, begun);
-  const submitting = { ...record, state: 'submitting' as const, submitNonce: nonce, submittedAt, submits };
+  const submitting = begun.kind === 'begun' ? begun.record : await findOwn(context, record.id, nonce);
+  if (submitting === null) return snooze(0);
   return post(context, submitting, { signal, probe: pass.probe });
 }
 
@@ -229,12 +229,12 @@ const costOf = ({ request }: GenerationRecord, { PRICES, UNKNOWN_PRICE }: Contex
  * sent again and then meets its own first run. Should another worker have called the submit unconfirmed meanwhile, it
  * is put right here: nothing was sent for this nonce.
  */
-async function isMine(context: Context, id: string, nonce: string): Promise<boolean> {
+async function findOwn(context: Context, id: string, nonce: string): Promise<GenerationRecord | null> {
   const record = await context.store.get(id);
-  if (record?.submitNonce !== nonce) return false;
-  if (record.state === 'submitting') return true;
+  if (record?.submitNonce !== nonce) return null;
+  if (record.state === 'submitting') return record;
   if (record.state === 'unconfirmed') await giveBack(context, record, null);
-  return false;
+  return null;
 }
 
 interface Leaving {
@@ -258,7 +258,7 @@ async function post(context: Context, submitting: GenerationRecord, leaving: Lea
     await giveBack(context, submitting, null);
     return snooze(heldSinceMs);
   }
-  const attempt = submitting.attempts.submit + 1;
+  const attempt = submitting.attempts.submit;
   // After a freeze longer than its lock another worker may have taken this job, and may have decided on another POST.
   if (now() - (submitting.submittedAt ?? 0) > config.JOB_LOCK_MS) {
     await giveBack(context, submitting, null);

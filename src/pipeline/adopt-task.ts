@@ -108,12 +108,13 @@ async function known(hub: Hub, record: GenerationRecord, news: TaskNews): Promis
   return 'known';
 }
 
-/** Gives a task id to its generation. */
+/** Gives a task id to its generation. @param known its record as it was just now, if it was read */
 export async function adoptTask(
   hub: Hub,
   generationId: string,
   taskId: string,
   given: Pick<TaskNews, 'source'> & Partial<TaskNews>,
+  known: GenerationRecord | null = null,
 ): Promise<Adoption> {
   const news: TaskNews = { taskId, answer: null, warning: null, post: null, unaccepted: null, ...given };
   try {
@@ -125,6 +126,7 @@ export async function adoptTask(
         return decision === 'again' ? 'again' : { settled: decision };
       },
       'missing',
+      known,
     );
   } catch (error) {
     if (!(error instanceof TaskTakenError) || news.source === 'operator') throw error;

@@ -1,6 +1,7 @@
 /**
- * Transitions, and the jobs that follow them. The transition comes first, then the next job. After a crash between the two, the
- * stage's next run or the sweep adds the job, since the record says which one is due.
+ * Transitions, and the jobs that follow them. Redis runs the transition first, then adds the next job; both are sent in one
+ * round trip. When only the transition came through, the stage's next run or the sweep adds the job, since the record says
+ * which one is due. When only the job came through, its stage finds nothing to do.
  */
 import { NotFoundError } from '../errors.js';
 import type { Hub } from './context.js';
@@ -16,8 +17,8 @@ import { announced, type Change } from '../generation/change.js';
 const MAX_TRIES = 50;
 
 /**
- * Moves a generation on and adds the job of the stage that follows, in `delayMs`; what that is may be asked for, once
- * the generation has moved: nothing comes before its transition.
+ * Moves a generation on and adds the job of the stage that follows, in `delayMs`; what that is may be asked for once
+ * the transition is sent: nothing comes before it.
  * @returns false when the generation is no longer where this was decided: read again.
  */
 export async function advance(
@@ -33,24 +34,32 @@ export async function advance(
     ...change,
     set: { ...(to === 'failed' || record.failure === null ? {} : { failure: null }), ...change.set },
   };
-  const moved = await hub.store.transition(record, to, whole);
-  if (moved === null) return false;
   const { id: generationId, state: from } = record;
+  const moving = hub.store.transition(record, to, whole);
+  const isNext = stage !== null && to !== 'queued' && stage !== stageOf(from);
+  const [moved] = await Promise.all([moving, isNext ? remind(hub, stage, generationId, delayMs) : null]);
+  if (moved === null) return false;
   if (to === 'canceled') await learnDuration(hub, record);
   if (to === 'generating') hub.checkpoint('saved', generationId);
-  if (to === 'queued') {
-    // Also the job of an earlier round that waits for a callback is to run now.
-    if (!change.keepsTurn) await hub.queues.hasten('submit', generationId, priorityOf(moved.turn));
-  } else if (stage && stage !== stageOf(from)) {
-    await hub.queues.remind(stage, {
-      generationId,
-      delayMs: typeof delayMs === 'number' ? delayMs : await delayMs(),
-    });
-  }
   if (to === 'generating') hub.checkpoint('handed-over', generationId);
+  // Also the job of an earlier round that waits for a callback is to run now.
+  if (to === 'queued' && !change.keepsTurn)
+    await hub.queues.hasten('submit', generationId, priorityOf(moved.turn));
   if (isTerminal(from) && !isTerminal(to)) await resumeAfter(hub, generationId);
   if (announced(record, to, whole) !== null) await hastenNotification(hub, generationId);
   return true;
+}
+
+async function remind(
+  { queues }: Hub,
+  stage: Stage,
+  generationId: string,
+  delayMs: number | (() => Promise<number>),
+): Promise<void> {
+  await queues.remind(stage, {
+    generationId,
+    delayMs: typeof delayMs === 'number' ? delayMs : await delayMs(),
+  });
 }
 
 /**
@@ -145,15 +154,19 @@ export function withWarning(record: GenerationRecord, code: string, message: str
   return { warnings: JSON.stringify([...record.warnings, { code, message }]) };
 }
 
-/** Decides a change anew from the record as it is, until it fits. `decide` returns null when nothing is left to do. */
+/**
+ * Decides a change anew from the record as it is, until it fits. `decide` returns 'again' when it did not.
+ * @param known the record as it was just now, which spares the first read
+ */
 export async function settle<T>(
   hub: Hub,
   generationId: string,
   decide: (record: GenerationRecord) => Promise<{ readonly settled: T } | 'again'>,
   missing: T,
+  known: GenerationRecord | null = null,
 ): Promise<T> {
   for (let tries = 0; tries < MAX_TRIES; tries++) {
-    const record = await hub.store.get(generationId);
+    const record = tries === 0 && known !== null ? known : await hub.store.get(generationId);
     if (!record) return missing;
     const decision = await decide(record);
     if (decision !== 'again') return decision.settled;

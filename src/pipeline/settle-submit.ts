@@ -168,11 +168,12 @@ export async function declareUnconfirmed(
  */
 export async function saveTask(
   hub: Hub,
-  { id: generationId, submitNonce: post }: PostOf,
+  submitting: GenerationRecord,
   { taskId, answer, warning }: Extract<SubmitOutcome, { kind: 'accepted' }>,
 ): Promise<void> {
+  const { id: generationId, submitNonce: post } = submitting;
   const adoption = await insist(hub, { generationId, taskId, alarm: 'task_not_saved' }, () =>
-    adoptTask(hub, generationId, taskId, { source: 'submit', post, answer, warning }),
+    adoptTask(hub, generationId, taskId, { source: 'submit', post, answer, warning }, submitting),
   );
   if (adoption !== 'missing') return;
   hub.log.error(

@@ -13,7 +13,7 @@ import { SUBMITS } from './submits-lua.js';
  * Returns { 'done', turn or '', id, id … } (queued jobs that may have the slot or the money it freed, or
  * that waited for its end), { 'changed' } when state or an
  * expected field differ, { 'gone' }, { 'task_taken', generation id } when a task belongs to another generation, or with
- * `begin` what `admission` returns.
+ * `begin` what `admission` returns, or { 'begun', record as a list }.
  */
 const CHANGE = `${QUEUED}${ADMISSION}${SUBMITS}
 local c = cjson.decode(ARGV[1])
@@ -92,6 +92,7 @@ if c.notification then
   redis.call('HSET', owed, c.progress and 'progress' or n, cjson.encode(copy))
   redis.call('ZADD', p .. ':notifications-owed', 0, id)
 end
+if c.begin then return { 'begun', redis.call('HGETALL', record) } end
 local done = { 'done', turn }
 if freed then
   for _, parked in ipairs(queue_unpark(p, tenant, now_ms())) do done[#done + 1] = parked end
@@ -148,10 +149,13 @@ export interface ChangeArguments {
   readonly maxAnswers: number;
 }
 
+/** What CHANGE returns. */
+export type ChangeReply = ['begun', string[]] | [string, ...string[]];
+
 export function createChanger(
   redis: RedisConnection,
   keys: Keys,
-): (change: Omit<ChangeArguments, 'prefix'>) => Promise<[string, ...string[]]> {
-  const run = defineScript<[string, ...string[]]>(redis, 'reelhaulChange', CHANGE);
+): (change: Omit<ChangeArguments, 'prefix'>) => Promise<ChangeReply> {
+  const run = defineScript<ChangeReply>(redis, 'reelhaulChange', CHANGE);
   return (change) => run([keys.record(change.id)], { prefix: keys.prefix, ...change });
 }

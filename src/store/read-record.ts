@@ -28,6 +28,13 @@ export function checkVersion(id: string, version: string | null | undefined): vo
   if (version && Number(version) > RECORD_VERSION) throw new NewerRecordError(id, version, RECORD_VERSION);
 }
 
+/** The hash of which a script returned the fields and values in turn. */
+export function hashOf(list: readonly string[]): Record<string, string> {
+  const hash: Record<string, string> = {};
+  for (let i = 0; i + 1 < list.length; i += 2) hash[list[i]!] = list[i + 1]!;
+  return hash;
+}
+
 /**
  * Reads a stored hash. Fields that an older version did not write get their meaning of then.
  * @throws NewerRecordError

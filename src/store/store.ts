@@ -24,7 +24,7 @@ import { createKeys, type Keys } from './keys.js';
 import { firstIdAt, createListing, type Listing, type ListPage } from './listing.js';
 import type { Move } from '../generation/observers.js';
 import { pack, unpack } from './compression.js';
-import { readRecord, RECORD_VERSION } from './read-record.js';
+import { hashOf, readRecord, RECORD_VERSION } from './read-record.js';
 import { withSlots, type SlotSettings } from '../generation/slots.js';
 import { writeSubmits, type Submit } from '../generation/submits.js';
 import { MAX_EVENTS } from './event-stream.js';
@@ -40,7 +40,9 @@ const IS_LIVE: ReadonlySet<State> = new Set(['queued', 'submitting', 'generating
 
 /** `changed`: it is no longer where this was decided. Any other verdict but `go` keeps it queued. */
 export type SubmitBegun =
-  { readonly kind: 'begun' } | { readonly kind: 'changed' } | Exclude<Verdict, { readonly kind: 'go' }>;
+  | { readonly kind: 'begun'; readonly record: GenerationRecord }
+  | { readonly kind: 'changed' }
+  | Exclude<Verdict, { readonly kind: 'go' }>;
 
 export interface Whereabouts {
   readonly id: string;
@@ -251,22 +253,35 @@ export function createStore({
     };
   }
 
+  /** Null when it is no longer where this was decided. */
   async function change(
     record: GenerationRecord,
     to: State,
     change: Change,
-    cost: SubmitCost | null = null,
-  ): Promise<SubmitBegun & { readonly turn?: number }> {
+  ): Promise<{ readonly turn: number | null } | null> {
     const at = now();
-    const begin = cost === null ? {} : { begin: costArguments(cost) };
-    const [kind, ...rest] = await changer({ ...argumentsOf(record, to, change, at), ...begin });
-    if (kind === 'changed' || kind === 'gone') return { kind: 'changed' };
+    const [kind, ...rest] = (await changer(argumentsOf(record, to, change, at))) as [string, ...string[]];
+    if (kind === 'changed' || kind === 'gone') return null;
     if (kind === 'task_taken') throw new TaskTakenError(rest[0] ?? '');
-    if (kind !== 'done') return readVerdict([kind, ...rest]) as SubmitBegun;
+    if (kind !== 'done') throw new Error(`unknown answer to a change: ${kind}`);
     if (to !== record.state) onMove?.({ record, from: record.state, to, at, change });
     const [turn, ...freed] = rest;
     if (freed.length > 0) onFreed?.(freed);
-    return { kind: 'begun', ...(turn ? { turn: Number(turn) } : {}) };
+    return { turn: turn ? Number(turn) : null };
+  }
+
+  async function beginSubmit(
+    record: GenerationRecord,
+    change: Change,
+    cost: SubmitCost,
+  ): Promise<SubmitBegun> {
+    const at = now();
+    const wanted = argumentsOf(record, 'submitting', change, at);
+    const [kind, ...rest] = await changer({ ...wanted, begin: costArguments(cost) });
+    if (kind === 'changed' || kind === 'gone') return { kind: 'changed' };
+    if (kind !== 'begun') return readVerdict([kind, ...(rest as string[])]) as SubmitBegun;
+    onMove?.({ record, from: record.state, to: 'submitting', at, change });
+    return { kind: 'begun', record: readRecord(record.id, hashOf(rest[0] as string[])) };
   }
 
   return {
@@ -336,19 +351,18 @@ export function createStore({
       );
     },
 
-    async transition(record, to, wanted) {
+    transition(record, to, wanted) {
       if (!mayFollow(record.state, to)) throw new Error(`${to} may not follow ${record.state}`);
-      const { kind, turn } = await change(record, to, wanted);
-      return kind === 'begun' ? { turn: turn ?? null } : null;
+      return change(record, to, wanted);
     },
 
     turns: createTurnReader(redis, keys),
 
-    beginSubmit: (record, wanted, cost) => change(record, 'submitting', wanted, cost),
+    beginSubmit,
 
-    recoverSubmit: async (record, wanted) => (await change(record, 'submitting', wanted)).kind === 'begun',
+    recoverSubmit: async (record, wanted) => (await change(record, 'submitting', wanted)) !== null,
 
-    amend: async (record, wanted) => (await change(record, record.state, wanted)).kind === 'begun',
+    amend: async (record, wanted) => (await change(record, record.state, wanted)) !== null,
 
     idOfTask: (taskId) => redis.hget(keys.tasks, taskId),
 

@@ -4,7 +4,7 @@ import { defineScript } from '../redis/script.js';
 import type { GenerationRecord } from '../generation/record.js';
 import type { Keys } from './keys.js';
 import { ADMISSION, CHAIN, priorityOf, QUEUED } from './queued-lua.js';
-import { readRecord } from './read-record.js';
+import { hashOf, readRecord } from './read-record.js';
 
 /** Every tenth time that a generation would let others of its tenant go first, it goes itself, so that none waits for ever. */
 const AGING_TURN = 10;
@@ -187,8 +187,7 @@ export function createTurnReader(redis: RedisConnection, keys: Keys): TurnReader
   return {
     async turn(id) {
       const [fields, budgeted, ...said] = await readTurn([keys.record(id)], { prefix, id });
-      const hash: Record<string, string> = {};
-      for (let i = 0; i + 1 < fields.length; i += 2) hash[fields[i]!] = fields[i + 1]!;
+      const hash = hashOf(fields);
       if (!hash['state']) return null;
       return { record: readRecord(id, hash), budgeted: budgeted === '1', verdict: readVerdict(said) };
     },

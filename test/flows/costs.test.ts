@@ -45,7 +45,7 @@ async function bytesOf(id: string): Promise<number> {
 }
 
 whenReal(
-  'a generation that is done at the first poll takes one poll, at most 150 commands about it, and 21 of them sent by a client',
+  'a generation that is done at the first poll takes one poll, at most 150 commands about it, and 19 of them sent by a client',
   async () => {
     await bed.work();
     const warm = await bed.enqueue('warm [sim: duration=100ms]');
@@ -63,7 +63,7 @@ whenReal(
       },
     );
     expect(commands.length).toBeLessThanOrEqual(150);
-    expect(commands.filter(({ byScript }) => !byScript).length).toBeLessThanOrEqual(21);
+    expect(commands.filter(({ byScript }) => !byScript).length).toBeLessThanOrEqual(19);
     expect((await bed.reelhaul.get(id)).attempts).toMatchObject({ submit: 1, poll: 1, archive: 1 });
   },
 );
