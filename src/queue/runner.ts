@@ -83,7 +83,7 @@ export interface Runner {
 /** How long an aborted stage gets to give its job back before the connection is closed under it. */
 const GIVE_BACK_MS = 2000;
 /** BullMQ looks for jobs of dead workers so often within one lock time, once in the whole fleet. */
-const STALLED_LOOKS_PER_LOCK = 10;
+const STALLED_LOOKS_PER_LOCK = 5;
 const MIN_STALLED_LOOK_MS = 250;
 /** Two refusals of a kind that are no further apart belong to one outage. */
 const SAME_REFUSAL_MS = 30_000;
@@ -185,7 +185,7 @@ export function startRunner({
     autorun: false,
     skipVersionCheck: !tellsVersion(redis),
     lockDuration: lockMs,
-    // A dead worker's jobs are found in the first look after their locks: a takeover takes little more than one lock time.
+    // A dead worker's jobs are found in the first look after their locks have expired: a takeover takes 1.2 lock times at most.
     stalledInterval: Math.max(MIN_STALLED_LOOK_MS, lockMs / STALLED_LOOKS_PER_LOCK),
     // A stalled job is run again as often as it takes: every stage is safe to repeat, so none is given up for it.
     maxStalledCount: Number.MAX_SAFE_INTEGER,

@@ -6,7 +6,7 @@ import { STAGES, type Stage } from '../generation/states.js';
 import type { Keys } from '../store/keys.js';
 import type { RedisConnection } from '../redis/connect.js';
 
-const ANNOUNCE_EVERY_MS = 3000;
+const ANNOUNCE_EVERY_MS = 4000;
 const GOOD_FOR_MS = 10_000;
 
 export interface PresenceDeps {
