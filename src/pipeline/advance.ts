@@ -35,12 +35,14 @@ export async function advance(
     set: { ...(to === 'failed' || record.failure === null ? {} : { failure: null }), ...change.set },
   };
   const { id: generationId, state: from } = record;
-  const moving = hub.store.transition(record, to, whole);
+  const moving = hub.store.transition(record, to, whole).then((moved) => {
+    if (moved !== null && to === 'generating') hub.checkpoint('saved', generationId);
+    return moved;
+  });
   const isNext = stage !== null && to !== 'queued' && stage !== stageOf(from);
   const [moved] = await Promise.all([moving, isNext ? remind(hub, stage, generationId, delayMs) : null]);
   if (moved === null) return false;
   if (to === 'canceled') await learnDuration(hub, record);
-  if (to === 'generating') hub.checkpoint('saved', generationId);
   if (to === 'generating') hub.checkpoint('handed-over', generationId);
   // Also the job of an earlier round that waits for a callback is to run now.
   if (to === 'queued' && !change.keepsTurn)

@@ -25,7 +25,7 @@ import { createWorkLog, type WorkLog } from '../generation/work.js';
 
 /**
  * Named points of the submit path, in their order. Nothing happens there; the chaos run stops a process at them.
- * `saved` lies between the saved task id and the poll job, `handed-over` behind both.
+ * `saved` follows the answer to the saved task id, with which the poll job was sent; `handed-over` follows both answers.
  */
 export type Checkpoint = 'before-send' | 'sent' | 'answered' | 'saved' | 'handed-over';
 

@@ -16,6 +16,7 @@ import { createRig } from './rig.js';
 import { SETTINGS, type Figures, type Scenario } from './scenario.js';
 import { backlog } from './scenarios/backlog.js';
 import { bigAsset } from './scenarios/big-asset.js';
+import { ceiling } from './scenarios/ceiling.js';
 import { history } from './scenarios/history.js';
 import { inFlight } from './scenarios/in-flight.js';
 import { realDay } from './scenarios/real-day.js';
@@ -63,6 +64,7 @@ const all: readonly Scenario[] = [
   ...usual,
   bigAsset(scale),
   history(scale),
+  ceiling(scale),
   replicas(scale),
   backlog(onRedis, scale),
   steady(scale),
