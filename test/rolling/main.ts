@@ -111,12 +111,11 @@ async function stop(worker: Worker): Promise<void> {
 }
 
 /** Apps are deployed at other times than workers: one of each version enqueues. */
-const { createReelhaul: createOldReelhaul } = (await import(
-  pathToFileURL(join(old.cliFile, '../producer.js')).href
-)) as { createReelhaul: typeof createReelhaul };
-const { readConfig: readOldConfig } = (await import(
-  pathToFileURL(join(old.cliFile, '../config.js')).href
-)) as { readConfig: typeof readConfig };
+const ofOld = (file: string) => import(pathToFileURL(join(old.cliFile, '../..', file)).href);
+const { createReelhaul: createOldReelhaul } = (await ofOld('reelhaul.js')) as {
+  createReelhaul: typeof createReelhaul;
+};
+const { readConfig: readOldConfig } = (await ofOld('config/config.js')) as { readConfig: typeof readConfig };
 const reelhaul = await createReelhaul({ config: readConfig(environment) });
 const oldReelhaul = await createOldReelhaul({ config: readOldConfig(environment) });
 const ids: string[] = [];

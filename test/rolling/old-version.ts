@@ -31,7 +31,7 @@ const commitOf = (name: string) => tryGit('rev-parse', '--verify', '--quiet', `$
 /** Does that commit write records that ours writes as well? Going back to one that does not is not promised. */
 function sharesRecords(commit: string): boolean {
   const version = /RECORD_VERSION = (\d+)/.exec(
-    tryGit('show', `${commit}:src/generation/record.ts`) ?? '',
+    tryGit('show', `${commit}:src/store/read-record.ts`) ?? '',
   )?.[1];
   return Number(version) === RECORD_VERSION;
 }
