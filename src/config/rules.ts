@@ -1,43 +1,15 @@
 /** What settings must be to each other. Each rule names the settings it reads: it is left out while one is unreadable. */
 import type { Problem } from '../errors.js';
+import type { Config } from './settings.js';
 
 /** Guessing is slowed down to some ten thousand tries a day: this many characters outlast that. */
 const MIN_PASSWORD_LENGTH = 12;
 
-/** The settings that have rules about each other, as `config.ts` reads them. */
-interface Settings {
-  readonly REDIS_URL: string;
-  readonly REDIS_SENTINELS: readonly unknown[];
-  readonly REDIS_CLUSTER_NODES: readonly unknown[];
-  readonly REDIS_TLS_CA_FILE: string;
-  readonly REDIS_TLS_CERT_FILE: string;
-  readonly REDIS_TLS_KEY_FILE: string;
-  readonly REDIS_TLS_VERIFY: boolean;
-  readonly DASHBOARD_USER: string;
-  readonly DASHBOARD_PASSWORD: string;
-  readonly DASHBOARD_VIEWER_USER: string;
-  readonly DASHBOARD_VIEWER_PASSWORD: string;
-  readonly PUBLIC_URL: string;
-  readonly CALLBACK_SECRET: readonly string[];
-  readonly UNCONFIRMED_POLICY: string;
-  readonly UNCONFIRMED_WAIT_MS: number;
-  readonly SUBMIT_TIMEOUT_MS: number;
-  readonly POLL_MIN_INTERVAL_MS: number;
-  readonly POLL_MAX_INTERVAL_MS: number;
-  readonly RETENTION_MS: number;
-  readonly FILES_RETENTION_MS: number | null;
-  readonly IDEMPOTENCY_TTL_MS: number;
-  readonly BUDGET_PER_DAY: number | null;
-  readonly BUDGET_PER_TENANT_PER_DAY: number | null;
-  readonly TENANTS: Readonly<Record<string, { readonly budgetPerDay?: number | undefined }>>;
-  readonly PRICES: object;
-}
-
-type Complain = (path: keyof Settings, message: string) => void;
+type Complain = (path: keyof Config, message: string) => void;
 
 interface Rule {
-  readonly of: readonly (keyof Settings)[];
-  readonly check: (config: Settings, complain: Complain) => void;
+  readonly of: readonly (keyof Config)[];
+  readonly check: (config: Config, complain: Complain) => void;
 }
 
 const redisRules: readonly Rule[] = [
@@ -168,7 +140,7 @@ const stageRules: readonly Rule[] = [
 ];
 
 /** What contradicts itself among the settings that can be read. */
-export function contradictions(config: Settings, unreadable: ReadonlySet<string>): Problem[] {
+export function contradictions(config: Config, unreadable: ReadonlySet<string>): Problem[] {
   const problems: Problem[] = [];
   for (const { of, check } of [...redisRules, ...loginRules, ...stageRules]) {
     if (!of.some((name) => unreadable.has(name)))

@@ -57,7 +57,7 @@ export function renderConfiguration(example: string): string {
   );
   return `# Configuration
 
-<!-- Written by npm run docs:configuration from src/config/config.ts and .env.example; a test holds it to them. -->
+<!-- Written by npm run docs:configuration from src/config/settings.ts and .env.example; a test holds it to them. -->
 
 Everything is read from the environment once, at the start (\`node --env-file=.env …\`). Every problem is named in one message, and
 no secret is repeated in it. Times are milliseconds. An empty value counts as not set. \`reelhaul doctor\` shows what is set,
