@@ -30,6 +30,7 @@ import { readLimits, resume, type LimitsOverview } from './limits/overview.js';
 import { readSpend, type Spend } from './limits/spend.js';
 import type { EnqueueOptionsInput } from './generation/options.js';
 import { withoutContent, type Notification } from './store/outbox.js';
+import { ID } from './generation/id.js';
 import { toGeneration, type Generation, type GenerationRecord, type RawAnswer } from './generation/record.js';
 import type { GenerationRequestInput } from './generation/request.js';
 import { isTerminal, type State } from './generation/states.js';
@@ -191,7 +192,7 @@ function checkPage(limit: number, cursor: string | undefined): void {
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_PAGE) {
     problems.push({ path: 'limit', message: `expected a whole number from 1 to ${MAX_PAGE}, got ${limit}` });
   }
-  if (cursor !== undefined && !/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(cursor)) {
+  if (cursor !== undefined && !ID.test(cursor)) {
     problems.push({
       path: 'cursor',
       message: `expected the cursor of a page, got ${JSON.stringify(cursor.slice(0, 80))}`,

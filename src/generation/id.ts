@@ -5,6 +5,9 @@
 import { randomBytes } from 'node:crypto';
 import { v7 as uuidv7 } from 'uuid';
 
+/** The form of every id of ours. */
+export const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
+
 /** A longer step back than this is that of a server, which new ids follow. */
 const STEP_BACK_MS = 1000;
 

@@ -4,6 +4,7 @@
  */
 import { isIP } from 'node:net';
 import { z } from 'zod';
+import { ID } from './id.js';
 
 /** Runway's rules for inputs: https, a domain name, at most 2,048 characters, at most 16 MB. (The rest cannot be seen from a URL.) */
 const MAX_URL_LENGTH = 2048;
@@ -21,7 +22,6 @@ export type PictureAsset = (typeof PICTURE_ASSETS)[number];
 /** Base64 of the largest input, and the words before it. */
 const MAX_DATA_URL_LENGTH = Math.ceil(MAX_INPUT_BYTES / 3) * 4 + 100;
 const DATA_URL = /^data:image\/[\w.+-]+;base64,/i;
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 
 function whyNotAnInputUrl(text: string): string | null {
   if (/^data:/i.test(text)) return whyNotADataUrl(text);
@@ -50,7 +50,7 @@ export function bytesInDataUrl(text: string): Buffer | null {
 }
 
 const asset = z.enum(PICTURE_ASSETS, { error: 'expected lastFrame or poster' });
-const id = z.string().regex(UUID, { error: 'expected an id' });
+const id = z.string().regex(ID, { error: 'expected an id' });
 
 export const inputSchema = z
   .union(

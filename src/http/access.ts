@@ -5,9 +5,10 @@
  * proxy, which may add nothing to their requests, and then not even this machine may.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { BlockList, isIPv4, isIPv6 } from 'node:net';
+import { isIP } from 'node:net';
 import type { Context, MiddlewareHandler } from 'hono';
 import type { Config } from '../config/config.js';
+import { parseAllowedHosts } from '../outbound/address-rules.js';
 import { createClientAddress, peerOf } from './client-address.js';
 import { HttpError } from './problems.js';
 
@@ -38,14 +39,8 @@ export function findToken(tokens: readonly Token[], presented: string): Token | 
   return found;
 }
 
-const LOOPBACK = new BlockList();
-LOOPBACK.addSubnet('127.0.0.0', 8, 'ipv4');
-LOOPBACK.addAddress('::1', 'ipv6');
-
-function isLoopback(address: string): boolean {
-  if (isIPv4(address)) return LOOPBACK.check(address, 'ipv4');
-  return isIPv6(address) && LOOPBACK.check(address, 'ipv6');
-}
+const LOOPBACK = parseAllowedHosts(['127.0.0.0/8', '::1']);
+const isLoopback = (address: string) => isIP(address) !== 0 && LOOPBACK.coversAddress(address, 0);
 
 const isLocalName = (hostname: string) => /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/i.test(hostname);
 

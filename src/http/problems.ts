@@ -2,6 +2,7 @@
  * Every answer that is not a success: `application/problem+json` (RFC 9457), with the stable `code` of the error and,
  * where fields were wrong, `problems` naming each one. Never a stack, and never a message that was not written for clients.
  */
+import { STATUS_CODES } from 'node:http';
 import type { HttpBindings } from '@hono/node-server';
 import type { Context } from 'hono';
 import { HTTPException } from 'hono/http-exception';
@@ -35,23 +36,6 @@ export class HttpError extends HTTPException {
   }
 }
 
-const TITLES: Readonly<Record<number, string>> = {
-  400: 'Bad Request',
-  401: 'Unauthorized',
-  403: 'Forbidden',
-  404: 'Not Found',
-  405: 'Method Not Allowed',
-  409: 'Conflict',
-  413: 'Content Too Large',
-  415: 'Unsupported Media Type',
-  416: 'Range Not Satisfiable',
-  422: 'Unprocessable Content',
-  429: 'Too Many Requests',
-  500: 'Internal Server Error',
-  503: 'Service Unavailable',
-  504: 'Gateway Timeout',
-};
-
 const STATUS_OF_CODE: Readonly<Record<string, ContentfulStatusCode>> = {
   invalid_input: 422,
   not_found: 404,
@@ -76,7 +60,7 @@ function document(
   detail: string,
   problems?: readonly Problem[],
 ): ProblemDocument {
-  const title = TITLES[status] ?? 'Error';
+  const title = STATUS_CODES[status] ?? 'Error';
   return { type: 'about:blank', title, status, code, detail, ...(problems ? { problems } : {}) };
 }
 

@@ -3,6 +3,7 @@
  * out is typed by the library; the check at the end keeps the two the same.
  */
 import { z } from 'zod';
+import { ID } from '../generation/id.js';
 import type { Generation } from '../generation/record.js';
 import { requestSchema } from '../generation/request.js';
 import { STATES } from '../generation/states.js';
@@ -10,7 +11,6 @@ import { STATES } from '../generation/states.js';
 export const MAX_BATCH = 1000;
 
 const instant = z.int().describe('epoch milliseconds');
-const ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
 export const isGenerationId = (text: string): boolean => ID.test(text);
 
 export const ASSET_NAMES = ['video', 'poster', 'lastFrame'] as const;

@@ -15,7 +15,6 @@ import { describeError, HttpError, isAbandoned, problemOf } from '../problems.js
 import { createClientFileRoutes } from './client-files.js';
 import { createGenerationRoutes } from './generation.js';
 import { createListRoutes } from './generations.js';
-import { createInbox } from './inbox-count.js';
 import { createInboxRoutes } from './inbox.js';
 import { bare, layout } from './layout.js';
 import { createResumeRoutes } from './limits.js';
@@ -72,7 +71,7 @@ function errorPage(c: Context<DashboardEnv>, status: number, text: string): Resp
     <p class="notice bad" role="alert">${text}</p>
     <p>${back}</p>`;
   const page = visitor
-    ? layout({ title, at: null, visitor, inbox: null, isRenewed: false, body })
+    ? layout({ title, at: null, visitor, figures: null, isRenewed: false, body })
     : bare(title, html`<main class="login">${body}</main>`);
   return c.html(page, status as ContentfulStatusCode);
 }
@@ -87,7 +86,6 @@ export function createDashboard({
   const { config, log, redis } = hub;
   const app = new Hono<DashboardEnv>();
   const sessions = createSessions(hub);
-  const inbox = createInbox(fleet);
 
   app.use(`${HOME}/*`, async (c, next) => {
     await next();
@@ -101,10 +99,10 @@ export function createDashboard({
   app.use(`${HOME}/*`, requireVisitor(sessions, config), atMost(MAX_BODY_BYTES));
   for (const page of [HOME, `${HOME}/generations`, `${HOME}/generations/:id`, `${HOME}/inbox`])
     app.use(page, etag());
-  app.route('/', createOverviewRoutes(hub, reelhaul, inbox, health));
-  app.route('/', createListRoutes(hub, reelhaul, inbox));
-  app.route('/', createGenerationRoutes(hub, reelhaul, inbox, openedStorage));
-  app.route('/', createInboxRoutes(hub, reelhaul, inbox));
+  app.route('/', createOverviewRoutes(hub, reelhaul, fleet, health));
+  app.route('/', createListRoutes(hub, reelhaul, fleet));
+  app.route('/', createGenerationRoutes(hub, reelhaul, fleet, openedStorage));
+  app.route('/', createInboxRoutes(hub, reelhaul, fleet));
   app.route('/', createResumeRoutes(hub, reelhaul));
   app.route('/', createQueueRoutes(hub));
   app.get('/', (c) => c.redirect(HOME));

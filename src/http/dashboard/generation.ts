@@ -7,14 +7,14 @@ import type { Notification } from '../../store/outbox.js';
 import { isTerminal } from '../../generation/states.js';
 import type { Hub } from '../../pipeline/context.js';
 import type { Reelhaul } from '../../reelhaul.js';
+import type { Fleet } from '../../telemetry/snapshot.js';
 import type { Storage } from '../../storage/storage.js';
 import { INPUT_FIELDS } from '../../generation/inputs.js';
 import { findAsset, serveFile } from '../assets.js';
 import { serveInput } from '../inputs.js';
-import { atMost, check } from '../bodies.js';
+import { check } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
 import { act, actionFormSchema, actionsFor, type Action, type ActionName } from './actions.js';
-import type { Inbox } from './inbox-count.js';
 import { facts, remarks, requestSection } from './generation-facts.js';
 import { inputFacts } from './inputs.js';
 import { layout, type Html } from './layout.js';
@@ -23,7 +23,6 @@ import { timeline } from './timeline.js';
 import { actorOf, HOME, readActorForm, type DashboardEnv, type Visitor } from './identity.js';
 import { adviceOn, STATE_WORDS } from './format.js';
 
-const MAX_FORM_BYTES = 16_384;
 const PAGE = `${HOME}/generations/:id`;
 
 const DONE_WORDS: Readonly<Record<ActionName, string>> = {
@@ -135,7 +134,7 @@ function notificationList(notifications: readonly Notification[]): Html {
 export function createGenerationRoutes(
   hub: Hub,
   reelhaul: Reelhaul,
-  inbox: Inbox,
+  fleet: Fleet,
   openedStorage: () => Promise<Storage>,
 ): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
@@ -148,11 +147,11 @@ export function createGenerationRoutes(
   routes.get(PAGE, async (c) => {
     const record = await load(c.req.param('id'));
     const { id, state, request, progress, failure } = record;
-    const [answers, notifications, outlook, { count }, inputs] = await Promise.all([
+    const [answers, notifications, outlook, figures, inputs] = await Promise.all([
       hub.store.answers(id),
       reelhaul.notifications(id),
       reelhaul.outlook(id),
-      inbox.read(),
+      fleet.read(),
       inputFacts(hub, record),
     ]);
     const dead = notifications.filter((one) => one.dead).length;
@@ -178,10 +177,10 @@ export function createGenerationRoutes(
       </div>`;
     const title = excerpt(request.prompt, 60);
     const { visitor } = c.var;
-    return c.html(layout({ title, at: 'generations', visitor, inbox: count, isRenewed: true, body }));
+    return c.html(layout({ title, at: 'generations', visitor, figures, isRenewed: true, body }));
   });
 
-  routes.post(PAGE, atMost(MAX_FORM_BYTES), async (c) => {
+  routes.post(PAGE, async (c) => {
     const form = check(actionFormSchema, await readActorForm(c), 'Nothing was decided');
     const record = await load(c.req.param('id'));
     const dead = await hub.outbox.dead(record.id);

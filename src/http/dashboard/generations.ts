@@ -7,7 +7,8 @@ import { KNOWN_MODELS } from '../../generation/request.js';
 import { isTerminal, STATES, type State } from '../../generation/states.js';
 import type { Hub } from '../../pipeline/context.js';
 import type { Reelhaul } from '../../reelhaul.js';
-import { atMost, check } from '../bodies.js';
+import type { Fleet } from '../../telemetry/snapshot.js';
+import { check } from '../bodies.js';
 import { findOne, findPage, LOOKED_AT_MOST, readFilter, type Filter, type Found } from './search.js';
 import { layout, type Html } from './layout.js';
 import {
@@ -20,12 +21,10 @@ import {
   shortId,
   stateMark,
 } from './components.js';
-import type { Inbox } from './inbox-count.js';
 import { actorOf, HOME, readActorForm, type DashboardEnv, type Visitor } from './identity.js';
 import { countText, durationText, STATE_WORDS } from './format.js';
 
 const LIST = `${HOME}/generations`;
-const MAX_FORM_BYTES = 8 * 1024;
 
 const eraseTenantSchema = z
   .object({ tenant: z.string().min(1), confirm: z.string() })
@@ -171,14 +170,14 @@ function erasedNotice({ done, erased, kept }: Readonly<Record<string, string>>):
   return notice('good', `Erased: ${countText(Number(erased) || 0)}.${stay}`);
 }
 
-export function createListRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): Hono<DashboardEnv> {
+export function createListRoutes(hub: Hub, reelhaul: Reelhaul, fleet: Fleet): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
   routes.get(LIST, async (c) => {
     const filter = readFilter(c.req.query());
     const { q, tenant } = filter;
     const hit = q === undefined ? null : await findOne(hub, q, tenant);
     if (hit !== null) return c.redirect(`${LIST}/${hit}`, 303);
-    const [found, { figures, count }] = await Promise.all([findPage(hub, filter), inbox.read()]);
+    const [found, figures] = await Promise.all([findPage(hub, filter), fleet.read()]);
     const missed =
       q === undefined
         ? ''
@@ -195,12 +194,10 @@ export function createListRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): Ho
     // What an older page shows does not change by itself any more.
     const isRenewed = filter.before === undefined;
     const { visitor } = c.var;
-    return c.html(
-      layout({ title: 'Generations', at: 'generations', visitor, inbox: count, isRenewed, body }),
-    );
+    return c.html(layout({ title: 'Generations', at: 'generations', visitor, figures, isRenewed, body }));
   });
 
-  routes.post(LIST, atMost(MAX_FORM_BYTES), async (c) => {
+  routes.post(LIST, async (c) => {
     const { tenant } = check(eraseTenantSchema, await readActorForm(c), 'Nothing was erased');
     const { erased, kept } = await reelhaul.eraseTenant(tenant);
     hub.log.info({ tenant, erased, kept, by: actorOf(c) }, 'a tenant was erased in the dashboard');

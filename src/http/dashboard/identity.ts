@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto';
 import { getCookie } from 'hono/cookie';
 import type { Context, MiddlewareHandler } from 'hono';
+import { auth as readBasic } from 'hono/utils/basic-auth';
 import type { Config } from '../../config/config.js';
 import { findToken, isThisMachine, READING } from '../access.js';
 import { readForm } from '../bodies.js';
@@ -68,19 +69,10 @@ export async function readActorForm(c: Context<DashboardEnv>): Promise<Record<st
 /** For the log: which visitor decided. */
 export const actorOf = (c: Context<DashboardEnv>): string => c.var.visitor.name ?? 'this machine';
 
-function readBasic(header: string): readonly [string, string] | null {
-  const [, encoded] = /^Basic +([A-Za-z0-9+/]+=*) *$/i.exec(header) ?? [];
-  if (encoded === undefined) return null;
-  const text = Buffer.from(encoded, 'base64').toString();
-  const colon = text.indexOf(':');
-  return colon === -1 ? null : [text.slice(0, colon), text.slice(colon + 1)];
-}
-
 /** Counts the try first: many at the same moment must not all slip through. */
-async function fromBasic(sessions: Sessions, c: Context, credentials: readonly [string, string]) {
-  const [user] = credentials;
+async function fromBasic(sessions: Sessions, c: Context, user: string, password: string) {
   await throttle(sessions, c, user);
-  const account = sessions.findAccount(...credentials);
+  const account = sessions.findAccount(user, password);
   if (account === null) return null;
   await sessions.forgiveTry(c, user);
   return { name: account.user, mayAct: account.mayAct, csrf: null, session: false };
@@ -97,8 +89,8 @@ export async function throttle(sessions: Sessions, c: Context, user: string): Pr
 }
 
 async function fromHeader(sessions: Sessions, { API_TOKENS }: Config, c: Context, header: string) {
-  const basic = readBasic(header);
-  if (basic) return fromBasic(sessions, c, basic);
+  const basic = readBasic(c.req.raw);
+  if (basic) return fromBasic(sessions, c, basic.username, basic.password);
   const [, presented] = /^Bearer +(\S+) *$/i.exec(header) ?? [];
   const token = presented === undefined ? null : findToken(API_TOKENS, presented);
   if (token === null) return null;

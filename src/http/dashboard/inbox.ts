@@ -10,10 +10,10 @@ import type { Notification } from '../../store/outbox.js';
 import type { GenerationRecord } from '../../generation/record.js';
 import type { Hub } from '../../pipeline/context.js';
 import type { Reelhaul } from '../../reelhaul.js';
-import { atMost, check } from '../bodies.js';
+import type { Fleet } from '../../telemetry/snapshot.js';
+import { check } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
 import { row } from './generations.js';
-import type { Inbox } from './inbox-count.js';
 import { canHelp, LOOKED_AT, readInbox, SHOWN, type Dead, type Shown } from './inbox-data.js';
 import { layout, type Html } from './layout.js';
 import { csrfField, excerpt, instant, notice, shortId } from './components.js';
@@ -21,7 +21,6 @@ import { actorOf, HOME, readActorForm, type DashboardEnv, type Visitor } from '.
 import { countText } from './format.js';
 
 const PAGE = `${HOME}/inbox`;
-const MAX_FORM_BYTES = 256 * 1024;
 
 const BULK = ['giveUp', 'notify', 'retry'] as const;
 type Bulk = (typeof BULK)[number];
@@ -141,15 +140,15 @@ function said(query: Record<string, string>): Html | '' {
   return notice(left === 0 ? 'good' : 'bad', `${n} ${words.done}.${rest}`);
 }
 
-export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): Hono<DashboardEnv> {
+export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, fleet: Fleet): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
 
   routes.get(PAGE, async (c) => {
     const { visitor } = c.var;
     const shown: Shown = c.req.query('show') === 'most' ? 'most' : 'first';
-    const [{ unconfirmed, dead, retryable, rejected, all }, { figures, count }] = await Promise.all([
+    const [{ unconfirmed, dead, retryable, rejected, all }, figures] = await Promise.all([
       readInbox(hub, reelhaul, shown),
-      inbox.read(),
+      fleet.read(),
     ]);
     const refused =
       figures?.limits.refused === true
@@ -211,10 +210,10 @@ export function createInboxRoutes(hub: Hub, reelhaul: Reelhaul, inbox: Inbox): H
         </ul>`,
         more(rejected.length, shown, all.rejected),
       )}`;
-    return c.html(layout({ title: 'Inbox', at: 'inbox', visitor, inbox: count, isRenewed: true, body }));
+    return c.html(layout({ title: 'Inbox', at: 'inbox', visitor, figures, isRenewed: true, body }));
   });
 
-  routes.post(PAGE, atMost(MAX_FORM_BYTES), async (c) => {
+  routes.post(PAGE, async (c) => {
     const { bulk, ids, show } = check(bulkSchema, await readActorForm(c), 'Nothing was decided');
     let done = 0;
     for (const id of ids) if (await decideOne(hub, reelhaul, bulk, id)) done += 1;

@@ -1,7 +1,9 @@
 /** What every page has around it: the head, the menu, the visitor, and whether it is live. */
 import { html } from 'hono/html';
+import type { FleetFigures } from '../../telemetry/snapshot.js';
 import { addressOfFile, BUILD } from './client-files.js';
 import { HOME, type Visitor } from './identity.js';
+import { inboxCount } from './inbox-count.js';
 
 /** HTML in which every value was escaped. */
 export type Html = ReturnType<typeof html>;
@@ -11,8 +13,8 @@ export interface Page {
   /** Which entry of the menu this belongs to. */
   readonly at: 'overview' | 'generations' | 'inbox' | null;
   readonly visitor: Visitor;
-  /** How many things want a decision; null when Redis did not say. */
-  readonly inbox: number | null;
+  /** Null when Redis did not answer, or without a login. */
+  readonly figures: FleetFigures | null;
   /** The page asks for itself again and again. */
   readonly isRenewed: boolean;
   readonly body: Html;
@@ -41,7 +43,8 @@ export function bare(title: string, body: Html): Html {
     </html>`;
 }
 
-function menu({ at, inbox }: Page): Html {
+function menu({ at, figures }: Page): Html {
+  const inbox = inboxCount(figures);
   const entry = (where: Page['at'], path: string, label: string, more: Html | '' = '') =>
     html`<li>
       <a href="${HOME}${path}" ${where === at && where !== null ? html`aria-current="page"` : ''}

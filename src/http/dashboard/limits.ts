@@ -4,7 +4,6 @@ import { html } from 'hono/html';
 import type { Hub } from '../../pipeline/context.js';
 import type { LimitsOverview, Reelhaul, Spend } from '../../reelhaul.js';
 import type { FleetFigures } from '../../telemetry/snapshot.js';
-import { atMost } from '../bodies.js';
 import type { Html } from './layout.js';
 import type { View } from './overview-data.js';
 import { csrfField, excerpt, instant, table } from './components.js';
@@ -12,7 +11,6 @@ import { gauge } from './charts.js';
 import { actorOf, HOME, readActorForm, type DashboardEnv, type Visitor } from './identity.js';
 import { countText, durationText, moneyText } from './format.js';
 
-const MAX_FORM_BYTES = 16_384;
 /** Tenants shown by name, those that spent most. */
 const TENANTS_SHOWN = 5;
 /** A table is not for names of 128 characters; the rest is shown beside the pointer. */
@@ -200,7 +198,7 @@ export function spendCard({ day, charged, possible, budget, tenants }: Spend): H
 
 export function createResumeRoutes({ log }: Hub, reelhaul: Reelhaul): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
-  routes.post(`${HOME}/resume`, atMost(MAX_FORM_BYTES), async (c) => {
+  routes.post(`${HOME}/resume`, async (c) => {
     await readActorForm(c);
     await reelhaul.resume();
     log.info({ by: actorOf(c) }, 'told to go on at once in the dashboard');

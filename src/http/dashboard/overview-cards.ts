@@ -9,6 +9,7 @@ import type { View } from './overview-data.js';
 import { excerpt, instant, shortId, stateMark, table } from './components.js';
 import { bars, gauge, ranges, SCALE_LABELS, type Range } from './charts.js';
 import { HOME } from './identity.js';
+import { inboxCount } from './inbox-count.js';
 import { countText, durationText, sizeText, STATE_WORDS } from './format.js';
 
 const SPAN_WORDS: Readonly<Record<Span, string>> = { minute: 'last hour', hour: 'last day' };
@@ -34,13 +35,9 @@ function waitingWords({ oldest, limits }: View, now: number): string {
   return scheduled > 0 ? 'all for later' : 'none is due';
 }
 
-export function tiles(
-  view: View,
-  { generations, backlog }: FleetFigures,
-  span: Span,
-  inbox: number | null,
-  now: number,
-): Html {
+export function tiles(view: View, figures: FleetFigures, span: Span, now: number): Html {
+  const { generations, backlog } = figures;
+  const inbox = inboxCount(figures);
   const { moved, archivedBytes } = sumOf(view.slots);
   const over = (moved.succeeded ?? 0) + (moved.failed ?? 0) + (moved.expired ?? 0);
   const share =

@@ -3,9 +3,9 @@ import { Hono } from 'hono';
 import { html } from 'hono/html';
 import type { Hub } from '../../pipeline/context.js';
 import type { Reelhaul } from '../../reelhaul.js';
+import type { Fleet } from '../../telemetry/snapshot.js';
 import type { Span } from '../../telemetry/time-series.js';
 import type { Health } from '../../telemetry/health.js';
-import type { Inbox } from './inbox-count.js';
 import { layout } from './layout.js';
 import { alarms, providerCard, RESUMED, spendCard } from './limits.js';
 import { clocks, everywhere, failures, newest, stages, throughput, tiles } from './overview-cards.js';
@@ -18,7 +18,7 @@ const GOOD_FOR_MS = 1000;
 export function createOverviewRoutes(
   hub: Hub,
   reelhaul: Reelhaul,
-  inbox: Inbox,
+  fleet: Fleet,
   health: Pick<Health, 'refusals'>,
 ): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
@@ -36,14 +36,14 @@ export function createOverviewRoutes(
   routes.get(HOME, async (c) => {
     const span: Span = c.req.query('span') === 'day' ? 'hour' : 'minute';
     const view = await viewOf(span);
-    const { figures, count } = await inbox.read();
+    const figures = await fleet.read();
     const body =
       figures === null
         ? html`<h1>Overview</h1>
             <p class="notice bad" role="alert">Redis does not answer in time just now.</p>`
         : html`<h1>Overview</h1>
             ${c.req.query('done') === 'resume' ? notice('good', RESUMED) : ''} ${alarms(view, figures, hub)}
-            ${tiles(view, figures, span, count, hub.now())}
+            ${tiles(view, figures, span, hub.now())}
             <div class="cards">
               ${throughput(view, span)} ${clocks(view, span)} ${providerCard(view.limits, c.var.visitor)}
               ${spendCard(view.spend)} ${stages(figures)} ${everywhere(figures)} ${failures(view, span)}
@@ -54,7 +54,7 @@ export function createOverviewRoutes(
         title: 'Overview',
         at: 'overview',
         visitor: c.var.visitor,
-        inbox: count,
+        figures,
         isRenewed: true,
         body,
       }),
