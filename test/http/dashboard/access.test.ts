@@ -135,23 +135,35 @@ test('a new password ends the sessions of the old one', async () => {
   }
 });
 
-test('whoever guesses passwords has to wait; the right one then too', async () => {
-  const other = await startApi(stage.bed, { ...ACCOUNTS, REDIS_PREFIX: `${stage.bed.prefix}:throttle` });
+/** Ten wrong passwords and two more, then the right one by form and by header. */
+async function guess(round: number) {
+  const prefix = `${stage.bed.prefix}:throttle-${round}`;
+  const other = await startApi(stage.bed, { ...ACCOUNTS, REDIS_PREFIX: prefix });
   try {
-    const statuses: number[] = [];
+    const wrong: number[] = [];
     for (let i = 0; i < 12; i++) {
-      const wrong = formOf({ user: OPERATOR.user, password: `guess ${i}` });
-      statuses.push((await other.ask('POST', '/dashboard/login', wrong)).status);
+      const form = formOf({ user: OPERATOR.user, password: `guess ${i}` });
+      wrong.push((await other.ask('POST', '/dashboard/login', form)).status);
     }
-    expect(statuses.filter((status) => status === 401)).toHaveLength(10);
     const right = await other.ask('POST', '/dashboard/login', formOf(OPERATOR));
-    expect([right.status, Number(right.headers.get('retry-after')) > 0]).toEqual([429, true]);
-    const byHeader = await other.ask('GET', '/dashboard', {
-      headers: basic(OPERATOR.user, OPERATOR.password),
-    });
-    expect(byHeader.status).toBe(429);
+    const headers = basic(OPERATOR.user, OPERATOR.password);
+    return { wrong, right, byHeader: await other.ask('GET', '/dashboard', { headers }) };
   } finally {
     await other.close();
+  }
+}
+
+test('whoever guesses passwords has to wait; the right one then too', async () => {
+  const minute = () => Math.floor(Date.now() / 60_000);
+  for (let round = 1; ; round++) {
+    const begun = minute();
+    const { wrong, right, byHeader } = await guess(round);
+    // Tries are counted by the minute of the clock: a turn in between allows more of them.
+    if (minute() !== begun && round < 3) continue;
+    expect(wrong.filter((status) => status === 401)).toHaveLength(10);
+    expect([right.status, Number(right.headers.get('retry-after')) > 0]).toEqual([429, true]);
+    expect(byHeader.status).toBe(429);
+    return;
   }
 });
 
