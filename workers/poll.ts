@@ -246,7 +246,7 @@ async function writeDown(context: Context, followed: Followed, { set }: News): P
   if (Object.keys(set).length === 0) return true;
   const { store, following } = context;
   const isShown = 'visibleAt' in set && 'submits' in shownIn(followed);
-  if (!isShown && !followed.notifiesProgress) return following.note(followed, set);
+  if (!isShown && followed.notifyOn !== 'progress') return following.note(followed, set);
   const { id, rev, state } = followed;
   const record = await store.get(id);
   if (record?.rev !== rev) return false;

@@ -2,13 +2,6 @@
  * Following a task cheaply: the few fields of a record that a poll needs, read and counted in one round trip, and the
  * hints that callbacks leave. A poll that finds nothing new costs nothing beyond `begin`, and one that finds progress one `note`.
  * Nothing here changes a state or writes an event: that goes through the store.
- *
- *   polledAt     when the last poll began              waiting     '1' while the provider said "queued" last
- *   startedAge   when its work began, ms from acceptance          mark        '<percent>@<ms from acceptance>'
- *   kind         which tasks it is measured by         hints       how many callbacks said that it may be over
- *   unshown      '1' while a further task was named that was not shown
- *   hintedAt     when the last of them came                seenAt      when the last poll began that told something of the
- *                                                                      task, while those after it did not
  */
 import type { RedisConnection } from '../redis/connect.js';
 import { defineScript } from '../redis/script.js';
@@ -19,34 +12,53 @@ import type { ProgressMark } from './schedule.js';
 import type { State } from '../generation/states.js';
 import type { Submit } from '../generation/submits.js';
 
-/** BEGIN reads the first four by their place. */
-const FIELDS = [
-  'state',
-  'pollAttempts',
-  'taskId',
-  'v',
-  'rev',
-  'createdAt',
-  'submittedAt',
-  'acceptedAt',
-  'deadlineAt',
-  'finishedAt',
-  'visibleAt',
-  'withoutUrlSince',
-  'progress',
-  'polledAt',
-  'waiting',
-  'startedAge',
-  'mark',
-  'kind',
-  'hints',
-  'hintedAt',
-  'seenAt',
-  'callback',
-  'unshown',
-  'notifyOn',
-  'submits',
-] as const;
+type Text = string | null;
+const text = (value: Text) => value;
+const number = (value: Text) => (value ? Number(value) : null);
+const count = (value: Text) => Number(value ?? 0);
+const flag = (value: Text) => value === '1';
+
+/** What a poll reads of its generation. Instants are epoch milliseconds. BEGIN uses the first four by their place. */
+const FIELDS = {
+  state: (value: Text) => value as State,
+  pollAttempts: count,
+  taskId: text,
+  v: text,
+  /** How many transitions there were: what this poll finds is about this round only. */
+  rev: count,
+  createdAt: count,
+  submittedAt: number,
+  acceptedAt: number,
+  deadlineAt: number,
+  finishedAt: number,
+  visibleAt: number,
+  withoutUrlSince: number,
+  progress: number,
+  /** When the poll before this one began. */
+  polledAt: number,
+  /** The provider said "queued" last. */
+  waiting: flag,
+  /** When its work began, in milliseconds from acceptance. */
+  startedAge: number,
+  /** '<percent>@<ms from acceptance>' */
+  mark: readMark,
+  /** Which tasks it is measured by. Null in records of an older version: all kinds together. */
+  kind: text,
+  /** How many callbacks said that it may be over, and when the last of them came. */
+  hints: count,
+  hintedAt: number,
+  /** When the last poll began that told something of the task (its acceptance, if none did); null: the one before this. */
+  seenAt: number,
+  /** Its submit gave the provider an address of ours to call back. */
+  callback: flag,
+  /** A callback named a further task that the provider has not shown. */
+  unshown: flag,
+  /** What the app is notified of; null: the ends. */
+  notifyOn: text,
+  submits: (value: Text) => JSON.parse(value || '[]') as readonly Submit[],
+};
+const NAMES = Object.keys(FIELDS) as (keyof typeof FIELDS)[];
+type Fields = { readonly [name in keyof typeof FIELDS]: ReturnType<(typeof FIELDS)[name]> };
 
 /**
  * BEGIN. Reads what a poll needs, and counts the poll while the generation is followed. The fields stand in the script:
@@ -56,7 +68,7 @@ const FIELDS = [
  */
 const BEGIN = `
 local c = cjson.decode(ARGV[1])
-local values = redis.call('HMGET', KEYS[1], '${FIELDS.join("', '")}')
+local values = redis.call('HMGET', KEYS[1], '${NAMES.join("', '")}')
 local state, polls, task, version = unpack(values, 1, 4)
 if task and (tonumber(version) or 0) <= c.version and (state == 'generating' or state == 'expired' or state == 'canceled') then
   redis.call('HSET', KEYS[1], 'pollAttempts', (tonumber(polls) or 0) + 1, 'polledAt', c.now)
@@ -93,41 +105,11 @@ if state == 'expired' then redis.call('ZADD', KEYS[2], 0, c.id) end
 return { state, hints or '0', polledAt or '' }
 `;
 
-/** What a poll knows of its generation. Instants are epoch milliseconds. */
-export interface Followed {
+/** What a poll knows of its generation. */
+export interface Followed extends Fields {
   readonly id: string;
-  readonly state: State;
-  readonly taskId: string | null;
-  /** How many transitions there were: what this poll finds is about this round only. */
-  readonly rev: number;
-  readonly createdAt: number;
-  readonly submittedAt: number | null;
-  readonly acceptedAt: number | null;
-  readonly deadlineAt: number | null;
-  readonly finishedAt: number | null;
-  readonly visibleAt: number | null;
-  readonly withoutUrlSince: number | null;
-  readonly progress: number | null;
-  /** When the poll before this one began. */
-  readonly polledAt: number | null;
-  /** When this one did. */
+  /** When this poll began. */
   readonly beganAt: number;
-  readonly waiting: boolean;
-  readonly startedAgeMs: number | null;
-  readonly mark: ProgressMark | null;
-  /** Null in records of an older version: they are measured by all kinds together. */
-  readonly kind: string | null;
-  readonly hints: number;
-  readonly hintedAt: number | null;
-  /** Its submit gave the provider an address of ours to call back. */
-  readonly callback: boolean;
-  /** A callback named a further task that the provider has not shown. */
-  readonly unshown: boolean;
-  /** When the last poll began that told something of the task (its acceptance, if none did); null: the one before this. */
-  readonly seenAt: number | null;
-  /** The app is notified of progress as well. */
-  readonly notifiesProgress: boolean;
-  readonly submits: readonly Submit[];
 }
 
 export interface Hinted {
@@ -171,8 +153,6 @@ function readMark(text: string | null): ProgressMark | null {
   return progress && ageMs ? { progress, ageMs } : null;
 }
 
-const number = (text: string | null | undefined): number | null => (text ? Number(text) : null);
-
 export function createFollowing({
   redis,
   keys,
@@ -190,37 +170,13 @@ export function createFollowing({
     async begin(id) {
       const beganAt = now();
       const values = await begin([keys.record(id)], { now: String(beganAt), version: RECORD_VERSION });
-      const of = (field: (typeof FIELDS)[number]) => values[FIELDS.indexOf(field)] ?? null;
-      const state = of('state');
-      if (state === null) return null;
-      checkVersion(id, of('v'));
-      return {
-        id,
-        state: state as State,
-        taskId: of('taskId'),
-        rev: Number(of('rev') ?? 0),
-        createdAt: Number(of('createdAt')),
-        submittedAt: number(of('submittedAt')),
-        acceptedAt: number(of('acceptedAt')),
-        deadlineAt: number(of('deadlineAt')),
-        finishedAt: number(of('finishedAt')),
-        visibleAt: number(of('visibleAt')),
-        withoutUrlSince: number(of('withoutUrlSince')),
-        progress: number(of('progress')),
-        polledAt: number(of('polledAt')),
-        beganAt,
-        waiting: of('waiting') === '1',
-        startedAgeMs: number(of('startedAge')),
-        mark: readMark(of('mark')),
-        kind: of('kind'),
-        hints: Number(of('hints') ?? 0),
-        hintedAt: number(of('hintedAt')),
-        seenAt: number(of('seenAt')),
-        callback: of('callback') === '1',
-        unshown: of('unshown') === '1',
-        notifiesProgress: of('notifyOn') === 'progress',
-        submits: JSON.parse(of('submits') || '[]') as Submit[],
-      };
+      const [state, , , version] = values;
+      if (state == null) return null;
+      checkVersion(id, version ?? null);
+      const fields = Object.fromEntries(
+        NAMES.map((name, i) => [name, FIELDS[name](values[i] ?? null)]),
+      ) as unknown as Fields;
+      return { id, beganAt, ...fields };
     },
 
     async note({ id, state, rev }, fields) {
@@ -235,7 +191,7 @@ export function createFollowing({
       const said = await hint([keys.record(id), keys.live], { id, now: String(now()), ...task });
       if (said === null) return null;
       const [state, before, polledAt] = said;
-      return { state: state as State, first: Number(before) === 0, polledAt: number(polledAt) };
+      return { state: state as State, first: Number(before) === 0, polledAt: number(polledAt ?? null) };
     },
 
     hints: async (id) => Number((await redis.hget(keys.record(id), 'hints')) ?? 0),

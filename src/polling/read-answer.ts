@@ -36,7 +36,7 @@ function startedAgeOf(
 ): number | null {
   const told = toldAge(followed, startedAfterMs);
   if (told !== null && told <= ageMs) return told;
-  if (!running || followed.startedAgeMs !== null) return followed.startedAgeMs;
+  if (!running || followed.startedAge !== null) return followed.startedAge;
   const lastSeenAt = lastSeen(followed);
   if (lastSeenAt !== null && !followed.waiting) return null;
   const notBefore = lastSeenAt === null ? 0 : ageOf(followed, lastSeenAt);
@@ -54,7 +54,7 @@ export function readNews(followed: Followed, outcome: PollOutcome, at: number): 
   const ageMs = ageOf(followed, at);
   const hintedAgoMs = followed.hintedAt === null ? null : Math.max(0, at - followed.hintedAt);
   if (outcome.kind !== 'pending') {
-    const { waiting: queued, startedAgeMs, mark } = followed;
+    const { waiting: queued, startedAge: startedAgeMs, mark } = followed;
     // One that was not answered, or not about the task, does not tell that it went on until then.
     const isBlind = outcome.kind === 'unavailable' || outcome.kind === 'misconfigured';
     const set =
@@ -70,7 +70,7 @@ export function readNews(followed: Followed, outcome: PollOutcome, at: number): 
     ...(followed.visibleAt === null ? { visibleAt: at } : {}),
     ...(progress !== null && progress !== followed.progress ? { progress } : {}),
     ...(mark !== null && mark !== followed.mark ? { mark: writeMark(mark) } : {}),
-    ...(startedAgeMs !== null && followed.startedAgeMs === null ? { startedAge: startedAgeMs } : {}),
+    ...(startedAgeMs !== null && followed.startedAge === null ? { startedAge: startedAgeMs } : {}),
     ...(queued !== followed.waiting ? { waiting: queued ? '1' : null } : {}),
     ...(followed.seenAt === null ? {} : { seenAt: null }),
   };
@@ -79,7 +79,7 @@ export function readNews(followed: Followed, outcome: PollOutcome, at: number): 
 
 /** The whole course of a task whose end, or whose being given up, was seen `at` epoch ms. */
 export function courseOf(followed: Followed, timing: Timing, at: number): Course {
-  const { hintedAt, startedAgeMs, waiting, mark } = followed;
+  const { hintedAt, startedAge, waiting, mark } = followed;
   const lastSeenAt = lastSeen(followed);
   return {
     ageMs: ageOf(followed, at),
@@ -87,7 +87,7 @@ export function courseOf(followed: Followed, timing: Timing, at: number): Course
     // A callback comes when the task is over, so that it tells the end as well.
     toldEndAgeMs:
       toldAge(followed, timing.endedAfterMs) ?? (hintedAt === null ? null : ageOf(followed, hintedAt)),
-    startedAgeMs: toldAge(followed, timing.startedAfterMs) ?? startedAgeMs,
+    startedAgeMs: toldAge(followed, timing.startedAfterMs) ?? startedAge,
     wasQueued: waiting,
     mark,
   };

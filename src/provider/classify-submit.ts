@@ -43,36 +43,32 @@ export function classifySubmit(exchange: Exchange, context: SubmitContext): Subm
   const say = (text: string) => quote(text, context.apiKey);
   const said = envelope?.message ? `: ${envelope.message}` : '';
 
+  const told = (text: string) => ({ message: say(text), answer });
   const unconfirmed = (reason: string, text: string): SubmitOutcome => ({
     kind: 'unconfirmed',
     reason,
-    message: say(text),
-    answer,
+    ...told(text),
   });
   const notAccepted = (reason: 'connect' | 'rateLimited' | 'serverError', text: string): SubmitOutcome => ({
     kind: 'notAccepted',
     reason,
     retryAfterMs: readRetryAfterMs(exchange, context.at),
-    message: say(text),
-    answer,
+    ...told(text),
   });
   const refused = (reason: 'key' | 'quota', text: string): SubmitOutcome => ({
     kind: 'refused',
     reason,
-    message: say(text),
-    answer,
+    ...told(text),
   });
   const misrouted = (text: string): SubmitOutcome => ({
     kind: 'misrouted',
-    message: say(`${text}: this is not the API. Check COMETAPI_BASE_URL and what stands in front of it.`),
-    answer,
+    ...told(`${text}: this is not the API. Check COMETAPI_BASE_URL and what stands in front of it.`),
   });
   const rejected = (fallbackCode: string, text: string): SubmitOutcome => ({
     kind: 'rejected',
     code: say(failureCode(envelope) ?? fallbackCode),
-    message: say(envelope?.message ?? text),
     forbidden: httpStatus === 403,
-    answer,
+    ...told(envelope?.message ?? text),
   });
 
   if (httpStatus === null) {
