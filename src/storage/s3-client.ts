@@ -1,34 +1,6 @@
 /** The client of a server that speaks S3: its settings, its clock, and how a signal stops its bytes. */
-import { PutObjectCommand, S3Client, UploadPartCommand, type ServerSideEncryption } from '@aws-sdk/client-s3';
-
-export interface S3StorageOptions {
-  readonly bucket: string;
-  /** Goes before every key, with a `/` between. Default none. */
-  readonly prefix?: string;
-  /** Default: the SDK's usual places; `us-east-1` when there is an `endpoint`. */
-  readonly region?: string;
-  /** For servers other than AWS. */
-  readonly endpoint?: string;
-  /** `endpoint/bucket/key` instead of `bucket.endpoint/key`. Default false. */
-  readonly forcePathStyle?: boolean;
-  readonly serverSideEncryption?: ServerSideEncryption;
-  readonly kmsKeyId?: string;
-  readonly storageClass?: string;
-  /** Default `private, max-age=31536000, immutable`: a key never changes its bytes. */
-  readonly cacheControl?: string;
-  /** At least 5 MiB, which is the default. Memory per upload is about this times `partsAtOnce`. */
-  readonly partSizeBytes?: number;
-  /** Parts of one file on their way at once. Default 2. */
-  readonly partsAtOnce?: number;
-  /** Says `If-None-Match: *`. Default true; false for servers that refuse it. */
-  readonly conditionalWrites?: boolean;
-  /** Sends and checks CRC checksums of every request. Default true for AWS, false with an `endpoint`: not all know them. */
-  readonly checksums?: boolean;
-  /** How long the server may take to begin its answer to a request that carries no file. Default 60 s. */
-  readonly requestTimeoutMs?: number;
-  /** Default: the SDK's usual chain. */
-  readonly credentials?: { readonly accessKeyId: string; readonly secretAccessKey: string };
-}
+import { PutObjectCommand, S3Client, UploadPartCommand } from '@aws-sdk/client-s3';
+import type { S3StorageOptions } from './s3-options.js';
 
 const CONNECT_TIMEOUT_MS = 10_000;
 /** Longest silence of the server during a request; a part of a few MB takes seconds. */

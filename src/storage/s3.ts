@@ -25,8 +25,9 @@ import {
 import { Upload } from '@aws-sdk/lib-storage';
 import { InvalidInputError, StorageConflictError, StorageError } from '../errors.js';
 import { assertKey } from './paths.js';
-import { abortedBy, createClient, watchServerTime, type S3StorageOptions } from './s3-client.js';
+import { abortedBy, createClient, watchServerTime } from './s3-client.js';
 import { asStorageError, statusOf } from './s3-errors.js';
+import type { S3StorageOptions } from './s3-options.js';
 import { createMeter, type Measured } from './meter.js';
 import type { PutOptions, Storage, StoredFile } from './storage.js';
 
@@ -91,8 +92,8 @@ export function createS3Storage(options: S3StorageOptions): Storage {
       Body: Readable.from(chunks, { objectMode: false }),
       ContentType: contentType,
       CacheControl: options.cacheControl ?? 'private, max-age=31536000, immutable',
-      ServerSideEncryption: options.serverSideEncryption,
-      SSEKMSKeyId: options.kmsKeyId,
+      ServerSideEncryption: options.sse,
+      SSEKMSKeyId: options.sseKmsKeyId,
       StorageClass: options.storageClass as StorageClass | undefined,
       IfNoneMatch: conditionalWrites ? '*' : undefined,
     };

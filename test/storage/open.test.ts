@@ -1,4 +1,5 @@
 import { execFileSync } from 'node:child_process';
+import { resolve } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { InvalidInputError } from '../../src/errors.js';
 import { openStorage } from '../../src/storage/open.js';
@@ -6,7 +7,7 @@ import { openStorage } from '../../src/storage/open.js';
 const compiled = new URL('../../dist/src/storage/open.js', import.meta.url).href;
 
 async function described(url: string): Promise<string> {
-  const storage = await openStorage(url, { baseDirectory: '/srv/app' });
+  const storage = await openStorage(url);
   await storage.close();
   return storage.description;
 }
@@ -22,12 +23,12 @@ async function problems(url: string): Promise<readonly string[]> {
 
 describe('a storage URL', () => {
   test.each([
-    ['file:./archive', 'directory /srv/app/archive'],
-    ['file:archive/deep', 'directory /srv/app/archive/deep'],
-    ['file:../archive', 'directory /srv/archive'],
+    ['file:./archive', `directory ${resolve('archive')}`],
+    ['file:archive/deep', `directory ${resolve('archive/deep')}`],
+    ['file:../archive', `directory ${resolve('../archive')}`],
     ['file:/var/lib/reels', 'directory /var/lib/reels'],
     ['file:///var/lib/my%20reels', 'directory /var/lib/my reels'],
-    ['FILE:./archive', 'directory /srv/app/archive'],
+    ['FILE:./archive', `directory ${resolve('archive')}`],
     ['s3://reels', 'bucket s3://reels/'],
     ['s3://reels/a/b/', 'bucket s3://reels/a/b/'],
     [

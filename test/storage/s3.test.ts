@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { Readable } from 'node:stream';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { InvalidInputError, StorageConflictError, StorageError } from '../../src/errors.js';
-import type { S3StorageOptions } from '../../src/storage/s3-client.js';
+import type { S3StorageOptions } from '../../src/storage/s3-options.js';
 import { createS3Storage } from '../../src/storage/s3.js';
 import type { Storage } from '../../src/storage/storage.js';
 import { describeStorage, endlessStream, streamOf } from './contract.js';
@@ -81,8 +81,8 @@ describe('S3', () => {
 
   test('sends content type, cache header, encryption and storage class', async () => {
     const wanted = open(server, {
-      serverSideEncryption: 'aws:kms',
-      kmsKeyId: 'key-1',
+      sse: 'aws:kms',
+      sseKmsKeyId: 'key-1',
       storageClass: 'STANDARD_IA',
       cacheControl: 'no-store',
     });
