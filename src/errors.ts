@@ -198,6 +198,10 @@ export class StorageConflictError extends ReelhaulError {
   }
 }
 
+/** What was thrown, or the reason of an abort, as an error. */
+export const asError = (reason: unknown): Error =>
+  reason instanceof Error ? reason : new Error(String(reason));
+
 /** Anything up to the last @ before path and parameters end: a password that was not encoded may hold slashes. */
 const LOGIN = /\/\/[^\s?#"',]*@/g;
 const SECRET_PARAMETER =

@@ -4,6 +4,7 @@
  * one the caller starts anew. Bytes pass by events, without a promise or a copy per chunk: this is the hottest path.
  */
 import { Readable } from 'node:stream';
+import { asError } from '../errors.js';
 import { AssetError } from './asset-error.js';
 import { shown } from './link.js';
 
@@ -200,8 +201,4 @@ export function codeOf(error: unknown): string {
   if (error === null) return 'fewer bytes than announced';
   const { code, message } = error as { code?: unknown; message?: unknown };
   return typeof code === 'string' ? code : typeof message === 'string' ? message : 'unknown';
-}
-
-function asError(reason: unknown): Error {
-  return reason instanceof Error ? reason : new Error(String(reason));
 }

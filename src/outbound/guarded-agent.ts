@@ -5,6 +5,7 @@
  */
 import { isIP, type LookupFunction } from 'node:net';
 import { RequestFilteringHttpAgent, RequestFilteringHttpsAgent } from 'request-filtering-agent';
+import { asError } from '../errors.js';
 import { isPublicAddress, translatedIPv4, type AllowedHosts } from './address-rules.js';
 import { shown } from './link.js';
 
@@ -145,10 +146,7 @@ export function keepGuardedAgents(
 /** The promise, or a rejection as soon as the signal aborts. */
 function untilAborted<T>(signal: AbortSignal, promise: Promise<T>): Promise<T> {
   return new Promise((resolve, reject) => {
-    const onAbort = (): void => {
-      const reason: unknown = signal.reason;
-      reject(reason instanceof Error ? reason : new Error(String(reason)));
-    };
+    const onAbort = (): void => reject(asError(signal.reason));
     if (signal.aborted) onAbort();
     signal.addEventListener('abort', onAbort, { once: true });
     promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));

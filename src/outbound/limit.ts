@@ -3,6 +3,8 @@
  * their own ends; here the caller goes on whatever they do, so that no job slot is lost to them.
  */
 
+import { asError } from '../errors.js';
+
 /** So long aborted work may take to end by itself, which tells more and leaves nothing behind. */
 const GRACE_MS = 1000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
@@ -26,10 +28,7 @@ export async function withinLimit<T>(
     const end = (reason: unknown): void => {
       if (inner.signal.aborted) return;
       inner.abort(reason);
-      grace = setTimeout(
-        () => reject(reason instanceof Error ? reason : new Error(String(reason))),
-        GRACE_MS,
-      );
+      grace = setTimeout(() => reject(asError(reason)), GRACE_MS);
     };
     onAbort = () => end(signal.reason);
     signal.addEventListener('abort', onAbort, { once: true });
@@ -44,5 +43,18 @@ export async function withinLimit<T>(
     clearTimeout(limit);
     clearTimeout(grace);
     signal.removeEventListener('abort', onAbort);
+  }
+}
+
+/** Resolves with null when `promise` takes longer, or fails. */
+export async function within<T>(timeoutMs: number, promise: Promise<T>): Promise<T | null> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<null>((resolve) => {
+    timer = setTimeout(resolve, timeoutMs, null);
+  });
+  try {
+    return await Promise.race([promise.catch(() => null), late]);
+  } finally {
+    clearTimeout(timer);
   }
 }

@@ -8,6 +8,7 @@
 import { lookup } from 'node:dns/promises';
 import { Webhook } from 'standardwebhooks';
 import type { AllowedHosts } from './address-rules.js';
+import { codeOf } from './body.js';
 import { guardedAgent, HostRefusedError, type ResolvedAddress } from './guarded-agent.js';
 import { parseRetryAfterMs, send } from './http.js';
 import { withinLimit } from './limit.js';
@@ -74,7 +75,7 @@ export async function sendNotification(message: Message, options: SendOptions): 
     if (error instanceof HostRefusedError)
       return { kind: 'refused', reason: error.message, detail: error.detail };
     if (error instanceof NoAnswerError) return { ...failed(error.message), away: true };
-    return { ...failed('there was no connection, or it broke'), detail: nameOf(error), away: true };
+    return { ...failed('there was no connection, or it broke'), detail: codeOf(error), away: true };
   }
 }
 
@@ -120,8 +121,3 @@ const failed = (reason: string): Sent & { kind: 'failed' } => ({
   retryAfterMs: null,
   away: false,
 });
-
-function nameOf(error: unknown): string {
-  const { code, message } = error as { code?: unknown; message?: unknown };
-  return typeof code === 'string' ? code : typeof message === 'string' ? message : 'unknown error';
-}

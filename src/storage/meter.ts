@@ -5,7 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import type { Readable } from 'node:stream';
-import { StorageError } from '../errors.js';
+import { asError, StorageError } from '../errors.js';
 
 /** What a source came to. */
 export interface Measured {
@@ -30,10 +30,7 @@ export function createMeter(source: Readable, signal: AbortSignal | undefined): 
   let sha256: string | null = null;
   let failure: { readonly error: unknown } | null = null;
 
-  const onAbort = (): void => {
-    const reason: unknown = signal?.reason;
-    source.destroy(reason instanceof Error ? reason : new Error(String(reason)));
-  };
+  const onAbort = (): void => void source.destroy(asError(signal?.reason));
   signal?.addEventListener('abort', onAbort, { once: true });
   // It may fail while it is not read; the next read gets the error.
   source.on('error', ignore);

@@ -10,7 +10,8 @@
 import type { RedisConnection } from '../redis/connect.js';
 import { afterRefusal } from '../redis/write-errors.js';
 import type { RunName, Vitals } from '../generation/work.js';
-import { ANSWER_WITHIN_MS, within, type Fleet } from './snapshot.js';
+import { within } from '../outbound/limit.js';
+import { ANSWER_WITHIN_MS, type Fleet } from './snapshot.js';
 
 /** Work that is due, room for it, and nothing begun for so long: the loop that takes jobs has stopped. */
 const UNTAKEN_MS = 20_000;

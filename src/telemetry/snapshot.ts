@@ -3,6 +3,7 @@
  * answer. While Redis does not answer it says so within a deadline, and asks no second time on top of the first.
  */
 import type { Config } from '../config/config.js';
+import { within } from '../outbound/limit.js';
 import type { Outbox } from '../store/outbox.js';
 import { countWorkers } from './presence.js';
 import { STATES, type Stage, type State } from '../generation/states.js';
@@ -51,19 +52,6 @@ export interface FleetDeps extends LimitsDeps {
   readonly queues: Queues;
   readonly config: Pick<Config, 'REDIS_PREFIX'>;
   readonly now: () => number;
-}
-
-/** Resolves with null when `promise` takes longer, or fails. */
-export async function within<T>(timeoutMs: number, promise: Promise<T>): Promise<T | null> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<null>((resolve) => {
-    timer = setTimeout(resolve, timeoutMs, null);
-  });
-  try {
-    return await Promise.race([promise.catch(() => null), late]);
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 function readMemory(info: string): Pick<FleetFigures, 'usedBytes' | 'maxBytes'> {

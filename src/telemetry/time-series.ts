@@ -4,7 +4,7 @@
  * and one per hour in Redis every few seconds: nothing is written per generation. A process that is killed takes the
  * last few seconds of its counting along; the states themselves are counted from the indexes and are always right.
  */
-import { setTimeout as wait } from 'node:timers/promises';
+import { within } from '../outbound/limit.js';
 import type { Keys } from '../store/keys.js';
 import type { Move, Moves } from '../generation/observers.js';
 import type { Assets, Failure } from '../generation/record.js';
@@ -160,9 +160,7 @@ export function startFigures({ redis, keys, moves, onError }: FiguresDeps): Figu
     async close() {
       stop();
       clearInterval(timer);
-      const late = new AbortController();
-      await Promise.race([flush(), wait(CLOSE_MS, undefined, { signal: late.signal }).catch(() => {})]);
-      late.abort();
+      await within(CLOSE_MS, flush());
     },
   };
 }

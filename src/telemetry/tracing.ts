@@ -29,6 +29,7 @@ import {
   NodeTracerProvider,
   TraceIdRatioBasedSampler,
 } from '@opentelemetry/sdk-trace-node';
+import { within } from '../outbound/limit.js';
 import type { Move, Moves } from '../generation/observers.js';
 import type { GenerationRecord } from '../generation/record.js';
 import type { State } from '../generation/states.js';
@@ -238,13 +239,8 @@ export function createTracing(environment: NodeJS.ProcessEnv): Tracing {
       work.listen(onWork);
     },
     async close() {
-      let timer: NodeJS.Timeout | undefined;
-      const late = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, CLOSE_WITHIN_MS);
-      });
       // What cannot be sent is lost; traces are no reason to keep a process.
-      await Promise.race([provider.shutdown().catch(() => {}), late]);
-      clearTimeout(timer);
+      await within(CLOSE_WITHIN_MS, provider.shutdown());
     },
   };
 }

@@ -7,12 +7,13 @@ import type { Logger } from 'pino';
 import { isLoopback, type Config } from '../../config/config.js';
 import { InvalidInputError } from '../../errors.js';
 import { parseAllowedHosts } from '../../outbound/address-rules.js';
+import { within } from '../../outbound/limit.js';
 import { createProvider } from '../../provider/client.js';
 import { readQuota } from '../../provider/quota.js';
 import { openStorage } from '../../storage/open.js';
 import type { Storage } from '../../storage/storage.js';
 import { examineCallbacks } from './callbacks.js';
-import { failed, inTime, ok, reasonOf, warning, type Finding } from './finding.js';
+import { failed, ok, reasonOf, warning, type Finding } from './finding.js';
 import { examineRedis } from './redis.js';
 import { examineConfig } from './settings.js';
 
@@ -73,9 +74,8 @@ async function examineStorage(config: Config): Promise<Finding> {
     (error: unknown) => failed('storage', `${storage.description}: ${reasonOf(error)} ${advice}`),
   );
   const late = `has not answered for ${STORAGE_TIMEOUT_MS / 1000} s. ${advice}`;
-  const finding = await inTime(STORAGE_TIMEOUT_MS, probing, () =>
-    failed('storage', `${storage.description} ${late}`),
-  );
+  const finding =
+    (await within(STORAGE_TIMEOUT_MS, probing)) ?? failed('storage', `${storage.description} ${late}`);
   await storage.close();
   return finding;
 }

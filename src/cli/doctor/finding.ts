@@ -11,19 +11,3 @@ export const ok = (about: string, message: string): Finding => ({ level: 'ok', a
 export const warning = (about: string, message: string): Finding => ({ level: 'warning', about, message });
 export const failed = (about: string, message: string): Finding => ({ level: 'error', about, message });
 export const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
-
-/**
- * What `examining` finds, or `late` when it finds nothing in time. A doctor that waits for what hangs says nothing at
- * all, of that or of anything else.
- */
-export async function inTime<T>(timeoutMs: number, examining: Promise<T>, late: () => T): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const over = new Promise<T>((resolve) => {
-    timer = setTimeout(() => resolve(late()), timeoutMs);
-  });
-  try {
-    return await Promise.race([examining, over]);
-  } finally {
-    clearTimeout(timer);
-  }
-}

@@ -7,9 +7,10 @@ import { clockProblem } from '../../redis/worker-hold.js';
 import { STAGES } from '../../generation/states.js';
 import { countWorkers } from '../../telemetry/presence.js';
 import { createKeys } from '../../store/keys.js';
+import { within } from '../../outbound/limit.js';
 import { checkRedis, infoOf, mastersOf } from '../../redis/check.js';
 import { connectRedis, describeRedis, type RedisConnection } from '../../redis/connect.js';
-import { failed, inTime, ok, reasonOf, warning, type Finding } from './finding.js';
+import { failed, ok, reasonOf, warning, type Finding } from './finding.js';
 import {
   examineEviction,
   examineMemory,
@@ -31,14 +32,14 @@ export async function examineRedis(config: Config, log: Logger): Promise<Finding
     (redis) => examineConnected(redis, config).finally(() => redis.disconnect()),
     (error: unknown) => [failed('Redis', reasonOf(error))],
   );
-  return inTime(TIMEOUT_MS, examining, () => {
-    void connecting.then(
-      (redis) => redis.disconnect(),
-      () => {},
-    );
-    const begun = `${describeRedis(config)} began to answer, and did not end within ${TIMEOUT_MS / 1000} s`;
-    return [failed('Redis', `${begun}: it hangs, or is very busy. Look at its process and its SLOWLOG.`)];
-  });
+  const found = await within(TIMEOUT_MS, examining);
+  if (found !== null) return found;
+  void connecting.then(
+    (redis) => redis.disconnect(),
+    () => {},
+  );
+  const begun = `${describeRedis(config)} began to answer, and did not end within ${TIMEOUT_MS / 1000} s`;
+  return [failed('Redis', `${begun}: it hangs, or is very busy. Look at its process and its SLOWLOG.`)];
 }
 
 async function examineConnected(redis: RedisConnection, config: Config): Promise<Finding[]> {
