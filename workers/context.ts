@@ -5,8 +5,7 @@ import { createInputChecks, type InputChecks } from '../src/pipeline/check-input
 import { bringBack } from '../src/pipeline/recover-submits.js';
 import { parseAllowedHosts } from '../src/outbound/address-rules.js';
 import { createProvider, type Provider } from '../src/provider/client.js';
-import { resolveBySystem } from '../src/outbound/download.js';
-import { keepGuardedAgents, type KeptAgents } from '../src/outbound/guarded-agent.js';
+import { keepGuardedAgents, resolveBySystem, type KeptAgents } from '../src/outbound/guarded-agent.js';
 import { openStorage } from '../src/storage/open.js';
 import type { Storage } from '../src/storage/storage.js';
 

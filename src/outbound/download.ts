@@ -12,46 +12,38 @@
  *
  * Every failure is an `AssetError`, decided by status, class or code. An abort by `signal` rejects with its reason.
  */
-import { lookup } from 'node:dns/promises';
 import type { ClientRequest } from 'node:http';
 import type { Readable } from 'node:stream';
-import { parseAllowedHosts } from './address-rules.js';
 import { parseLink, readLocation, shown, type Link } from './link.js';
 import { parseRetryAfterMs, send, type Watcher, type WireAnswer } from './http.js';
 import { AssetError } from './asset-error.js';
 import { codeOf, LONGEST_TIMER_MS, readBody, text, type Answer, type Continuation } from './body.js';
 import { apiLink, needsKey, type Api } from './content-link.js';
-import { guardedAgent, HostRefusedError, type KeptAgents, type ResolvedAddress } from './guarded-agent.js';
+import { HostRefusedError, type KeptAgents } from './guarded-agent.js';
 
 export interface OpenAssetOptions {
   /** Aborts the download at any time, also while the body is read. */
   readonly signal?: AbortSignal;
   /** Where the API lives and its key, for its own content links. Without it no key is ever sent. */
   readonly api?: Api;
-  /** `User-Agent` of the requests; some hosts turn away those they do not know. Default `reelhaul`. */
-  readonly userAgent?: string;
-  /** `ARCHIVE_ALLOW_HOSTS`. Default none. */
-  readonly allowHosts?: readonly string[];
-  /** `ARCHIVE_ONLY_ALLOWED`: public hosts need an entry too. Default false. */
-  readonly onlyAllowed?: boolean;
+  /** Connections, which bring the rules for hosts. */
+  readonly agents: Pick<KeptAgents, 'agentFor'>;
+  /** `User-Agent` of the requests; some hosts turn away those they do not know. */
+  readonly userAgent: string;
   /** Longest wait for DNS, TCP and TLS, per request. Default 10 s. */
   readonly connectTimeoutMs?: number;
-  /** Longest wait for the answer and for each piece of the body; time without a reader does not count. Default 30 s. */
-  readonly idleTimeoutMs?: number;
-  /** Longest time for everything together, the reading of the body included. Default 15 min. */
-  readonly totalTimeoutMs?: number;
-  /** More bytes than this are `tooLarge`. Default 5 GB. */
-  readonly maxBytes?: number;
+  /** Longest wait for the answer and for each piece of the body; time without a reader does not count. */
+  readonly idleTimeoutMs: number;
+  /** Longest time for everything together, the reading of the body included. */
+  readonly totalTimeoutMs: number;
+  /** More bytes than this are `tooLarge`. */
+  readonly maxBytes: number;
   /** How often a broken body may be resumed; each time at least one byte must have come. Default 5, 0 is never. */
   readonly maxResumes?: number;
   /** How many redirects are followed. Default 5. */
   readonly maxRedirects?: number;
-  /** Epoch milliseconds, to read dates in `Retry-After`. Default `Date.now`. */
-  readonly now?: () => number;
-  /** DNS; all addresses of a name. Default that of the system. */
-  readonly resolve?: (hostname: string) => Promise<readonly ResolvedAddress[]>;
-  /** Connections kept between downloads. They bring their own rules, which then replace the three above. Default none. */
-  readonly agents?: Pick<KeptAgents, 'agentFor'>;
+  /** Epoch milliseconds, to read dates in `Retry-After`. */
+  readonly now: () => number;
 }
 
 export interface OpenedAsset {
@@ -71,6 +63,8 @@ export interface OpenedAsset {
   readonly resumes: () => number;
 }
 
+const CONNECT_TIMEOUT_MS = 10_000;
+const MAX_RESUMES = 5;
 const MAX_REDIRECTS = 5;
 const REDIRECTS: ReadonlySet<number> = new Set([301, 302, 303, 307, 308]);
 /** Not there now: gone, or not there yet (`docs/provider.md`, Assets). */
@@ -79,44 +73,25 @@ const GONE: ReadonlySet<number> = new Set([403, 404, 410]);
 /** What all requests of one download share. */
 interface Session {
   readonly start: Link;
-  readonly agents: Pick<KeptAgents, 'agentFor'>;
-  readonly options: Required<
-    Omit<OpenAssetOptions, 'signal' | 'api' | 'allowHosts' | 'onlyAllowed' | 'resolve' | 'agents'>
-  > &
-    Pick<OpenAssetOptions, 'api'>;
+  readonly options: OpenAssetOptions;
   /** Aborted with the reason for which everything ends. */
   readonly ended: AbortController;
 }
 
 /**
  * Opens the asset behind `url`: resolves once a host answered 200.
- * @throws AssetError; the reason of `signal`; InvalidInputError when an entry of `allowHosts` makes no sense.
+ * @throws AssetError; the reason of `signal`.
  */
-export async function openAsset(url: string, options: OpenAssetOptions = {}): Promise<OpenedAsset> {
-  const session: Session = {
-    start: options.api === undefined ? parseLink(url) : apiLink(url, options.api),
-    agents: options.agents ?? freshAgents(options),
-    options: {
-      connectTimeoutMs: options.connectTimeoutMs ?? 10_000,
-      idleTimeoutMs: options.idleTimeoutMs ?? 30_000,
-      totalTimeoutMs: options.totalTimeoutMs ?? 900_000,
-      maxBytes: options.maxBytes ?? 5_000_000_000,
-      maxResumes: options.maxResumes ?? 5,
-      maxRedirects: options.maxRedirects ?? MAX_REDIRECTS,
-      userAgent: options.userAgent ?? 'reelhaul',
-      now: options.now ?? Date.now,
-      ...(options.api === undefined ? {} : { api: options.api }),
-    },
-    ended: new AbortController(),
-  };
-  const { ended } = session;
-  const { signal } = options;
+export async function openAsset(url: string, options: OpenAssetOptions): Promise<OpenedAsset> {
+  const { signal, api, totalTimeoutMs, maxBytes, maxResumes = MAX_RESUMES } = options;
+  const start = api === undefined ? parseLink(url) : apiLink(url, api);
+  const ended = new AbortController();
+  const session: Session = { start, options, ended };
   signal?.throwIfAborted();
 
   const onAbort = (): void => ended.abort(signal?.reason);
   signal?.addEventListener('abort', onAbort, { once: true });
-  const { totalTimeoutMs, maxBytes } = session.options;
-  const tooLong = `${shown(session.start.url)} took longer than ${totalTimeoutMs} ms.`;
+  const tooLong = `${shown(start.url)} took longer than ${totalTimeoutMs} ms.`;
   const total = startTimer(totalTimeoutMs, () => ended.abort(new AssetError('unavailable', tooLong)));
   const close = (): void => {
     clearTimeout(total);
@@ -127,8 +102,10 @@ export async function openAsset(url: string, options: OpenAssetOptions = {}): Pr
     const answer = await follow(session, null);
     const expectedBytes = checkedLength(answer, maxBytes);
     const { stream, resumes } = readBody(answer, {
-      ...session.options,
       expectedBytes,
+      maxBytes,
+      maxResumes,
+      idleTimeoutMs: options.idleTimeoutMs,
       ended,
       goOn: (from) => follow(session, from),
     });
@@ -149,24 +126,6 @@ export async function openAsset(url: string, options: OpenAssetOptions = {}): Pr
   }
 }
 
-/** DNS as the system does it. */
-export const resolveBySystem = (hostname: string): Promise<readonly ResolvedAddress[]> =>
-  lookup(hostname, { all: true });
-
-/** A new connection for every request. */
-function freshAgents({ allowHosts = [], onlyAllowed = false, resolve = resolveBySystem }: OpenAssetOptions) {
-  const guard = {
-    allowed: parseAllowedHosts(allowHosts),
-    onlyAllowed,
-    resolve,
-    setting: 'ARCHIVE_ALLOW_HOSTS',
-  };
-  return {
-    agentFor: (url: URL, signal: AbortSignal, trusted?: boolean) =>
-      guardedAgent(url, { ...guard, signal, ...(trusted === true ? { trusted } : {}) }),
-  };
-}
-
 /** One request and its redirects. Resolves with a whole file, or with a 206 that goes on exactly where `from` says. */
 async function follow(session: Session, from: Continuation | null): Promise<Answer> {
   let link = session.start;
@@ -185,7 +144,7 @@ async function follow(session: Session, from: Continuation | null): Promise<Answ
       const message = `${shown(link.url)} redirects without saying where to.`;
       throw new AssetError('unavailable', message, details);
     }
-    const most = session.options.maxRedirects;
+    const { maxRedirects: most = MAX_REDIRECTS } = session.options;
     if (redirects === most) {
       const times = most === 0 ? '' : ` more than ${most} times`;
       const message = `${shown(session.start.url)} redirects${times}.`;
@@ -203,11 +162,10 @@ async function request(
 ): Promise<Answer> {
   const { ended, options } = session;
   const { url } = link;
+  const { connectTimeoutMs = CONNECT_TIMEOUT_MS } = options;
   const giveUp = (message: string): void =>
     ended.abort(new AssetError('unavailable', `${shown(url)}: ${message}`));
-  let timer = startTimer(options.connectTimeoutMs, () =>
-    giveUp(`no connection within ${options.connectTimeoutMs} ms.`),
-  );
+  let timer = startTimer(connectTimeoutMs, () => giveUp(`no connection within ${connectTimeoutMs} ms.`));
   const onConnect = (): void => {
     clearTimeout(timer);
     timer = startTimer(options.idleTimeoutMs, () => giveUp(`no answer within ${options.idleTimeoutMs} ms.`));
@@ -242,7 +200,7 @@ async function request(
 
 /** One GET. A kept connection that its server closed just now says nothing about the asset: then a fresh one is tried. */
 async function ask(
-  { agents, ended }: Session,
+  { options: { agents }, ended }: Session,
   { url, target }: Link,
   trusted: boolean,
   headers: Record<string, string>,

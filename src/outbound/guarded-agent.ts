@@ -3,6 +3,7 @@
  * the addresses that were checked are the ones connected to, so a name cannot change its answer in between.
  * `request-filtering-agent` checks them a second time at the socket, so that a mistake in our table alone opens nothing.
  */
+import { lookup } from 'node:dns/promises';
 import { isIP, type LookupFunction } from 'node:net';
 import { RequestFilteringHttpAgent, RequestFilteringHttpsAgent } from 'request-filtering-agent';
 import { asError } from '../errors.js';
@@ -14,6 +15,10 @@ export interface ResolvedAddress {
   readonly address: string;
   readonly family: number;
 }
+
+/** DNS as the system does it. */
+export const resolveBySystem = (hostname: string): Promise<readonly ResolvedAddress[]> =>
+  lookup(hostname, { all: true });
 
 export interface GuardOptions {
   readonly allowed: AllowedHosts;

@@ -5,11 +5,10 @@
  * The reason of a failure is for the tenant, and says nothing that would make this a port scanner: why there was no
  * connection stands in `detail`, for the log.
  */
-import { lookup } from 'node:dns/promises';
 import { Webhook } from 'standardwebhooks';
 import type { AllowedHosts } from './address-rules.js';
 import { codeOf } from './body.js';
-import { guardedAgent, HostRefusedError, type ResolvedAddress } from './guarded-agent.js';
+import { guardedAgent, HostRefusedError, resolveBySystem, type ResolvedAddress } from './guarded-agent.js';
 import { parseRetryAfterMs, send } from './http.js';
 import { withinLimit } from './limit.js';
 
@@ -81,7 +80,7 @@ export async function sendNotification(message: Message, options: SendOptions): 
 
 /** Resolves with the head of the answer; the rest is thrown away. */
 async function post(message: Message, options: SendOptions) {
-  const { allowed, signal, secrets, now, resolve = (name) => lookup(name, { all: true }) } = options;
+  const { allowed, signal, secrets, now, resolve = resolveBySystem } = options;
   const url = new URL(message.url);
   const agent = await guardedAgent(url, {
     allowed,

@@ -16,7 +16,7 @@ export interface ArchiveAssetOptions {
   /** The key without its extension, which follows the bytes (`keys.ts`, `assetKeyBase`). */
   readonly keyBase: string;
   /** Limits and allowed hosts. */
-  readonly fetchOptions: Omit<OpenAssetOptions, 'signal'> & { readonly maxBytes: number };
+  readonly fetchOptions: Omit<OpenAssetOptions, 'signal'>;
   readonly signal?: AbortSignal;
   /** As for `Storage.put`. */
   readonly moreFollows?: boolean;

@@ -6,7 +6,8 @@ import { inspect } from 'node:util';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { InvalidInputError } from '../../src/errors.js';
 import { AssetError } from '../../src/outbound/asset-error.js';
-import { openAsset, type OpenAssetOptions } from '../../src/outbound/download.js';
+import { openAsset as open } from '../../src/outbound/download.js';
+import { downloadOptions, type DownloadOptions } from './download-options.js';
 
 type Handler = (request: IncomingMessage, response: ServerResponse) => void;
 
@@ -41,16 +42,18 @@ async function host(handler: Handler): Promise<{ url: string; port: number; seen
 }
 
 const answer: Handler = (_request, response) => response.end('ok');
-const loopback: OpenAssetOptions = { allowHosts: ['127.0.0.1'] };
+const loopback: DownloadOptions = { allowHosts: ['127.0.0.1'] };
 const bytes = randomBytes(300_000);
 
-async function fetchAll(url: string, options: OpenAssetOptions = loopback): Promise<Buffer> {
+const openAsset = async (url: string, options: DownloadOptions) => open(url, downloadOptions(options));
+
+async function fetchAll(url: string, options: DownloadOptions = loopback): Promise<Buffer> {
   const { body } = await openAsset(url, options);
   return Buffer.concat((await body.toArray()) as Buffer[]);
 }
 
 /** What it fails with, at opening or while reading. */
-async function failure(url: string, options: OpenAssetOptions = loopback): Promise<AssetError> {
+async function failure(url: string, options: DownloadOptions = loopback): Promise<AssetError> {
   const error: unknown = await fetchAll(url, options).then(
     () => null,
     (error: unknown) => error,

@@ -5,6 +5,7 @@ import type { AddressInfo, Socket } from 'node:net';
 import { afterEach, beforeEach, expect, test } from '@jest/globals';
 import { parseAllowedHosts } from '../../src/outbound/address-rules.js';
 import { openAsset } from '../../src/outbound/download.js';
+import { downloadOptions } from './download-options.js';
 import { keepGuardedAgents, type KeptAgents } from '../../src/outbound/guarded-agent.js';
 import { until } from '../support/until.js';
 
@@ -41,7 +42,7 @@ afterEach(async () => {
 });
 
 async function fetched(): Promise<string> {
-  const { body } = await openAsset(`http://assets.example:${port}/a.mp4`, { agents });
+  const { body } = await openAsset(`http://assets.example:${port}/a.mp4`, downloadOptions({ agents }));
   return Buffer.concat((await body.toArray()) as Buffer[]).toString();
 }
 

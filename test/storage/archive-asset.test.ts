@@ -12,6 +12,7 @@ import { archiveAsset, type ArchiveAssetOptions } from '../../src/storage/archiv
 import { createLocalStorage } from '../../src/storage/local.js';
 import { createS3Storage } from '../../src/storage/s3.js';
 import type { Storage } from '../../src/storage/storage.js';
+import { downloadOptions } from '../outbound/download-options.js';
 import * as files from './fixtures.js';
 import { BUCKET, CREDENTIALS, startS3Server } from './s3-server.js';
 
@@ -91,7 +92,12 @@ describe.each([
       url,
       kind: 'video',
       keyBase: '2026/01/31/id/video',
-      fetchOptions: { allowHosts: ['127.0.0.1'], maxBytes: 1_000_000, idleTimeoutMs: 10_000, ...limits },
+      fetchOptions: downloadOptions({
+        allowHosts: ['127.0.0.1'],
+        maxBytes: 1_000_000,
+        idleTimeoutMs: 10_000,
+        ...limits,
+      }),
       ...change,
     });
   }
@@ -233,7 +239,7 @@ test('an asset that cannot be stored lets its host go, and says that it is the s
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`,
     kind: 'video',
     keyBase: 'id/video',
-    fetchOptions: { allowHosts: ['127.0.0.1'], maxBytes: 1_000_000 },
+    fetchOptions: downloadOptions({ allowHosts: ['127.0.0.1'], maxBytes: 1_000_000 }),
   });
   await expect(outcome).rejects.toThrow(StorageError);
   await hungUp;
@@ -267,7 +273,7 @@ describe('bytes that are labelled with an encoding', () => {
         url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/video`,
         kind: 'video',
         keyBase: 'a/video',
-        fetchOptions: { allowHosts: ['127.0.0.1'], maxBytes: 1_000_000 },
+        fetchOptions: downloadOptions({ allowHosts: ['127.0.0.1'], maxBytes: 1_000_000 }),
         onTrailingBytes,
       });
     } finally {
