@@ -440,7 +440,7 @@ describe('an answer', () => {
 });
 
 describe('a slow host', () => {
-  const idle = { ...loopback, idleTimeoutMs: 60, connectTimeoutMs: 5000 };
+  const idle = { ...loopback, idleTimeoutMs: 600, connectTimeoutMs: 5000 };
 
   test('is given up when it does not answer', async () => {
     const { url } = await host(() => {});
@@ -491,11 +491,11 @@ describe('a slow host', () => {
   test('is not blamed while nobody reads', async () => {
     const { url } = await host((_request, response) => response.end(bytes));
     const silent = await host(() => {});
-    const { body } = await openAsset(url, { ...loopback, idleTimeoutMs: 50 });
+    const { body } = await openAsset(url, { ...loopback, idleTimeoutMs: 600 });
     let read = 0;
     for await (const chunk of body) {
       // The reader takes its time: until a host with the same patience has been given up.
-      if (read === 0) await failure(silent.url, { ...loopback, idleTimeoutMs: 100 });
+      if (read === 0) await failure(silent.url, { ...loopback, idleTimeoutMs: 700 });
       read += (chunk as Buffer).length;
     }
     expect(read).toBe(bytes.length);
@@ -586,7 +586,7 @@ describe('a body that breaks off', () => {
         breaking({ until: () => null })(request, response);
       }
     });
-    expect((await fetchAll(url, { ...loopback, idleTimeoutMs: 60 })).equals(bytes)).toBe(true);
+    expect((await fetchAll(url, { ...loopback, idleTimeoutMs: 600 })).equals(bytes)).toBe(true);
   });
 
   test('goes on by a date that is old enough', async () => {
