@@ -33,6 +33,8 @@ export type Clock = (typeof CLOCKS)[number];
 export interface Slot {
   /** Epoch milliseconds. */
   readonly startAt: number;
+  /** As they stand in Redis. */
+  readonly counts: ReadonlyMap<string, number>;
   /** Transitions to each state. */
   readonly moved: Readonly<Partial<Record<State, number>>>;
   /** Failures by code. */
@@ -64,8 +66,12 @@ export function quantile(buckets: ReadonlyMap<number, number>, share: number): n
   return null;
 }
 
-/** Field → how much to add. */
+/** Field → how much. */
 type Counts = Map<string, number>;
+
+function addTo(sum: Counts, counts: ReadonlyMap<string, number>): void {
+  for (const [field, n] of counts) sum.set(field, (sum.get(field) ?? 0) + n);
+}
 
 /** When the queue is left for good: the time it could have been submitted, without a start that the app put off. */
 function queueMs({ record, at }: Move): number | null {
@@ -142,7 +148,7 @@ export function startFigures({ redis, keys, moves, onError }: FiguresDeps): Figu
   function giveBack(unwritten: typeof pending): void {
     for (const [key, { span, counts }] of unwritten) {
       const slot = pending.get(key) ?? { span, counts: new Map<string, number>() };
-      for (const [field, by] of counts) slot.counts.set(field, (slot.counts.get(field) ?? 0) + by);
+      addTo(slot.counts, counts);
       pending.set(key, slot);
     }
     for (const key of pending.keys()) {
@@ -165,17 +171,17 @@ export function startFigures({ redis, keys, moves, onError }: FiguresDeps): Figu
   };
 }
 
-function readSlot(startAt: number, hash: Readonly<Record<string, string>>): Slot {
+function readSlot(startAt: number, counts: ReadonlyMap<string, number>): Slot {
   const moved: Partial<Record<State, number>> = {};
   const failed: Record<string, number> = {};
   const clocks = { queue: new Map(), provider: new Map(), archive: new Map() };
-  for (const [field, text] of Object.entries(hash)) {
+  for (const [field, n] of counts) {
     const [kind = '', what = ''] = field.split(':');
-    if (kind === 'to') moved[what as State] = Number(text);
-    else if (kind === 'failed') failed[what] = Number(text);
-    else if (kind in clocks) clocks[kind as Clock].set(Number(what), Number(text));
+    if (kind === 'to') moved[what as State] = n;
+    else if (kind === 'failed') failed[what] = n;
+    else if (kind in clocks) clocks[kind as Clock].set(Number(what), n);
   }
-  return { startAt, moved, failed, archivedBytes: Number(hash['bytes'] ?? 0), clocks };
+  return { startAt, counts, moved, failed, archivedBytes: counts.get('bytes') ?? 0, clocks };
 }
 
 /** The newest `count` minutes or hours, oldest first; the last one is still being counted. */
@@ -188,27 +194,13 @@ export async function readFigures(
   const last = Math.floor(now / SPAN_MS[span]);
   const numbers = Array.from({ length: count }, (_, i) => last - count + 1 + i);
   const hashes = await Promise.all(numbers.map((number) => redis.hgetall(keys.figures(span, number))));
-  return numbers.map((number, i) => readSlot(number * SPAN_MS[span], hashes[i] ?? {}));
+  const countsOf = (hash = {}) => new Map(Object.entries(hash).map(([field, n]) => [field, Number(n)]));
+  return numbers.map((number, i) => readSlot(number * SPAN_MS[span], countsOf(hashes[i])));
 }
 
 /** Many slots as one. */
 export function sumOf(slots: readonly Slot[]): Slot {
-  const moved: Partial<Record<State, number>> = {};
-  const failed: Record<string, number> = {};
-  const clocks = { queue: new Map(), provider: new Map(), archive: new Map() } as Record<
-    Clock,
-    Map<number, number>
-  >;
-  let archivedBytes = 0;
-  for (const slot of slots) {
-    archivedBytes += slot.archivedBytes;
-    for (const [state, n] of Object.entries(slot.moved))
-      moved[state as State] = (moved[state as State] ?? 0) + n;
-    for (const [code, n] of Object.entries(slot.failed)) failed[code] = (failed[code] ?? 0) + n;
-    for (const clock of CLOCKS) {
-      for (const [bucket, n] of slot.clocks[clock])
-        clocks[clock].set(bucket, (clocks[clock].get(bucket) ?? 0) + n);
-    }
-  }
-  return { startAt: slots[0]?.startAt ?? 0, moved, failed, archivedBytes, clocks };
+  const sum: Counts = new Map();
+  for (const { counts } of slots) addTo(sum, counts);
+  return readSlot(slots[0]?.startAt ?? 0, sum);
 }

@@ -32,41 +32,36 @@ export function examineUnreadable({ problems }: ConfigError, environment: NodeJS
 const examineSpelling = (environment: NodeJS.ProcessEnv): Finding[] =>
   misspeltSettings(environment).map(({ path, message }) => warning(path, message));
 
+/** What can be read, and is doubtful all the same. */
+const DOUBTS: readonly (readonly [keyof Config, (config: Config) => boolean, string])[] = [
+  [
+    'SHUTDOWN_TIMEOUT_MS',
+    ({ SHUTDOWN_TIMEOUT_MS, SUBMIT_TIMEOUT_MS }) => SHUTDOWN_TIMEOUT_MS < SUBMIT_TIMEOUT_MS,
+    'is shorter than SUBMIT_TIMEOUT_MS: a deploy can cut a paid call, which is then unconfirmed. Raise it.',
+  ],
+  [
+    'SUBMIT_TIMEOUT_MS',
+    ({ SUBMIT_TIMEOUT_MS }) => SUBMIT_TIMEOUT_MS < 60_000,
+    'is below 60 s: the provider was seen to take 21 s, and what is cut off is unconfirmed. Raise it.',
+  ],
+  [
+    'SUBMIT_5XX_POLICY',
+    ({ SUBMIT_5XX_POLICY }) => SUBMIT_5XX_POLICY === 'retry',
+    'is retry: a 500 that hides an accepted task is billed twice. Set unconfirmed, unless you know that none does.',
+  ],
+  [
+    'UNCONFIRMED_POLICY',
+    ({ UNCONFIRMED_POLICY }) => UNCONFIRMED_POLICY === 'resubmit',
+    'is resubmit: what is unclear is submitted once more, and may be billed twice. Set hold, to be asked.',
+  ],
+];
+
 export function examineConfig(config: Config, environment: NodeJS.ProcessEnv): Finding[] {
-  const findings = examineSpelling(environment);
-  if (config.COMETAPI_KEY === '')
-    findings.push(failed('COMETAPI_KEY', 'is not set: workers will not start. Set it.'));
-  if (config.SHUTDOWN_TIMEOUT_MS < config.SUBMIT_TIMEOUT_MS) {
-    findings.push(
-      warning(
-        'SHUTDOWN_TIMEOUT_MS',
-        'is shorter than SUBMIT_TIMEOUT_MS: a deploy can cut a paid call, which is then unconfirmed. Raise it.',
-      ),
-    );
-  }
-  if (config.SUBMIT_TIMEOUT_MS < 60_000) {
-    findings.push(
-      warning(
-        'SUBMIT_TIMEOUT_MS',
-        'is below 60 s: the provider was seen to take 21 s, and what is cut off is unconfirmed. Raise it.',
-      ),
-    );
-  }
-  if (config.SUBMIT_5XX_POLICY === 'retry') {
-    findings.push(
-      warning(
-        'SUBMIT_5XX_POLICY',
-        'is retry: a 500 that hides an accepted task is billed twice. Set unconfirmed, unless you know that none does.',
-      ),
-    );
-  }
-  if (config.UNCONFIRMED_POLICY === 'resubmit') {
-    findings.push(
-      warning(
-        'UNCONFIRMED_POLICY',
-        'is resubmit: what is unclear is submitted once more, and may be billed twice. Set hold, to be asked.',
-      ),
-    );
-  }
-  return findings;
+  return [
+    ...examineSpelling(environment),
+    ...(config.COMETAPI_KEY === ''
+      ? [failed('COMETAPI_KEY', 'is not set: workers will not start. Set it.')]
+      : []),
+    ...DOUBTS.flatMap(([name, isDoubtful, message]) => (isDoubtful(config) ? [warning(name, message)] : [])),
+  ];
 }

@@ -3,7 +3,7 @@
  * decisions themselves are the library's; a form is good for the round it was made for and for no later one.
  */
 import { z } from 'zod';
-import { redriveOf, type Decision } from '../../pipeline/operations.js';
+import { redriveOf } from '../../pipeline/operations.js';
 import { StateConflictError } from '../../errors.js';
 import type { GenerationRecord } from '../../generation/record.js';
 import { isTerminal } from '../../generation/states.js';
@@ -147,7 +147,7 @@ export async function act(
   offered: readonly Action[],
   { action: name, rev, taskId, accept }: ActionForm,
 ): Promise<void> {
-  const { id, state } = record;
+  const { state } = record;
   const action = offered.find((one) => one.name === name);
   if (!action || rev !== record.rev)
     throw new StateConflictError(
@@ -155,29 +155,20 @@ export async function act(
     );
   if (action.accept !== null && accept !== 'yes')
     throw new StateConflictError('The box that accepts it was not ticked. Nothing was done.');
-  switch (name) {
-    case 'cancel':
-      await reelhaul.cancel(id);
-      return;
-    case 'retry':
-      await reelhaul.retry(id);
-      return;
-    case 'resubmit':
-      await (state === 'unconfirmed'
-        ? reelhaul.decide(id, { resubmit: true } satisfies Decision)
-        : reelhaul.retry(id, { allowRebill: true }));
-      return;
-    case 'adopt':
-      await reelhaul.decide(id, { adopt: taskId ?? '' });
-      return;
-    case 'giveUp':
-      await reelhaul.decide(id, { giveUp: true });
-      return;
-    case 'notify':
-      await reelhaul.retryNotification(id);
-      return;
-    case 'erase':
-      await reelhaul.erase(id);
-      return;
-  }
+  await DECISIONS[name](reelhaul, record, taskId ?? '');
 }
+
+const DECISIONS: Readonly<
+  Record<ActionName, (reelhaul: Reelhaul, record: GenerationRecord, taskId: string) => Promise<unknown>>
+> = {
+  cancel: (reelhaul, { id }) => reelhaul.cancel(id),
+  retry: (reelhaul, { id }) => reelhaul.retry(id),
+  resubmit: (reelhaul, { id, state }) =>
+    state === 'unconfirmed'
+      ? reelhaul.decide(id, { resubmit: true })
+      : reelhaul.retry(id, { allowRebill: true }),
+  adopt: (reelhaul, { id }, taskId) => reelhaul.decide(id, { adopt: taskId }),
+  giveUp: (reelhaul, { id }) => reelhaul.decide(id, { giveUp: true }),
+  notify: (reelhaul, { id }) => reelhaul.retryNotification(id),
+  erase: (reelhaul, { id }) => reelhaul.erase(id),
+};
