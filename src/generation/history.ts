@@ -1,7 +1,7 @@
 /**
- * The trail of a generation: which state it came to when, kept in its record beside what it is now, so that its whole
- * way can be told long after the event stream has forgotten it. One short word per step: the letter of the state and
- * the milliseconds since the generation was created. Bounded: of a very long way the first steps are forgotten.
+ * The trail of a generation: each state it reached, and when. It is kept in the record, so that the history can be shown
+ * long after the event stream has dropped it. Each step is a short word: the letter of the state and the milliseconds since
+ * the generation was created. The length is bounded: the first steps of a very long history are dropped.
  */
 import type { State } from './states.js';
 

@@ -1,6 +1,6 @@
 /**
- * A list of listeners: figures, metrics and traces are told of what this process does, after the fact and in passing. A
- * listener does its work in memory; one that throws harms neither the work nor the other listeners.
+ * A list of listeners: figures, metrics and traces learn what this process did. A listener works in memory. An error in a
+ * listener harms neither the work nor the other listeners.
  */
 export interface Listeners<T> {
   /** @returns the way to stop listening */

@@ -1,6 +1,6 @@
 /**
- * The record of a generation: the truth about it, one Redis hash. Fields are texts there and typed here; the shape
- * every door shows (`Generation`) is made from it. `v` is the version of the stored shape.
+ * The record of a generation: one Redis hash, and the source of truth. Its fields are texts in Redis and typed here. The
+ * public shape (`Generation`) is made from it. `v` is the version of the stored shape.
  */
 import type { GenerationRequest, Warning } from './request.js';
 import type { Charge, Submit } from './submits.js';
@@ -76,7 +76,7 @@ export type NotifyOn = 'end' | 'progress';
 
 export type UnconfirmedPolicy = 'hold' | 'resubmit' | 'fail';
 
-/** The shape of a generation at every door. Instants are epoch milliseconds. */
+/** A generation as library, HTTP API and command line show it. Instants are epoch milliseconds. */
 export interface Generation {
   readonly id: string;
   readonly state: State;
@@ -113,7 +113,7 @@ export interface GenerationRecord extends Generation {
   readonly rev: number;
   /** Mark of the operator's last decision, so that a command which is sent twice is known again. */
   readonly decision: string | null;
-  /** Told apart from every other writer of `submitting`, also across a reconnect that sends a command twice. */
+  /** Names this submit, so that no other writer of `submitting` is taken for it, also when a reconnect sends a command twice. */
   readonly submitNonce: string | null;
   /** Connections that failed before anything was sent. */
   readonly submitFailures: number;
@@ -132,7 +132,7 @@ export interface GenerationRecord extends Generation {
   readonly visibleAt: number | null;
   readonly withoutUrlSince: number | null;
   readonly urls: AssetUrls | null;
-  /** A dead link was already answered by one fresh poll. */
+  /** A poll for a fresh link was already made, since the last one was dead. */
   readonly linkRefreshed: boolean;
   readonly archiveFailures: number;
   readonly runAt: number | null;
@@ -156,7 +156,7 @@ export interface GenerationRecord extends Generation {
 /** Fields as they stand in the hash. `null` removes a field. */
 export type FieldPatch = Readonly<Record<string, string | number | null>>;
 
-/** What a door shows: the record without what only the stages need. */
+/** The public shape: the record without the fields that only the stages need. */
 export function toGeneration(record: GenerationRecord): Generation {
   const {
     rev: _rev,

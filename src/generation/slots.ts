@@ -17,8 +17,8 @@ interface Lived {
 
 /**
  * Until when the task of the newest POST, or the one that is followed, takes a slot once its generation is in `to`; null
- * when none of it lives. What the provider runs takes a slot of the key whatever we think of it: a slot is freed by the
- * provider's word, or when no task can live any longer.
+ * when none of it lives. A task that the provider runs takes a slot of the key in every state of its generation. The slot is
+ * freed when the provider says that the task ended, or when no task can live any longer.
  */
 function liveUntil(
   { state, acceptedAt, deadlineAt }: Lived,

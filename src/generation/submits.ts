@@ -77,10 +77,10 @@ export interface NewTask {
   readonly price: number | null;
 }
 
-/** What goes with a task, to whichever POST it belongs. */
+/** The fields that move with a task from one POST to another. */
 type Living = Pick<Submit, 'taskId' | 'bill' | 'liveUntil' | 'hint'>;
 
-/** The entry with that task instead of its own; its instant, price, nonce and number stay. */
+/** The entry with that task instead of its own; its instant, price and nonce stay. */
 function exchanged(submit: Submit, living: Living): Submit {
   const { taskId: _task, liveUntil: _until, hint: _hint, ...post } = submit;
   const { taskId, bill, liveUntil, hint } = living;
@@ -93,7 +93,7 @@ function exchanged(submit: Submit, living: Living): Submit {
   };
 }
 
-/** A task that was taken for that of another POST: it is of one whose answer was lost, or of none of ours. */
+/** A task that was assigned to the wrong POST: it belongs to a POST whose answer was lost, or to no POST of ours. */
 function withDisplaced(submits: readonly Submit[], displaced: Submit): Submit[] {
   const lost = submits.findLastIndex((submit) => isOpen(submit) && submit.bill === 'possible');
   if (lost < 0) {
@@ -125,7 +125,7 @@ export function withoutPost(submits: readonly Submit[], nonce: string): Submit[]
   return post.taskId === undefined ? none : withDisplaced(none, post);
 }
 
-/** The answer to that POST names its task, whatever was taken for its task before. */
+/** The answer to that POST names its task, whichever task was assigned to it before. */
 export function withAnswer(
   submits: readonly Submit[],
   nonce: string,
@@ -169,7 +169,7 @@ export function withShown(submits: readonly Submit[], taskId: string): Submit[] 
   return isNews ? withBill(submits, taskId, 'charged') : [...submits];
 }
 
-/** The provider does not know the task, or shows another request under its id: it is none of this generation. */
+/** The provider does not know the task, or shows another request under its id: the task does not belong to this generation. */
 export const withoutTask = (submits: readonly Submit[], taskId: string): Submit[] =>
   submits.flatMap((submit) => {
     if (submit.taskId !== taskId) return [submit];

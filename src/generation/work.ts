@@ -1,5 +1,5 @@
 /**
- * What a process tells of its own work, beside transitions (`generation/moves.ts`), for metrics and traces. Instants are
+ * What a process tells of its own work, beside transitions (`observers.ts`), for metrics and traces. Instants are
  * epoch milliseconds.
  */
 import type { Stage } from './states.js';

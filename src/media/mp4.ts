@@ -2,13 +2,13 @@
  * Is this a whole MP4 or QuickTime file? Follows the boxes of ISO/IEC 14496-12 while the bytes stream by: their sizes
  * must add up to the end of the file, so that a truncated one is found even when its length is not known.
  *
- * Asked for: `ftyp`, `moov` with a video track, `mdat`; in a fragmented file every `moof` followed by its `mdat`. Every
+ * Required: `ftyp`, `moov` with a video track, `mdat`; in a fragmented file every `moof` followed by its `mdat`. Every
  * chunk offset (`stco`, `co64`) must lie within the file. When the last `mdat` is open-ended, its payload must hold all
  * samples that `stsz` counts, since its size cannot tell. Sample data is passed over, never kept.
  *
- * Bytes behind a file that is whole (some hosts add a few zeros) are let be when the host announced the length.
+ * Bytes behind a file that is whole (some hosts add a few zeros) are accepted when the host announced the length.
  *
- * Not found: a fragmented file that was cut exactly between two fragments; nothing in it says how many there should be.
+ * Not detected: a fragmented file that was cut exactly between two fragments; nothing in it says how many there should be.
  */
 import { atEnd, invalid, skip, take, takeUpTo, type Cursor, type Format, type Part } from './structure.js';
 

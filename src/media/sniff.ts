@@ -1,6 +1,6 @@
 /**
- * What a file is, told by its first bytes and by nothing else: hosts label videos as `application/octet-stream` and
- * error pages as `video/mp4`.
+ * The type of a file, by its first bytes alone: hosts label videos as `application/octet-stream` and error pages as
+ * `video/mp4`.
  */
 import { jpeg, png, webp } from './images.js';
 import { mp4 } from './mp4.js';
@@ -16,7 +16,7 @@ export interface AssetType {
   readonly format: (cursor: Cursor, expectedBytes: number | null) => Format;
 }
 
-/** So many first bytes are enough to tell. */
+/** This many first bytes are enough. */
 export const HEAD_BYTES = 64;
 
 const MP4: AssetType = { contentType: 'video/mp4', extension: 'mp4', format: mp4 };
@@ -60,7 +60,7 @@ export function sniff(head: Buffer, kind: AssetKind): AssetType {
   return type;
 }
 
-/** Do these first bytes say by themselves what the file is? */
+/** Are these the first bytes of a known type? */
 export function isKnown(head: Buffer): boolean {
   return videoType(head) !== null || imageType(head) !== null;
 }

@@ -1,15 +1,15 @@
 /**
- * Lets an asset stream through and looks at every byte of it: is it what it should be, and is it whole? Memory is flat
+ * Passes an asset on and checks every byte of it: is it a file of the expected kind, and is it complete? Memory is flat
  * (one header and one piece), whatever the size. When something is wrong the stream errors, at the latest in place of
- * its end, so that a storage which publishes at the end publishes nothing. Its checksum is the storage's to compute, over
- * the bytes it wrote: twice the same hash would be the dearest part of hauling a video.
+ * its end, so that a storage which publishes at the end publishes nothing. The storage computes the
+ * checksum over the bytes that it writes: a second hash here would be the most expensive part of archiving a video.
  */
 import { Readable } from 'node:stream';
 import { AssetError } from '../outbound/asset-error.js';
 import { HEAD_BYTES, sniff, type AssetKind, type AssetType } from './sniff.js';
 import { createStructureReader, invalid, type Picture, type StructureReader } from './structure.js';
 
-/** So much lies between source and storage. */
+/** Bytes that are held between source and storage. */
 const HELD_BYTES = 64 * 1024;
 
 export interface VerifierOptions {
@@ -121,7 +121,7 @@ export function verify(source: Readable, { kind, expectedBytes, maxBytes }: Veri
   };
 }
 
-/** A promise that is settled from outside. Its rejection may go unheard: the stream says the same. */
+/** A promise that is settled from outside. Nothing has to await its rejection: the stream reports the same error. */
 function createOpenPromise<T>(): {
   promise: Promise<T>;
   resolve: (value: T) => void;

@@ -2,7 +2,7 @@
  * Is this a whole WebM file? Follows the EBML elements (RFC 8794, RFC 9559) while the bytes stream by: the sizes of the
  * header, the segment and the clusters must add up to the end of the file, there must be tracks and a cluster.
  *
- * Not found: a live recording (segment or clusters of unknown size) that was cut exactly between two elements; nothing
+ * Not detected: a live recording (segment or clusters of unknown size) that was cut exactly between two elements; nothing
  * in it says where it should end.
  */
 import { atEnd, invalid, skip, take, type Cursor, type Format, type Part } from './structure.js';

@@ -1,5 +1,5 @@
 /**
- * Why an asset could not be had: a closed set of kinds, each with its own way on. Decide by `kind`, never by the
+ * Why an asset could not be fetched: a closed set of kinds, each with its own remedy. Decide by `kind`, never by the
  * message. The kinds follow the section "Assets" of `docs/provider.md`.
  *
  * | kind | what it means | what helps |

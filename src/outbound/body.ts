@@ -1,7 +1,8 @@
 /**
  * The bytes of a download as one stream. A body that breaks midway is resumed from the byte reached, if the host supports
  * ranges and gave a strong validator (RFC 9110, 13.1.5), so that bytes of two different files are never joined. Without
- * one the caller starts anew. Bytes pass by events, without a promise or a copy per chunk: this is the hottest path.
+ * one the caller starts anew. Bytes are passed on by events, without a promise or a copy for each chunk, because every byte
+ * of every video takes this path.
  */
 import { Readable } from 'node:stream';
 import { asError } from '../errors.js';

@@ -6,8 +6,8 @@
  * - Redirects are followed here, at most five, each one checked like the first link. A redirect from https to http is
  *   followed: the provider hands out plain http links itself, and neither key nor cookie travels with it.
  * - The API key goes only to a content link of the API (`content-link.ts`), never past a redirect.
- * - Bytes come as they are stored (`identity` is asked for, and a label that says otherwise is passed on as a label):
- *   what is counted is what the host has.
+ * - The request asks for `identity`, so that the bytes that are counted are those of the file. A `Content-Encoding` in the
+ *   answer is passed on to the caller and not applied here.
  * - A body that breaks midway is resumed (`body.ts`).
  *
  * Every failure is an `AssetError`, decided by status, class or code. An abort by `signal` rejects with its reason.

@@ -7,7 +7,7 @@
 export interface FairSlots {
   /** Takes a slot under all these keys. Null: one of them has its share. */
   take(keys: readonly string[]): (() => void) | null;
-  /** When to ask again, ms from now. Each call is a place of its own. */
+  /** When to ask again, ms from now. Each call takes the next place. */
   waitMs(keys: readonly string[]): number;
 }
 

@@ -1,11 +1,10 @@
 /**
- * The way to the wire: Node's own HTTP client and nothing in between. axios is the client of the provider's API; its own
- * Node adapter is left out because it costs three times the call itself (redirects, proxies, progress, several streams
- * per body), and none of that is wanted here: no redirect is followed, no proxy variable is honoured, and limits of time
- * and size are the caller's, which knows what half of an answer is worth. Downloads, of which there are three to every
- * submit, are sent without axios around them.
+ * Sends requests with Node's own HTTP client. axios is the client of the provider's API, and uses this as its adapter: its
+ * own Node adapter costs three times the call itself, for redirects, proxies, progress and several streams per body. None
+ * of these is wanted here: no redirect is followed, and no proxy variable is honoured. The caller sets the limits of time
+ * and size, since it uses the part of an answer that arrived. Downloads, three for each submit, are sent without axios.
  *
- * A request can be watched from the start, to know what an error code cannot tell: whether anything of it can have left.
+ * A `Watcher` follows a request from its start, because an error code does not tell whether any byte of the request left.
  */
 import http from 'node:http';
 import https from 'node:https';

@@ -1,11 +1,11 @@
 /**
- * A hard limit for work that calls out. Sockets, DNS and file systems have ways to fall silent that no time-out of
- * their own ends; here the caller goes on whatever they do, so that no job slot is lost to them.
+ * Hard limits for work that calls out. A socket, DNS or a file system can hang in a way that none of its own time-outs
+ * ends. The caller goes on all the same, so that a call that hangs takes no job slot for ever.
  */
 
 import { asError } from '../errors.js';
 
-/** So long aborted work may take to end by itself, which tells more and leaves nothing behind. */
+/** How long aborted work may take to end by itself: then its own error is known, and it leaves nothing behind. */
 const GRACE_MS = 1000;
 const LONGEST_TIMER_MS = 2 ** 31 - 1;
 

@@ -2,8 +2,8 @@
  * Sends one notification: a POST signed as the Standard Webhooks specification says
  * (https://www.standardwebhooks.com). The address comes from an app, so it is not trusted: private addresses are refused
  * after DNS unless `NOTIFY_ALLOW_HOSTS` names them, redirects are not followed, nothing of the answer's body is read.
- * The reason of a failure is for the tenant, and says nothing that would make this a port scanner: why there was no
- * connection stands in `detail`, for the log.
+ * The tenant sees the reason of a failure. It does not say why there was no connection, since a tenant could scan ports that
+ * way; `detail` says it, for the log.
  */
 import { Webhook } from 'standardwebhooks';
 import type { AllowedHosts } from './address-rules.js';
@@ -16,7 +16,7 @@ export interface Message {
   readonly url: string;
   /** `webhook-id`: the same at every try. */
   readonly id: string;
-  /** Whose it is: named in `webhook-tenant`, and its secret signs. */
+  /** Named in `webhook-tenant`; its secret signs. */
   readonly tenant: string;
   /** JSON; signed byte by byte. */
   readonly body: string;

@@ -1,6 +1,6 @@
 /**
- * Brings one asset home: fetches it, verifies every byte on the way, stores it. What it returns is in storage, whole,
- * and was looked at; when it rejects, nothing became visible.
+ * Archives one asset: fetches it, verifies every byte while it streams, and stores it. When this resolves, the complete,
+ * verified file is in the storage; when it rejects, nothing became visible.
  */
 import { StorageError } from '../errors.js';
 import { openAsset, type OpenAssetOptions } from '../outbound/download.js';
@@ -13,7 +13,7 @@ export interface ArchiveAssetOptions {
   readonly storage: Storage;
   readonly url: string;
   readonly kind: AssetKind;
-  /** The key without its extension, which follows the bytes (`keys.ts`, `assetKeyBase`). */
+  /** The key without its extension, which follows the bytes (`paths.ts`, `assetKeyBase`). */
   readonly keyBase: string;
   /** Limits and allowed hosts. */
   readonly fetchOptions: Omit<OpenAssetOptions, 'signal'>;

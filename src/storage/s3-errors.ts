@@ -1,7 +1,7 @@
 /** What goes wrong with a server that speaks S3, as errors of the storage. */
 import { InvalidInputError, StorageConflictError, StorageError } from '../errors.js';
 
-/** Waiting does not mend these: the configuration must change. */
+/** These do not pass with time: the configuration must change. */
 const ADVICE: Readonly<Record<string, string>> = {
   NoSuchBucket: 'the bucket does not exist',
   NotFound: 'the bucket or the object does not exist',

@@ -1,6 +1,6 @@
 /**
- * What an operator can decide about a generation as it stands, in words: what it does, and whether it can bill. The
- * decisions themselves are the library's; a form is good for the round it was made for and for no later one.
+ * What an operator can decide about a generation in its present state: what each action does, and whether it can bill. The
+ * library makes the decisions. A form is valid only until the generation changes.
  */
 import { z } from 'zod';
 import { redriveOf } from '../../pipeline/operations.js';
@@ -20,9 +20,9 @@ export interface Action {
   readonly title: string;
   readonly what: string;
   readonly bill: Bill;
-  /** Ends something; set apart by its looks. */
+  /** It ends something, and gets a style of its own. */
   readonly grave: boolean;
-  /** What stands beside its title: can it bill? */
+  /** Beside its title: can it bill? */
   readonly billWords: string;
   /** What has to be accepted before its form may be sent; null: nothing. */
   readonly accept: string | null;
@@ -68,7 +68,7 @@ function retryWords({ failure }: GenerationRecord, free: keyof typeof RETRY_WORD
     : RETRY_WORDS[free];
 }
 
-/** May a bill of it still be decided? Erased, a later one would not be noticed. */
+/** May it still be billed? After an erase, a later bill would not be noticed. */
 function mayBeBilled({ state, submits }: GenerationRecord, now: number): boolean {
   return !isTerminal(state) || submits.some(({ liveUntil = 0 }) => liveUntil > now);
 }
@@ -77,7 +77,7 @@ export function actionsFor(record: GenerationRecord, deadNotifications: number, 
   const { state, failure } = record;
   const actions: Action[] = [];
   const offer = (name: ActionName, title: string, what: string, bill: Bill, grave = false) =>
-    // Of what is billed already, or may be, “cannot bill” would promise too much.
+    // “Cannot bill” would be wrong for a cancel of what is billed already, or may be.
     actions.push({
       name,
       title,
@@ -91,7 +91,7 @@ export function actionsFor(record: GenerationRecord, deadNotifications: number, 
   const free = redriveOf(record, false);
   if (free !== null && free !== 'resubmit')
     offer('retry', 'Retry', retryWords(record, free), free === 'submit' ? 'once' : 'never');
-  // One that was surely never accepted has no task to adopt.
+  // A request that was surely not accepted has no task to adopt.
   const mayAdopt =
     state === 'unconfirmed' ||
     (state === 'failed' && failure?.stage === 'submit' && record.charge !== 'none');

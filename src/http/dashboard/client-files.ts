@@ -21,7 +21,7 @@ const files = new Map(
     .toSorted()
     .map((name) => [name, readFileSync(FOLDER + name)] as const),
 );
-/** They hold no secret, so that packing them gives none away. */
+/** Compressed: they hold no secret that the compressed size could reveal. */
 const packed = new Map([...files].map(([name, content]) => [name, gzipSync(content, { level: 9 })] as const));
 const digest = createHash('sha256');
 for (const [name, content] of files) digest.update(`${name}\0`).update(content);

@@ -41,10 +41,10 @@ export const table = (heads: readonly string[], rows: readonly Html[]): Html =>
     </tbody>
   </table>`;
 
-/** The last part of a UUIDv7 tells it apart for people; the first ones are only the time. */
+/** People recognize a UUIDv7 by its last part; the first parts are the time. */
 export const shortId = (id: string): string => id.slice(-12);
 
-/** So much of a prompt is shown where it is a title; a prompt can be twenty thousand characters long. */
+/** Length of a prompt that is used as a title; a prompt can have twenty thousand characters. */
 const EXCERPT_LENGTH = 140;
 
 /** The beginning of a text, by whole characters: half an emoji is none. */

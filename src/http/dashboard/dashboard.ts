@@ -61,11 +61,11 @@ function errorTitle(method: string, status: number): string {
 
 function errorPage(c: Context<DashboardEnv>, status: number, text: string): Response | Promise<Response> {
   const title = errorTitle(c.req.method, status);
-  // One that was lost is looked for in the list, and what was asked wrongly is asked again there.
+  // The list is where a generation is searched, and where a wrong filter is corrected.
   const back = c.req.path.startsWith(`${HOME}/generations`)
     ? html`<a class="button" href="${HOME}/generations">To the generations</a>`
     : html`<a class="button" href="${HOME}">To the overview</a>`;
-  // Set only behind the door.
+  // Set only after the login.
   const visitor = c.var.visitor as DashboardEnv['Variables']['visitor'] | undefined;
   const body = html`<h1>${title}</h1>
     <p class="notice bad" role="alert">${text}</p>
@@ -127,7 +127,7 @@ export function createDashboard({
         : [said, more].filter(Boolean).join(': ');
     if (error instanceof HttpError)
       for (const [name, value] of Object.entries(error.headers)) c.header(name, value);
-    // Of a page that came instead of the wanted one: that one is asked for again.
+    // The browser loads the wanted page again by itself.
     if (comesBack) c.header('refresh', String(ASK_AGAIN_SECONDS));
     const wantsPage = (c.req.header('accept') ?? '').includes('text/html');
     return wantsPage

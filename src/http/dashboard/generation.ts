@@ -94,7 +94,7 @@ function failureBox(failure: Failure): Html {
 function film({ id, assets, state }: GenerationRecord): Html {
   const at = (name: string) => `${HOME}/generations/${id}/assets/${name}`;
   if (!assets) {
-    // Where none is on its way, no empty screen may push aside what can be done.
+    // Without a video to come, the empty frame must not push the actions down.
     const awaited = !isTerminal(state) && state !== 'unconfirmed';
     return html`<div class="film none ${awaited ? 'awaited' : ''}" id="film" data-live>
       <p>${awaited ? 'No video yet.' : 'There is no video.'}</p>
@@ -191,7 +191,7 @@ export function createGenerationRoutes(
     return c.redirect(`${back}?done=${form.action}`, 303);
   });
 
-  // Through this server, whatever the storage: no other host has to be allowed, and none learns who looks.
+  // Through this server, also from S3: pages load nothing from other hosts, and no other host learns of a visit.
   routes.get(`${PAGE}/assets/:name`, async (c) => {
     const { id, assets } = await load(c.req.param('id'));
     return serveFile(c, await openedStorage(), findAsset(assets, id, c.req.param('name')));

@@ -32,8 +32,8 @@ export interface DashboardEnv {
 }
 
 /**
- * Something else than a GET may come only from our own pages, or from a program. The browser's own word decides, where
- * there is one: behind a proxy `Host` may lack the port, and a page without a referrer policy of ours has the origin `null`.
+ * A request that changes something may come only from our own pages, or from a program. `Sec-Fetch-Site` decides where the
+ * browser sends it: behind a proxy `Host` may lack the port, and a page without a referrer policy has the origin `null`.
  */
 export function refuseForeign(c: Context, { PUBLIC_URL }: Config): void {
   if (READING.has(c.req.method)) return;
@@ -69,7 +69,7 @@ export async function readActorForm(c: Context<DashboardEnv>): Promise<Record<st
 /** For the log: which visitor decided. */
 export const actorOf = (c: Context<DashboardEnv>): string => c.var.visitor.name ?? 'this machine';
 
-/** Counts the try first: many at the same moment must not all slip through. */
+/** Counts the try first: otherwise many tries at the same moment would all be allowed. */
 async function fromBasic(sessions: Sessions, c: Context, user: string, password: string) {
   await throttle(sessions, c, user);
   const account = sessions.findAccount(user, password);
@@ -139,7 +139,7 @@ export function requireVisitor(sessions: Sessions, config: Config): MiddlewareHa
     if (visitor === null) {
       const wantsPage = READING.has(c.req.method) && (c.req.header('accept') ?? '').includes('text/html');
       if (!wantsPage) throw new HttpError(401, 'unauthorized', `Log in at ${LOGIN} first.`);
-      // A link in a chat: the browser keeps a strict cookie back until a page of our own asks for it.
+      // A link on another site: the browser sends a strict cookie only with requests from our own pages.
       if (c.req.header('sec-fetch-site') === 'cross-site')
         return c.html('<meta http-equiv="refresh" content="0">');
       const wanted = c.req.path + new URL(c.req.url).search;

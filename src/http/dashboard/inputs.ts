@@ -21,7 +21,7 @@ function words(input: Input): Html {
   return 'input' in input ? html`An upload` : html`<code class="key">${input.storageKey}</code>`;
 }
 
-/** Of a public URL only the address is shown: a page that loaded it would tell its host who looks. */
+/** Of a public URL only the address is shown: loading it would tell its host of the visit. */
 async function shown(hub: Hub, record: GenerationRecord, field: InputField, input: Input): Promise<Html> {
   const found = typeof input === 'string' ? null : await findInput(hub, record, input);
   const src = `${HOME}/generations/${record.id}/inputs/${field}`;

@@ -1,4 +1,4 @@
-/** What limits us and what it costs, for the overview; and the operator’s word that key and provider are well again. */
+/** Limits, alarms and spend for the overview, and the form by which an operator says that key and provider work again. */
 import { Hono } from 'hono';
 import { html } from 'hono/html';
 import type { Hub } from '../../pipeline/context.js';
@@ -13,7 +13,7 @@ import { countText, durationText, moneyText } from './format.js';
 
 /** Tenants shown by name, those that spent most. */
 const TENANTS_SHOWN = 5;
-/** A table is not for names of 128 characters; the rest is shown beside the pointer. */
+/** Longer names are cut in the table; the tooltip shows them in full. */
 const TENANT_LENGTH = 40;
 
 export const RESUMED = 'Nothing waits for a probe, a 429 or tomorrow’s budget any longer.';
@@ -51,10 +51,10 @@ function resumeForm(visitor: Visitor): Html | '' {
   </details>`;
 }
 
-/** A sweep runs every `SWEEP_INTERVAL_MS` wherever a worker lives; so many without one, and none does. */
+/** Workers sweep every `SWEEP_INTERVAL_MS`. When this many sweeps are missed, no worker runs. */
 const SWEEPS_MISSED = 5;
 
-/** What is wrong right now, at the top of the overview, where an operator looks first. */
+/** What is wrong now, at the top of the overview. */
 export function alarms(
   { limits, refusals }: Pick<View, 'limits' | 'refusals'>,
   { sweptAt, generations }: FleetFigures,
@@ -146,7 +146,7 @@ export function providerCard(limits: LimitsOverview, visitor: Visitor): Html {
         </dd>
         <dt>Our key</dt>
         <dd>
-          ${refused ? html`<strong class="bad">refused</strong>, or its quota is used up; one submit looks now and then` : 'accepted'}
+          ${refused ? html`<strong class="bad">refused</strong>, or its quota is used up; one submit tests it now and then` : 'accepted'}
         </dd>
         ${
           misrouted

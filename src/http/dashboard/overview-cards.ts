@@ -50,7 +50,7 @@ export function tiles(view: View, figures: FleetFigures, span: Span, now: number
     maxInFlight === null
       ? `${countText(backlog.submit.active)} being submitted`
       : `of at most ${countText(maxInFlight)}`;
-  // Whether a lost answer stands for a task is not known; it holds a slot all the same.
+  // An unconfirmed submit may have a task, so it holds a slot.
   const perhaps = generations.unconfirmed === 0 ? '' : `, ${countText(generations.unconfirmed)} unconfirmed`;
   return html`<ul class="tiles" id="tiles" data-live>
     ${tile(
@@ -150,7 +150,7 @@ export function failures({ slots }: View, span: Span): Html {
   </section>`;
 }
 
-/** BullMQ’s limiter, which never limits here, leaves its mark for so long after every job: that is no rest. */
+/** BullMQ’s limiter, which never limits here, leaves a key for this long after every job: the stage does not rest then. */
 const LIMITER_MS = 1000;
 
 const RUNS: readonly (readonly [RunName, string])[] = [

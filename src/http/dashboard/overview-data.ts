@@ -8,7 +8,7 @@ import { readFigures, SPAN_MS, type Slot, type Span } from '../../telemetry/time
 
 const SLOTS: Readonly<Record<Span, number>> = { minute: 60, hour: 24 };
 const LATEST = 6;
-/** So many of the oldest are looked at for one that is not put off by its app. */
+/** How many of the oldest are read to find one that its app did not postpone. */
 const OLDEST = 20;
 
 export interface View {
@@ -34,7 +34,7 @@ export async function look(
   span: Span,
 ): Promise<View> {
   const { redis, store, now } = hub;
-  // First: a refusal may make the connection anew, under the reads.
+  // First, since ioredis may reconnect after a refusal, which would break the reads.
   const refusals = await health.refusals();
   const [slots, oldestIds, latestPage, limits, spend] = await Promise.all([
     readFigures({ redis, keys: store.keys }, span, SLOTS[span], now()),
@@ -51,7 +51,7 @@ export async function look(
   ]);
   const due = waiting.filter(({ runAt }) => (runAt ?? 0) <= now());
   const today = due.find((record) => !isForTomorrow(record, limits));
-  // Something is due: then one of those that waited for a new day may be submitted already.
+  // If something is due, a generation that waited for a new day may be submitted already.
   const inLine = limits.inLine > 0;
   return {
     slots,

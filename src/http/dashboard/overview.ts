@@ -22,7 +22,7 @@ export function createOverviewRoutes(
   health: Pick<Health, 'refusals'>,
 ): Hono<DashboardEnv> {
   const routes = new Hono<DashboardEnv>();
-  // However many people look at it: within a second they all see the same.
+  // All visitors share one view for a second.
   const views = new Map<Span, { readonly at: number; readonly view: Promise<View> }>();
   const viewOf = (span: Span): Promise<View> => {
     const known = views.get(span);

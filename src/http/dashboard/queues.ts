@@ -19,11 +19,11 @@ import { HttpError } from '../problems.js';
 
 const BASE = `${HOME}/queues`;
 
-/** Its pages set styles from scripts; they still load nothing from other hosts and run no script but their own files. */
+/** Its scripts set inline styles. Its pages load nothing from other hosts, and run no scripts but their own files. */
 export const BOARD_POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
 
-/** Names for its buttons that are pictures only, and what is too pale in it. */
+/** Adds names to its buttons that are pictures, and corrects colours that are too pale. */
 const OURS = `<link rel="stylesheet" href="${addressOfFile('board.css')}"><script type="module" src="${addressOfFile('board.js')}"></script>`;
 
 function openBoard({ queues, config }: Hub, mayAct: boolean): Hono {
@@ -62,7 +62,7 @@ export function createQueueRoutes(hub: Hub): Hono<DashboardEnv> {
     headers.set('content-security-policy', BOARD_POLICY);
     if (!headers.get('content-type')?.startsWith('text/html'))
       return new Response(response.body, { status: response.status, headers });
-    // Its page asks a font service for two fonts; it looks well without them.
+    // Its page loads two fonts from another host, and does without them.
     const page = (await response.text())
       .replaceAll(/<link[^>]+href="https?:[^>]+>/g, '')
       .replace('</head>', `${OURS}</head>`);

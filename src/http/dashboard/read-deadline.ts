@@ -1,6 +1,6 @@
 /**
- * How long a visitor waits. A Redis that hangs answers nothing for as long as it hangs, and without this limit no page
- * would answer either. What the request began goes on after the visitor got the error.
+ * How long a visitor waits for an answer. Without this limit, a page would hang for as long as Redis hangs. The work of the
+ * request goes on after the visitor got the error.
  */
 import type { MiddlewareHandler } from 'hono';
 import { timeout } from 'hono/timeout';

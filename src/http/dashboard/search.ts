@@ -11,7 +11,7 @@ import { check } from '../bodies.js';
 import { isGenerationId } from '../schemas.js';
 
 export const PAGE_SIZE = 50;
-/** There is no index by model: so many generations are looked at for one page, then the reader says whether to go on. */
+/** There is no index by model: at most this many generations are read for one page, and the page links to the rest. */
 export const LOOKED_AT_MOST = 2000;
 const LOOK_CHUNK = 250;
 

@@ -21,12 +21,12 @@ import { afterRefusal } from '../../redis/write-errors.js';
 import { createClientAddress, networkOf } from '../client-address.js';
 import { createCounting } from '../counting.js';
 
-/** Without a request for so long a session ends. */
+/** A session ends after this long without a request. */
 const IDLE_MS = 12 * 3_600_000;
-/** However busy it is. */
+/** A session ends after this long in any case. */
 export const LONGEST_MS = 7 * 24 * 3_600_000;
 
-/** After a refusal: each try of a write at a replica (`READONLY`) makes the connection anew, under the reads of others. */
+/** After a refusal: each write to a replica (`READONLY`) makes ioredis reconnect, which breaks the reads of other requests. */
 const NOT_PROLONGED_MS = 1000;
 
 /**
@@ -101,7 +101,7 @@ export function createSessions({ redis, config, now }: Hub): Sessions {
   const keyOf = (id: string) => `${prefix}:session:${sha256(id).toString('hex')}`;
   const client = createClientAddress(config);
   const triesFrom = (c: Context) => `${prefix}:tries:from:${networkOf(client.of(c))}`;
-  // A name that no account has is as good as any other, and all of them share one count.
+  // All names that no account has share one count.
   const triesAs = (user: string) => {
     const at = accounts.findIndex((account) => account.user === user);
     return `${prefix}:tries:as:${at}`;

@@ -1,4 +1,4 @@
-/** The way of one generation, told from its record and the provider's kept answers: no event stream is asked. */
+/** The history of one generation, from its record and the kept answers of the provider, without the event stream. */
 import { html } from 'hono/html';
 import type { GenerationRecord, RawAnswer } from '../../generation/record.js';
 import type { State } from '../../generation/states.js';
@@ -14,7 +14,7 @@ export interface Stay {
   readonly untilAt: number | null;
 }
 
-/** The first steps of a very long way are not kept; then it begins in the middle. */
+/** The first steps of a very long history are not kept: then it begins in the middle. */
 export function staysOf({ trail, createdAt, rev }: GenerationRecord): { stays: Stay[]; whole: boolean } {
   const steps = readTrail(trail, createdAt);
   const whole = steps.length >= rev;
@@ -137,7 +137,7 @@ export function shareBar(stays: readonly Stay[], now: number): Html {
   </svg>`;
 }
 
-/** Did it end, or stop, with what the provider said? What failed while archiving is no fault of its words. */
+/** Is the provider's last answer the reason why it stopped? A failure of the archive stage has other reasons. */
 const tellsWhy = ({ state, failure }: GenerationRecord): boolean =>
   state === 'unconfirmed' || (failure !== null && failure.stage !== 'archive');
 

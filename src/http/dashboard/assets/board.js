@@ -1,6 +1,6 @@
 /**
- * bull-board draws some of its buttons as pictures only. Here they get the names that people who hear the page, or whose
- * pointer rests on a button, need; the rest of it is left as it is.
+ * bull-board draws some of its buttons as pictures only. This script gives each of them a name, for screen readers and as a
+ * tooltip, and changes nothing else.
  */
 
 /** By the icon of a button. @type {Readonly<Record<string, string>>} */
@@ -27,7 +27,7 @@ function nameOf(control) {
     .find((icon) => icon.startsWith('lucide-'))
     ?.replace('lucide-', '')
     .replaceAll('-', ' ');
-  // The one picture that is no such icon is the mark of Redis.
+  // The only other picture is the logo of Redis.
   return known ?? called ?? 'Redis';
 }
 
@@ -35,13 +35,13 @@ function nameAll() {
   for (const control of document.querySelectorAll('button, a')) {
     if (!(control instanceof HTMLElement)) continue;
     const named = ['aria-label', 'aria-labelledby', 'title'].some((name) => control.hasAttribute(name));
-    // What is seen: the style inside a picture is text as well.
+    // The visible text: `textContent` would hold the style inside a picture.
     if (named || control.innerText.trim() || !control.querySelector('svg')) continue;
     const name = nameOf(control);
     control.setAttribute('aria-label', name);
     control.setAttribute('title', name);
   }
-  // A name that says something else than what is seen there; the text alone says it.
+  // These names contradict the visible text, which is enough.
   for (const link of document.querySelectorAll('main a[aria-label]'))
     if (link instanceof HTMLElement && link.innerText.trim()) link.removeAttribute('aria-label');
   // A column of buttons has no title there.
@@ -50,7 +50,7 @@ function nameAll() {
     svg.removeAttribute('role');
     svg.setAttribute('aria-hidden', 'true');
   }
-  // They stand right below the page's own heading.
+  // They follow the heading of the page, which has level 1.
   for (const heading of document.querySelectorAll('main h5')) heading.setAttribute('aria-level', '2');
   const logo = document.querySelector('header a:has(> img)');
   logo?.querySelector('img')?.setAttribute('alt', '');

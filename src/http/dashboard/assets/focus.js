@@ -1,11 +1,11 @@
 /**
- * Where somebody is with the keyboard, across a look at what is new. Should the very thing be gone, the next one of its
- * part takes its place, so that nobody is thrown back to the top of the page.
+ * Keeps the keyboard focus when the page is renewed. If the focused element is gone, the next one of its part gets the
+ * focus, so that the reader does not start again at the top of the page.
  */
 
 const FOCUSABLE = 'a[href], button, input:not([type=hidden]), summary, video, [tabindex]';
 
-/** @returns {() => void} to be called when the page is new */
+/** @returns {() => void} to be called when the page was renewed */
 export function rememberFocus() {
   const focused = document.activeElement;
   const part = focused?.closest('[data-live]') ?? null;
@@ -20,7 +20,7 @@ export function rememberFocus() {
       document.getElementById('content'),
     ];
     for (const one of order) {
-      // What is folded away takes no focus.
+      // A folded element takes no focus.
       if (one instanceof HTMLElement) one.focus({ preventScroll: true });
       if (document.activeElement === one) return;
     }

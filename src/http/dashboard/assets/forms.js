@@ -1,6 +1,6 @@
 /** What forms do beyond sending themselves. */
 
-/** What was just done is said once: the address forgets it, so that loading the page again does not say it again. */
+/** Shows once what was just done: it is removed from the address, so that reloading the page does not show it again. */
 export function sayOnce() {
   if (!document.querySelector('[data-once]')) return;
   const address = new URL(location.href);

@@ -1,9 +1,9 @@
 /**
- * Brings what is shown in line with what the server says, changing as little as possible: what is focused stays focused,
- * what was opened stays open, what was ticked stays ticked, and a video plays on.
+ * Changes the page to what the server says, with as few changes as possible: focus, unfolded details and ticked boxes stay,
+ * and a video plays on.
  */
 
-/** What the reader did, and the server does not know. */
+/** Attributes that the reader changed, and the server does not know. */
 const OWN = new Set(['open', 'hidden']);
 
 /** @param {Node} node */
@@ -36,7 +36,7 @@ export function bringInLine(shown, newer) {
   const kept = shown.getAttribute('data-keep');
   if (kept !== null && kept === newer.getAttribute('data-keep')) return;
   copyAttributes(shown, newer);
-  // An instant is written in the reader's own words, and those are renewed with the clock.
+  // times.js writes the text of an instant.
   if (shown.localName === 'time') return;
 
   /** @type {Map<string, ChildNode>} */
@@ -49,7 +49,7 @@ export function bringInLine(shown, newer) {
   /** @type {ChildNode | null} */
   let at = shown.firstChild;
   for (const wanted of [...newer.childNodes]) {
-    // What is gone goes first: to move what stays up to its place would take the focus from it.
+    // Removed elements first: moving an element that stays would take the focus from it.
     while (at !== null && keyOf(at) !== null && !wantedKeys.has(keyOf(at))) {
       const next = at.nextSibling;
       at.remove();

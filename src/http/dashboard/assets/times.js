@@ -1,4 +1,4 @@
-/** Instants in the reader's own time zone and words. The server writes them in UTC, for whoever has no script. */
+/** Instants in the reader's own time zone and language. The server writes them in UTC, for a browser without scripts. */
 
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
 const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
