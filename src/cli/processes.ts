@@ -48,10 +48,8 @@ export function addProcesses(program: Command): void {
     .action(async ({ stages, serve }: { stages?: Stage[]; serve?: boolean }) => {
       setFlagsFromString(`--heap-growing-percent=${HEAP_GROWING_PERCENT}`);
       const config = await readSettings();
-      const [{ startWorkers }, { createMetrics }] = await Promise.all([
-        import('../../workers/main.js'),
-        import('../telemetry/metrics.js'),
-      ]);
+      const { startWorkers } = await import('../../workers/main.js');
+      const { createMetrics } = await import('../telemetry/metrics.js');
       const ops = !serve && config.WORKER_PORT > 0 ? await loadOps() : null;
       const metrics = createMetrics();
       const log = await loggerFor(config, (alarm) => metrics.alarmed(alarm));
@@ -122,23 +120,16 @@ async function serveHttp(
   watch: (hub: Hub) => void,
   vitals: () => readonly Vitals[] | null,
 ): Promise<{ close(): Promise<void> }> {
-  const [
-    { clockOf, createHub },
-    { openClock },
-    { checkLayout },
-    { connectRedis },
-    { checkRedis },
-    [{ startServer }, { createOps }],
-  ] = await Promise.all([
-    import('../pipeline/context.js'),
-    import('../redis/clock.js'),
-    import('../redis/layout.js'),
-    import('../redis/connect.js'),
-    import('../redis/check.js'),
-    loadOptional('The HTTP server', SERVER_PACKAGES, () =>
-      Promise.all([import('../http/server.js'), import('../http/health-routes.js')]),
-    ),
-  ]);
+  const { createOps, startServer } = await loadOptional(
+    'The HTTP server',
+    SERVER_PACKAGES,
+    () => import('../http/server.js'),
+  );
+  const { clockOf, createHub } = await import('../pipeline/context.js');
+  const { openClock } = await import('../redis/clock.js');
+  const { checkLayout } = await import('../redis/layout.js');
+  const { connectRedis } = await import('../redis/connect.js');
+  const { checkRedis } = await import('../redis/check.js');
   const redis = await connectRedis(config, 'producer', log);
   try {
     await checkRedis(redis);

@@ -18,10 +18,8 @@ export async function loggerFor(
   config: Config,
   onAlarm: (alarm: string) => void = () => {},
 ): Promise<Logger> {
-  const [{ misspeltSettings, secretsIn }, { createLogger }] = await Promise.all([
-    import('../config/config.js'),
-    import('../telemetry/logger.js'),
-  ]);
+  const { misspeltSettings, secretsIn } = await import('../config/config.js');
+  const { createLogger } = await import('../telemetry/logger.js');
   const secrets = secretsIn(config, process.env);
   const log = createLogger({ level: config.LOG_LEVEL, secrets, isTerminal: process.stdout.isTTY, onAlarm });
   for (const { path, message } of misspeltSettings(process.env)) log.warn(`${path} ${message}`);

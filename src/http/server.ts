@@ -18,6 +18,8 @@ import { createCallbackRoutes } from './callbacks.js';
 import { createDashboard } from './dashboard/dashboard.js';
 import { createOps, createOpsRoutes, listen, requireOperator, type Ops } from './health-routes.js';
 
+export { createOps };
+
 /** To send the whole request. */
 const REQUEST_TIMEOUT_MS = 60_000;
 /**

@@ -14,11 +14,9 @@ export interface Consultation {
 
 /** Examines what a worker with the settings of this environment needs. */
 export async function consultDoctor(environment: NodeJS.ProcessEnv): Promise<Consultation> {
-  const [{ readConfig }, { examine }, { describeConfig, examineUnreadable }] = await Promise.all([
-    import('../../config/config.js'),
-    import('./examine.js'),
-    import('./settings.js'),
-  ]);
+  const { readConfig } = await import('../../config/config.js');
+  const { examine } = await import('./examine.js');
+  const { describeConfig, examineUnreadable } = await import('./settings.js');
   let config: Config;
   try {
     config = readConfig(environment);
