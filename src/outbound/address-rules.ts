@@ -104,49 +104,39 @@ export function parseAllowedHosts(entries: readonly string[], path = 'ARCHIVE_AL
   };
 }
 
+/** Not globally reachable, after IANA's registries of special-purpose addresses. */
+const SPECIAL = parseAllowedHosts([
+  '0.0.0.0/8',
+  '10.0.0.0/8',
+  '100.64.0.0/10',
+  '127.0.0.0/8',
+  '169.254.0.0/16',
+  '172.16.0.0/12',
+  '192.0.0.0/24',
+  '192.0.2.0/24',
+  '192.88.99.0/24',
+  '192.168.0.0/16',
+  '198.18.0.0/15',
+  '198.51.100.0/24',
+  '203.0.113.0/24',
+  '224.0.0.0/4',
+  '240.0.0.0/4',
+  '2001::/23',
+  '2001:db8::/32',
+  '2002::/16',
+  '3fff::/20',
+]);
 /**
- * Not globally reachable, after IANA's registries of special-purpose addresses. Of IPv6 only 2000::/3 is handed out at
- * all; the rest (loopback, link-local, unique local, IPv4-mapped, multicast) is refused as a whole, but for NAT64.
+ * Of IPv6 only this is handed out at all; the rest (loopback, link-local, unique local, IPv4-mapped, multicast) is refused as a
+ * whole, but for NAT64.
  */
-const SPECIAL_IPV4 = new BlockList();
-for (const [network, bits] of [
-  ['0.0.0.0', 8],
-  ['10.0.0.0', 8],
-  ['100.64.0.0', 10],
-  ['127.0.0.0', 8],
-  ['169.254.0.0', 16],
-  ['172.16.0.0', 12],
-  ['192.0.0.0', 24],
-  ['192.0.2.0', 24],
-  ['192.88.99.0', 24],
-  ['192.168.0.0', 16],
-  ['198.18.0.0', 15],
-  ['198.51.100.0', 24],
-  ['203.0.113.0', 24],
-  ['224.0.0.0', 4],
-  ['240.0.0.0', 4],
-] as const) {
-  SPECIAL_IPV4.addSubnet(network, bits, 'ipv4');
-}
-const GLOBAL_IPV6 = new BlockList();
-GLOBAL_IPV6.addSubnet('2000::', 3, 'ipv6');
-const SPECIAL_IPV6 = new BlockList();
-for (const [network, bits] of [
-  ['2001::', 23],
-  ['2001:db8::', 32],
-  ['2002::', 16],
-  ['3fff::', 20],
-] as const) {
-  SPECIAL_IPV6.addSubnet(network, bits, 'ipv6');
-}
-
-/** `64:ff9b::/96` (RFC 6052): how IPv6-only networks reach IPv4. */
-const NAT64 = new BlockList();
-NAT64.addSubnet('64:ff9b::', 96, 'ipv6');
+const GLOBAL_IPV6 = parseAllowedHosts(['2000::/3']);
+/** RFC 6052: how IPv6-only networks reach IPv4. */
+const NAT64 = parseAllowedHosts(['64:ff9b::/96']);
 
 /** The IPv4 address inside a NAT64 address; null for every other one. */
 export function translatedIPv4(address: string): string | null {
-  if (isIP(address) !== 6 || !NAT64.check(address, 'ipv6')) return null;
+  if (isIP(address) !== 6 || !NAT64.coversAddress(address, 0)) return null;
   // `URL` writes every spelling the same way: hexadecimal groups, zeros shortened.
   const groups = new URL(`http://[${address}]`).hostname.slice(1, -1).split(':');
   const bytes = groups.slice(-2).flatMap((group) => {
@@ -158,15 +148,9 @@ export function translatedIPv4(address: string): string | null {
 
 /** Is this an address of the public internet? False for what is no address. */
 export function isPublicAddress(address: string): boolean {
-  switch (isIP(address)) {
-    case 4:
-      return !SPECIAL_IPV4.check(address, 'ipv4');
-    case 6: {
-      const inside = translatedIPv4(address);
-      if (inside !== null) return isPublicAddress(inside);
-      return GLOBAL_IPV6.check(address, 'ipv6') && !SPECIAL_IPV6.check(address, 'ipv6');
-    }
-    default:
-      return false;
-  }
+  const family = isIP(address);
+  if (family === 0) return false;
+  const inside = translatedIPv4(address);
+  if (inside !== null) return isPublicAddress(inside);
+  return !SPECIAL.coversAddress(address, 0) && (family === 4 || GLOBAL_IPV6.coversAddress(address, 0));
 }
