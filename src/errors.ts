@@ -50,6 +50,17 @@ export class InvalidInputError extends ReelhaulError {
   }
 }
 
+/** What is wrong with an input; empty when `read` refuses nothing. */
+export function problemsOf(read: () => unknown): readonly Problem[] {
+  try {
+    read();
+    return [];
+  } catch (error) {
+    if (error instanceof InvalidInputError) return error.problems;
+    throw error;
+  }
+}
+
 /** The environment cannot be used. Same shape as an invalid input. */
 export class ConfigError extends InvalidInputError {
   constructor(problems: readonly Problem[]) {

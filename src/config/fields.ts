@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto';
 import { isIP } from 'node:net';
 import { z } from 'zod';
-import { InvalidInputError, type Problem, withoutSecrets } from '../errors.js';
+import { problemsOf, withoutSecrets } from '../errors.js';
 import { parseAllowedHosts } from '../outbound/address-rules.js';
 import { storageUrlProblems } from '../storage/open.js';
 import { keyTemplateProblems } from '../storage/paths.js';
@@ -123,20 +123,9 @@ export const workerPort = z
   .pipe(integer(0, 65_535, 'a port'))
   .describe('expected a whole number of a port from 0 to 65535');
 
-/** Every entry that is none of the three forms is a problem of its own. */
-function hostProblems(entries: readonly string[]): readonly Problem[] {
-  try {
-    parseAllowedHosts(entries);
-    return [];
-  } catch (error) {
-    if (error instanceof InvalidInputError) return error.problems;
-    throw error;
-  }
-}
-
 export const hostList = list
   .superRefine((entries, issue) => {
-    for (const { message } of hostProblems(entries)) complain(issue, message);
+    for (const { message } of problemsOf(() => parseAllowedHosts(entries))) complain(issue, message);
   })
   .describe('expected host names, IPs or CIDRs separated by commas');
 

@@ -167,7 +167,7 @@ end
  */
 const REPORT = `${GATE}${SLOW_DOWN}
 local gate = hash(KEYS[1])
-local answer = { opened = false, closed = false, verdict = 'requeue', waitMs = 0, alone = false }
+local answer = { opened = cjson.null, closed = false, verdict = 'requeue', waitMs = 0, alone = false }
 ${BREAKER}${HOLD}${REFUSE}
 local kind = arg.result.kind
 if kind == 'away' then away() else is_there() end
@@ -209,11 +209,10 @@ end
 return cjson.encode(answer)
 `;
 
-type Answer = Omit<ReportOutcome, 'opened'> & {
-  readonly opened: ReportOutcome['opened'] | false;
+interface Answer extends ReportOutcome {
   /** This replica fails while others do not. */
   readonly alone: boolean;
-};
+}
 
 export interface ReportDeps {
   readonly redis: RedisConnection;
@@ -224,7 +223,7 @@ export interface ReportDeps {
 
 export function createReport({ redis, keysOf, settings, dice }: ReportDeps) {
   const run = defineScript<string>(redis, 'reelhaulGateReport', REPORT);
-  return async (target: Target, report: Report): Promise<ReportOutcome & { readonly alone: boolean }> => {
+  return async (target: Target, report: Report): Promise<Answer> => {
     const { retryAfterMs = null, ...result } = { retryAfterMs: undefined, ...report.result };
     const argument = {
       ...settings,
@@ -235,7 +234,6 @@ export function createReport({ redis, keysOf, settings, dice }: ReportDeps) {
       ...(target === 'submit' || target === 'poll' ? { call: target } : {}),
       dice: dice(),
     };
-    const answer = JSON.parse(await run(keysOf(target), argument)) as Answer;
-    return { ...answer, opened: answer.opened === false ? null : answer.opened };
+    return JSON.parse(await run(keysOf(target), argument)) as Answer;
   };
 }

@@ -15,15 +15,7 @@ import { createAlone } from './gate-alone.js';
 import { GATE, HOUR_MS, PACE } from './gate-lua.js';
 import { createPass } from './gate-pass.js';
 import { createReport } from './gate-report.js';
-import type {
-  CallResult,
-  Gate,
-  GateOverview,
-  Outage,
-  Report,
-  ReportOutcome,
-  Target,
-} from './gate-contract.js';
+import type { CallResult, Gate, GateOverview, Report, ReportOutcome, Target } from './gate-contract.js';
 
 export type * from './gate-contract.js';
 
@@ -38,13 +30,14 @@ const FREE_FOR_MS = 1000;
 /** The results when all is well. */
 const PLAIN: ReadonlySet<CallResult['kind']> = new Set(['answered', 'accepted', 'rejected']);
 
-/** LOOK. As PASS, of submits; KEYS 4 gate of polls instead. Returns JSON: a GateOverview, with false for null. */
+/** LOOK. As PASS, of submits; KEYS 4 gate of polls instead. Returns JSON: a GateOverview. */
 const LOOK = `${GATE}${PACE}
 local gates = { submit = hash(KEYS[1]), poll = hash(KEYS[4]) }
-local answer = { refused = false, misrouted = false, holdMs = {}, slowedTo = per_second or false, breaker = {} }
+local answer = { refused = false, misrouted = false, holdMs = {}, slowedTo = per_second or cjson.null, breaker = {} }
 for call, gate in pairs(gates) do
   answer.holdMs[call] = ms_until(gate.holdUntil, ${HOUR_MS})
-  answer.breaker[call] = { openAt = gate.openAt or false, probes = gate.probes or 0, probeAt = gate.awayProbeAt or false }
+  answer.breaker[call] = { openAt = gate.openAt or cjson.null, probes = gate.probes or 0,
+    probeAt = gate.awayProbeAt or cjson.null }
 end
 if gates.submit.refusedAt then
   answer[gates.submit.refusedWhy == 'misrouted' and 'misrouted' or 'refused'] = true
@@ -64,12 +57,6 @@ for _, key in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do redis.call('UNLINK
 redis.call('UNLINK', KEYS[4])
 return refused
 `;
-
-type Falsy<T> = { readonly [K in keyof T]: null extends T[K] ? Exclude<T[K], null> | false : T[K] };
-interface Look extends Omit<GateOverview, 'slowedTo' | 'breaker'> {
-  readonly slowedTo: number | false;
-  readonly breaker: { readonly submit: Falsy<Outage>; readonly poll: Falsy<Outage> };
-}
 
 export interface GateSettings {
   /** Calls per window; null: no limit but what a 429 teaches. */
@@ -158,17 +145,7 @@ export function createGate({ redis, keys, settings, dice }: GateDeps): Gate {
     async overview() {
       const [submit, ...others] = keysOf('submit');
       const answer = await lookAt([submit, ...others.slice(0, 2), keys.gate('poll')], argument);
-      const { breaker, slowedTo, ...look } = JSON.parse(answer) as Look;
-      const outage = ({ openAt, probes, probeAt }: Falsy<Outage>): Outage => ({
-        openAt: openAt === false ? null : openAt,
-        probes,
-        probeAt: probeAt === false ? null : probeAt,
-      });
-      return {
-        ...look,
-        slowedTo: slowedTo === false ? null : slowedTo,
-        breaker: { submit: outage(breaker.submit), poll: outage(breaker.poll) },
-      };
+      return JSON.parse(answer) as GateOverview;
     },
 
     async resume() {

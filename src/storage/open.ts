@@ -8,7 +8,7 @@
  */
 import { resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { InvalidInputError, loadOptional, type Problem, withoutSecrets } from '../errors.js';
+import { InvalidInputError, loadOptional, problemsOf, type Problem, withoutSecrets } from '../errors.js';
 import { createLocalStorage } from './local.js';
 import { s3Parameters, type S3StorageOptions } from './s3-options.js';
 import type { Storage } from './storage.js';
@@ -31,15 +31,7 @@ export const openStorage = (url: string): Promise<Storage> =>
   });
 
 /** What is wrong with the address of a storage; nothing is opened. */
-export function storageUrlProblems(url: string): readonly Problem[] {
-  try {
-    readUrl(url);
-    return [];
-  } catch (error) {
-    if (error instanceof InvalidInputError) return error.problems;
-    throw error;
-  }
-}
+export const storageUrlProblems = (url: string): readonly Problem[] => problemsOf(() => readUrl(url));
 
 function readUrl(url: string): { readonly root: string } | S3StorageOptions {
   if (/^file:/i.test(url)) return { root: readDirectory(url) };
