@@ -81,20 +81,21 @@ for i = 1, #c.budgets, 2 do redis.call('HSET', KEYS[1] .. ':budgets', c.budgets[
 return before == c.inForce and 0 or 1
 `;
 
-/**
- * COUNTS. KEYS 1 limits · ARGV 1 JSON { prefix }
- * Returns queued, scheduled, over budget, capped, tenants capped, in flight, most in flight or '' when there are no limits, chained.
- */
+/** COUNTS. KEYS 1 limits · ARGV 1 JSON { prefix } · Returns JSON: the QueuedCounts. */
 const COUNTS = `${QUEUED}
 local p, now, capped = cjson.decode(ARGV[1]).prefix, now_ms(), 0
 local tenants = redis.call('SMEMBERS', p .. ':parked')
 for _, tenant in ipairs(tenants) do capped = capped + redis.call('ZCARD', p .. ':parked:' .. tenant) end
-return {
-  redis.call('ZCARD', p .. ':state:queued'), redis.call('ZCOUNT', p .. ':scheduled', '(' .. now, '+inf'),
-  redis.call('ZCARD', p .. ':over-budget'), capped, #tenants,
-  redis.call('ZCOUNT', p .. ':in-flight', '(' .. now, '+inf'), redis.call('HGET', KEYS[1], 'maxInFlight') or '',
-  redis.call('ZCARD', p .. ':chained'),
-}
+local queued, scheduled = redis.call('ZCARD', p .. ':state:queued'), redis.call('ZCOUNT', p .. ':scheduled', '(' .. now, '+inf')
+local over_budget, chained = redis.call('ZCARD', p .. ':over-budget'), redis.call('ZCARD', p .. ':chained')
+local most = redis.call('HGET', KEYS[1], 'maxInFlight')
+return cjson.encode({
+  inLine = math.max(0, queued - scheduled - over_budget - capped - chained),
+  scheduled = scheduled, overBudget = over_budget, chained = chained, capped = capped, tenantsCapped = #tenants,
+  inFlight = redis.call('ZCOUNT', p .. ':in-flight', '(' .. now, '+inf'),
+  maxInFlight = tonumber(most or 0) > 0 and tonumber(most) or cjson.null,
+  published = most and true or false,
+})
 `;
 
 /** TAKE. KEYS 1 over budget · ARGV 1 JSON { most } · Returns their ids. */
@@ -153,7 +154,7 @@ function publishArguments(limits: InForce) {
 
 export function createLimits(redis: RedisConnection, prefix: string): Limits {
   const publish = defineScript<number>(redis, 'reelhaulPublish', PUBLISH);
-  const count = defineScript<(number | string)[]>(redis, 'reelhaulQueuedCounts', COUNTS);
+  const count = defineScript<string>(redis, 'reelhaulQueuedCounts', COUNTS);
   const takeOverBudget = defineScript<string[]>(redis, 'reelhaulTakeOverBudget', TAKE);
   const freed = defineScript<string[]>(redis, 'reelhaulFreed', FREED);
   const key = `${prefix}:limits`;
@@ -166,25 +167,7 @@ export function createLimits(redis: RedisConnection, prefix: string): Limits {
       return text === null ? null : (JSON.parse(text) as InForce);
     },
 
-    async counts() {
-      const [queued, scheduled, overBudget, capped, tenantsCapped, inFlight, most, chained] = await count(
-        [key],
-        { prefix },
-      );
-      const waiting =
-        Number(queued) - Number(scheduled) - Number(overBudget) - Number(capped) - Number(chained);
-      return {
-        inLine: Math.max(0, waiting),
-        scheduled: Number(scheduled),
-        overBudget: Number(overBudget),
-        chained: Number(chained),
-        capped: Number(capped),
-        tenantsCapped: Number(tenantsCapped),
-        inFlight: Number(inFlight),
-        maxInFlight: Number(most) > 0 ? Number(most) : null,
-        published: most !== '',
-      };
-    },
+    counts: async () => JSON.parse(await count([key], { prefix })) as QueuedCounts,
 
     takeOverBudget: () => takeOverBudget([`${prefix}:over-budget`], { most: PAGE }),
     freed: () => freed([`${prefix}:parked`], { prefix }),
