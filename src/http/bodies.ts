@@ -56,13 +56,23 @@ export async function readForm(c: Context): Promise<Record<string, unknown>> {
   }
 }
 
+/** Fields that were not given are not there, rather than undefined. */
+type Given<T> = T extends object ? { [K in keyof T]: Exclude<T[K], undefined> } : T;
+
 /**
- * Checks against a schema.
+ * Checks an object against a schema.
  * @throws InvalidInputError naming every bad field.
  */
-export function check<T extends z.ZodType>(schema: T, value: unknown, what: string): z.output<T> {
+export function check<T extends z.ZodType<object>>(
+  schema: T,
+  value: unknown,
+  what: string,
+): Given<z.output<T>> {
   const result = schema.safeParse(value);
-  if (result.success) return result.data;
+  if (result.success) {
+    const given = Object.entries(result.data).filter(([, field]) => field !== undefined);
+    return Object.fromEntries(given) as Given<z.output<T>>;
+  }
   throw new InvalidInputError(
     what,
     result.error.issues.flatMap((issue) =>

@@ -47,7 +47,7 @@ export function createEventRoutes(hub: Hub, reelhaul: Reelhaul): EventRoutes {
 
   function stream(
     c: Context<ApiEnv>,
-    filter: { cursor: string; tenant?: string | undefined; generationId?: string },
+    filter: { readonly cursor: string; readonly tenant?: string; readonly generationId?: string },
     first: Generation | null,
   ): Response {
     if (open.size >= MAX_STREAMS) {
@@ -74,14 +74,7 @@ export function createEventRoutes(hub: Hub, reelhaul: Reelhaul): EventRoutes {
           event: first ? 'generation' : 'hello',
           data: JSON.stringify(first ?? {}),
         });
-        const { cursor, tenant, generationId } = filter;
-        const events = reelhaul.events({
-          cursor,
-          ...(tenant === undefined ? {} : { tenant }),
-          ...(generationId === undefined ? {} : { generationId }),
-          signal: ended.signal,
-        });
-        for await (const event of events)
+        for await (const event of reelhaul.events({ ...filter, signal: ended.signal }))
           await sse.writeSSE({ id: event.cursor, event: event.type, data: JSON.stringify(event) });
       } catch (error) {
         if (!ended.signal.aborted) hub.log.warn({ err: error }, 'an event stream ended early');
@@ -95,7 +88,8 @@ export function createEventRoutes(hub: Hub, reelhaul: Reelhaul): EventRoutes {
   routes.get('/events', async (c) => {
     const query = check(eventsQuerySchema, c.req.query(), 'The events cannot be read');
     const tenant = tenantOf(c.var.caller, query.tenant);
-    return stream(c, { cursor: await startingPoint(c, query.cursor), tenant }, null);
+    const cursor = await startingPoint(c, query.cursor);
+    return stream(c, tenant === undefined ? { cursor } : { cursor, tenant }, null);
   });
 
   routes.get('/generations/:id/events', async (c) => {

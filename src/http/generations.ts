@@ -3,7 +3,7 @@ import { setImmediate as otherRequests } from 'node:timers/promises';
 import { Hono } from 'hono';
 import { InvalidInputError, NotFoundError } from '../errors.js';
 import type { Generation } from '../generation/record.js';
-import type { Enqueued, EnqueueItem, EnqueueResult, ListQuery, Reelhaul } from '../reelhaul.js';
+import type { Enqueued, EnqueueItem, EnqueueResult, Reelhaul } from '../reelhaul.js';
 import type { ApiEnv, Caller } from './access.js';
 import { checkSyntax, parseItem, sliced, splitBatch } from './batch.js';
 import { atMost, check, MAX_BATCH_BYTES, MAX_BODY_BYTES, readJson, readJsonText } from './bodies.js';
@@ -160,10 +160,7 @@ export function createGenerationRoutes(
   routes.get('/generations', async (c) => {
     const query = check(listQuerySchema, c.req.query(), 'The generations cannot be listed');
     const tenant = tenantOf(c.var.caller, query.tenant);
-    const listing = Object.fromEntries(
-      Object.entries({ ...query, tenant }).filter(([, value]) => value !== undefined),
-    ) as ListQuery;
-    return c.json(await reelhaul.list(listing));
+    return c.json(await reelhaul.list(tenant === undefined ? query : { ...query, tenant }));
   });
 
   routes.get('/generations/:id', async (c) => c.json(await seen(reelhaul, c.var.caller, c.req.param('id'))));

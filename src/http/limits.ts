@@ -26,11 +26,7 @@ export function createLimitRoutes(reelhaul: Reelhaul): Hono<ApiEnv> {
     const tenant = c.var.caller.tenant ?? query.tenant;
     if (query.tenant !== undefined && query.tenant !== tenant)
       throw new HttpError(403, 'forbidden', 'This token sees its own tenant only.');
-    const of = {
-      ...(query.day === undefined ? {} : { day: query.day }),
-      ...(tenant === undefined ? {} : { tenant }),
-    };
-    return c.json(await reelhaul.spend(of));
+    return c.json(await reelhaul.spend(tenant === undefined ? query : { ...query, tenant }));
   });
 
   return routes;

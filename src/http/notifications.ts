@@ -11,8 +11,7 @@ export function createNotificationRoutes(reelhaul: Reelhaul): Hono<ApiEnv> {
 
   routes.get('/notifications/dead', async (c) => {
     requireAllTenants(c.var.caller);
-    const { limit, cursor } = check(deadQuerySchema, c.req.query(), 'The notifications cannot be listed');
-    const query = { ...(limit === undefined ? {} : { limit }), ...(cursor === undefined ? {} : { cursor }) };
+    const query = check(deadQuerySchema, c.req.query(), 'The notifications cannot be listed');
     return c.json(await reelhaul.deadNotifications(query));
   });
 

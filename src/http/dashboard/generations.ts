@@ -33,7 +33,8 @@ const eraseTenantSchema = z
     message: 'expected the name of the tenant once more',
   });
 
-function addressOf(filter: Filter, change: Partial<Filter>): string {
+/** The address of the list with some fields of the filter changed; undefined removes one. */
+function addressOf(filter: Filter, change: { [field in keyof Filter]?: Filter[field] | undefined }): string {
   const query = Object.entries({ ...filter, ...change }).filter(([, value]) => value !== undefined);
   return `${LIST}?${new URLSearchParams(query as [string, string][]).toString()}`;
 }

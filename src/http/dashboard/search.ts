@@ -36,9 +36,9 @@ export const filterSchema = z.object({
   before: z.preprocess(blank, z.string().refine(isGenerationId, 'expected the end of a page').optional()),
 });
 
-export type Filter = z.output<typeof filterSchema>;
+export type Filter = ReturnType<typeof readFilter>;
 
-export const readFilter = (query: Record<string, string>): Filter =>
+export const readFilter = (query: Record<string, string>) =>
   check(filterSchema, query, 'The generations cannot be listed');
 
 export interface Found {
@@ -49,7 +49,7 @@ export interface Found {
   readonly lookedAt: number;
 }
 
-const atOf = (local: string | undefined) => (local === undefined ? undefined : Date.parse(`${local}Z`));
+const atOf = (local: string): number => Date.parse(`${local}Z`);
 
 /** The records of these; what is gone meanwhile is left out. */
 export async function load(store: Store, ids: readonly string[]): Promise<GenerationRecord[]> {
@@ -59,17 +59,15 @@ export async function load(store: Store, ids: readonly string[]): Promise<Genera
 
 /** One page, newest first. */
 export async function findPage({ store }: Hub, filter: Filter): Promise<Found> {
-  const { state, tenant, model } = filter;
-  const [createdAfter, createdBefore] = [atOf(filter.from), atOf(filter.to)];
+  const { model, from, to, q: _q, before: _before, ...named } = filter;
   const where = {
-    ...(state === undefined ? {} : { state }),
-    ...(tenant === undefined ? {} : { tenant }),
-    ...(createdAfter === undefined ? {} : { createdAfter }),
-    ...(createdBefore === undefined ? {} : { createdBefore }),
+    ...named,
+    ...(from === undefined ? {} : { createdAfter: atOf(from) }),
+    ...(to === undefined ? {} : { createdBefore: atOf(to) }),
   };
   const records: GenerationRecord[] = [];
   const limit = model === undefined ? PAGE_SIZE : LOOK_CHUNK;
-  let before = filter.before;
+  let { before } = filter;
   let lookedAt = 0;
   for (;;) {
     const page = await store.list({ ...where, limit, ...(before === undefined ? {} : { before }) });
