@@ -225,7 +225,9 @@ describe('orders of one tenant that the provider always forbids', () => {
 describe('the fresh poll for a dead link', () => {
   test('holds with all other polls after a 429, and waiting costs no try', async () => {
     await setUp({ ARCHIVE_ATTEMPTS: '2' });
-    const [id = ''] = await enqueueAll(many(1, 'video=404*forever, poll=ok>429*forever, retry-after=1h'));
+    const [id = ''] = await enqueueAll(
+      many(1, 'duration=0, video=404*forever, poll=ok>429*forever, retry-after=1h'),
+    );
     await bed.work();
     await until(async () => (await bed.reelhaul.limits()).holdMs.poll > 0, 'the hold');
     await until(
