@@ -280,8 +280,8 @@ test('a late success ends succeeded and late, and the app is told of it once', a
     },
   });
   await bed.work();
-  const { id } = await bed.enqueue('late [sim: duration=1500ms]', {
-    deadlineMs: 300,
+  const { id } = await bed.enqueue('late [sim: duration=4s]', {
+    deadlineMs: 2000,
     notifyUrl: receiver.url,
   });
   await bed.reaches(id, 'expired');
@@ -294,9 +294,9 @@ test('a late success ends succeeded and late, and the app is told of it once', a
 test('the deadline of one generation counts from enqueue, and does not wait for the first poll', async () => {
   await setUp({ environment: { POLL_FIRST_DELAY_MS: '3600000', POLL_MAX_INTERVAL_MS: '3600000' } });
   await bed.work();
-  const { id, createdAt } = await bed.enqueue('impatient [sim: duration=1h]', { deadlineMs: 400 });
+  const { id, createdAt } = await bed.enqueue('impatient [sim: duration=1h]', { deadlineMs: 2000 });
   expect(await bed.reaches(id, 'expired')).toMatchObject({
-    deadlineAt: createdAt + 400,
+    deadlineAt: createdAt + 2000,
     failure: { code: 'deadline_exceeded' },
   });
 });

@@ -96,7 +96,7 @@ describe('a worker with WORKER_PORT', () => {
 
   test('times the provider also for a task that ended after our patience', async () => {
     const before = (await scrape(url)).value('reelhaul_provider_seconds_count') ?? 0;
-    const { id } = await bed.enqueue('late [sim: duration=1500ms]', { deadlineMs: 500 });
+    const { id } = await bed.enqueue('late [sim: duration=4s]', { deadlineMs: 2000 });
     await bed.reaches(id, 'expired');
     expect((await scrape(url)).value('reelhaul_provider_seconds_count') ?? 0).toBe(before);
     await bed.reaches(id, 'succeeded');
