@@ -269,7 +269,7 @@ export const tenants = jsonObject(
   ),
   '{"acme":{"weight":3,"maxInFlight":5,"budgetPerDay":20}}',
 );
-/** Less than is counted (limits/prices.ts) would cost nothing, and no budget would ever hold. */
+/** Less than is counted (generation/price.ts) would cost nothing, and no budget would ever hold. */
 const price = money.refine((amount) => amount === 0 || amount >= 1e-6, {
   error: 'expected 0 or at least 0.000001',
 });

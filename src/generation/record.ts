@@ -142,7 +142,7 @@ export interface GenerationRecord extends Generation {
   readonly notifyOn: NotifyOn;
   /** Its place in fair order; null before it is due. */
   readonly turn: number | null;
-  /** Which state it came to when (trail.ts). */
+  /** Which state it came to when (history.ts). */
   readonly trail: string;
   /** When the last poll began. */
   readonly polledAt: number | null;

@@ -1,7 +1,7 @@
 /**
  * How long tasks took lately, shared by all replicas: per kind (model, seconds, ratio) one hash of decaying weights, and
  * one for all kinds together. Written in one script, by each replica at most once a second for each kind, and read through a
- * cache of some seconds, so that a poll costs no round trip. What is forgotten how fast says `lesson.ts`; what it means, `sketch.ts`.
+ * cache of some seconds, so that a poll costs no round trip. `observation.ts` says how fast a lesson is forgotten, `histogram.ts` what the weights mean.
  *
  * Bounded: at most `MAX_KINDS` kinds at a time (further ones count among all together), each at most a few hundred
  * fields, gone a week after its last task.

@@ -102,15 +102,6 @@ export function callbackModes(text: string): readonly CallbackMode[] {
   return text.split('+').map((word) => oneOf(...CALLBACK_MODES)(word.trim()));
 }
 
-/** Milliseconds of `250ms`, `3s`, `2m`, `1h` or `0`, for flags outside a script. */
-export function parseDuration(text: string): number {
-  try {
-    return duration(text);
-  } catch (error) {
-    throw new ScriptError(`expected ${(error as Error).message}, got ${JSON.stringify(text)}`);
-  }
-}
-
 /** The argument of a checked step as milliseconds, or as a number; the fallback where it has none. */
 export function durationArgument(step: Step, fallbackMs: number): number {
   return step.argument === null ? fallbackMs : duration(step.argument);

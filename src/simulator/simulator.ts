@@ -43,7 +43,7 @@ export {
 export type { AssetName } from './media.js';
 export type { Outage, OutageMode } from './outages.js';
 export type { DurationSpread, Simulator, SimulatorOptions } from './options.js';
-export { parseDuration, ScriptError } from './script-values.js';
+export { ScriptError } from './script-values.js';
 
 const DEFAULT_DURATION_MS = 2000;
 const DEFAULT_WAIT_MS = 10_000;

@@ -15,10 +15,10 @@
  *   <prefix>:notifications-dead:<id>    hash    what was given up of it
  *   <prefix>:notifications-owed         zset    ids with something owed: what the sweep looks at
  *   <prefix>:notifications-dead         zset    ids with something given up
- *   <prefix>:durations:<kind>           hash    how long tasks of that kind took lately (durations.ts)
+ *   <prefix>:durations:<kind>           hash    how long tasks of that kind took lately (duration-stats.ts)
  *   <prefix>:durations                  zset    those kinds by their last task, bounded
  *   <prefix>:running                    hash    kind → ages of the tasks still running, as of the last sweep
- *   <prefix>:arrivals                   hash    whether callbacks arrive (arrivals.ts)
+ *   <prefix>:arrivals                   hash    whether callbacks arrive (callback-trust.ts)
  *   <prefix>:workers                    zset    stage and worker, by until when it is announced (telemetry/presence.ts)
  *   <prefix>:swept                      string  when the last sweep ended, epoch ms
  *   <prefix>:figures:<span>:<number>    hash    what was counted in that minute or hour since 1970 (figures.ts)

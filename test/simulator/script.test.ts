@@ -1,7 +1,7 @@
 import { expect, test } from '@jest/globals';
 import { parseScript, scriptTextIn, scriptTextOfHeader } from '../../src/simulator/script.js';
 import { stepAt } from '../../src/simulator/script-fields.js';
-import { parseDuration, ScriptError } from '../../src/simulator/script-values.js';
+import { ScriptError } from '../../src/simulator/script-values.js';
 
 test('a script is directives joined by commas, with white space where one likes', () => {
   expect(parseScript(' duration = 3s ,shape=B, visible-after=never')).toEqual({
@@ -63,6 +63,9 @@ test('a prompt may hold several scripts, a header needs no brackets', () => {
 });
 
 test('durations know their units', () => {
-  expect(['0', '250ms', '1.5s', '2m', '1h'].map(parseDuration)).toEqual([0, 250, 1500, 120_000, 3_600_000]);
-  expect(() => parseDuration('-1s')).toThrow(ScriptError);
+  const durations = ['0', '250ms', '1.5s', '2m', '1h'].map(
+    (text) => parseScript(`duration=${text}`).durationMs,
+  );
+  expect(durations).toEqual([0, 250, 1500, 120_000, 3_600_000]);
+  expect(() => parseScript('duration=-1s')).toThrow(ScriptError);
 });
