@@ -191,7 +191,7 @@ export class WaitTimeoutError extends ReelhaulError {
 }
 
 /**
- * Storage could not be used. `retryable` tells whether waiting may mend it (full disk, server down) or the
+ * Storage could not be used. `retryable` tells whether it may pass with time (full disk, server down) or the
  * configuration must change first (both wait; the second also raises an alarm).
  */
 export class StorageError extends ReelhaulError {

@@ -1,5 +1,5 @@
 /**
- * What platforms and monitoring ask of a process: `/healthz` (would a restart mend it?), `/readyz` (does it do its work
+ * What platforms and monitoring ask of a process: `/healthz` (would a restart help?), `/readyz` (does it do its work
  * now?) and `/metrics`. On the server's port beside the API, or alone on a worker's own port.
  *
  * Health needs no token and says nothing that is secret. Metrics show the volume of work: beside the API they need a

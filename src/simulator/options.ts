@@ -52,7 +52,7 @@ export interface Simulator {
   readonly port: number;
   /** The same service on another port: where `redirect:other-port` and `asset-host=other-port` lead. */
   readonly otherPort: number;
-  /** A copy of the books as they are now. */
+  /** A copy of the ledger as it is now. */
   ledger(): Ledger;
   /** Checksum of a file as it should arrive, hex. Seconds for a synthetic file of gigabytes. */
   expectedSha256(taskId: string, asset: AssetName): Promise<string>;
@@ -60,7 +60,7 @@ export interface Simulator {
   setRates(rates: Rates): void;
   /** Replaces the directives for every generation. */
   setScript(text: string): void;
-  /** Forgets all tasks, generations and books. Open connections go on. */
+  /** Forgets all tasks and generations, and clears the ledger. Open connections go on. */
   reset(): void;
   /** The provider is away for a time; `refuse` closes the port itself. Resolves when it has begun. */
   startOutage(outage: Outage): Promise<void>;
@@ -69,7 +69,7 @@ export interface Simulator {
   waitUntil<T>(condition: (ledger: Ledger) => T | null | undefined | false, timeoutMs?: number): Promise<T>;
   /** The first submit for which `predicate` holds, past or future: it has arrived, maybe not been answered. */
   waitForSubmit(predicate?: (submit: LedgerSubmit) => boolean, timeoutMs?: number): Promise<LedgerSubmit>;
-  /** Called after every entry or change in the books; returns how to stop. */
+  /** Called after every entry or change in the ledger; returns a function that stops it. */
   subscribe(listener: () => void): () => void;
   /** Frees the ports, cuts all connections, stops all timers. */
   close(): Promise<void>;

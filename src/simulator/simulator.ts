@@ -1,6 +1,6 @@
 /**
- * A provider to play against: a real HTTP server that speaks CometAPI's Runway API, as nasty as a script or the dice
- * say, and that keeps books of what it would have billed. It spends nothing and needs nothing beside Node.
+ * The simulated provider: a real HTTP server that speaks CometAPI's Runway API, makes the faults that a script or a rate asks
+ * for, and keeps a ledger of what it would have billed. It spends nothing and needs nothing beside Node.
  *
  * `docs/simulator.md` lists the directives, the random faults and the routes.
  */
@@ -233,7 +233,7 @@ export async function startSimulator(options: SimulatorOptions = {}): Promise<Si
   const servers = [http.createServer(handle), http.createServer(handle)] as const;
   const sockets = new Set<Socket>();
   for (const server of servers) {
-    // Slow submits and dripping bodies are the simulator's trade: it never hurries a client.
+    // Slow submits and dripping bodies are wanted here: no time-out ends them.
     server.requestTimeout = 0;
     server.on('connection', (socket) => {
       sockets.add(socket);

@@ -1,11 +1,11 @@
-/** Waiting for the books to say something, for tests that must not sleep. */
+/** Waits until the ledger meets a condition, for tests that must not sleep. */
 import type { Ledger } from './ledger.js';
 import type { LedgerBook } from './ledger-book.js';
 import type { Timers } from './timers.js';
 
 /** Conditions that depend on the clock alone raise no entry; this often they are looked at all the same. */
 const RECHECK_MS = 20;
-/** A look at the books of thousands of tasks takes a while; looking takes at most one part in this many of the time. */
+/** Reading the ledger of thousands of tasks takes a while: between two reads it rests this many times as long. */
 const REST_PER_COST = 10;
 
 export interface WaitDeps {

@@ -49,7 +49,7 @@ export function asStorageError(error: unknown, what: string): unknown {
   const status = statusOf(error);
   const name = fieldOf(error, 'name');
   if (name === 'KeyTooLongError') {
-    // No waiting mends it: it is about this key alone.
+    // It does not pass with time: it is about this key alone.
     return new InvalidInputError(what, [
       { path: 'key', message: 'expected a name that is short enough for S3' },
     ]);

@@ -1,7 +1,7 @@
 /**
  * Is this process well? Two questions, which a platform asks for different ends:
  *
- * - alive: would a restart mend it? From memory alone. It never looks at Redis: a worker that waits for Redis may hold
+ * - alive: false when a restart would help. From memory alone. It never looks at Redis: a worker that waits for Redis may hold
  *   the only copy of a task id that is paid for, and must not be restarted for waiting.
  * - ready: does it do its work now? Redis takes a write, and every stage takes the jobs that are due.
  *

@@ -37,7 +37,7 @@ async function reachProblem(url: string, hostname: string): Promise<Finding | nu
   if (addresses.some(isPublicAddress)) return null;
   return warning(
     about,
-    `${hostname} is ${addresses.join(', ')} from here, which nobody reaches from outside. Check PUBLIC_URL, unless DNS tells the provider otherwise.`,
+    `${hostname} is ${addresses.join(', ')} from here, which cannot be reached from outside. Check PUBLIC_URL, unless DNS tells the provider otherwise.`,
   );
 }
 

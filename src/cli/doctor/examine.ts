@@ -23,7 +23,7 @@ const STORAGE_TIMEOUT_MS = 15_000;
 /** A poll may be given longer than a person wants to look at nothing. */
 const PROVIDER_TIMEOUT_MS = 15_000;
 
-/** Everything, in the order in which one would mend it; looked at side by side. */
+/** All findings, in the order in which they should be corrected; the looks run at the same time. */
 export async function examine(
   config: Config,
   log: Logger,
