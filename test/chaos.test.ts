@@ -3,12 +3,12 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from '@jest/globals';
-import { realRedis } from './support/testbed.js';
+import { realRedis, SHORT_LIVED } from './support/testbed.js';
 
 const program = fileURLToPath(new URL('../dist/test/chaos/main.js', import.meta.url));
 
 async function chaos(...flags: string[]): Promise<{ code: number; out: string }> {
-  const child = spawn(process.execPath, [program, ...flags]);
+  const child = spawn(process.execPath, [...SHORT_LIVED, program, ...flags]);
   let out = '';
   for (const stream of [child.stdout, child.stderr])
     stream.on('data', (chunk: Buffer) => (out += chunk.toString()));

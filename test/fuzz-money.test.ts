@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from '@jest/globals';
-import { realRedis } from './support/testbed.js';
+import { realRedis, SHORT_LIVED } from './support/testbed.js';
 
 const program = fileURLToPath(new URL('../dist/test/fuzz-money/main.js', import.meta.url));
 
@@ -22,7 +22,15 @@ const program = fileURLToPath(new URL('../dist/test/fuzz-money/main.js', import.
       '--redis-kills',
       '1',
     ];
-    const child = spawn(process.execPath, [program, '--seed', '7', '--time-limit-s', '170', ...size]);
+    const child = spawn(process.execPath, [
+      ...SHORT_LIVED,
+      program,
+      '--seed',
+      '7',
+      '--time-limit-s',
+      '170',
+      ...size,
+    ]);
     let out = '';
     for (const stream of [child.stdout, child.stderr])
       stream.on('data', (chunk: Buffer) => (out += chunk.toString()));

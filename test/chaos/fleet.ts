@@ -54,7 +54,7 @@ export function startFleet({
   let calm = false;
 
   function start(argument: readonly string[], extra: Record<string, string>): ChildProcess {
-    const child = spawn(process.execPath, [...argument], {
+    const child = spawn(process.execPath, [...process.execArgv, ...argument], {
       env: { PATH, HOME, ...environment, ...extra },
       stdio: ['ignore', 'ignore', 'pipe'],
     });

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { pino } from 'pino';
 import { readConfig } from '../../src/config/config.js';
 import { withPost } from '../../src/generation/submits.js';
+import { STAGES, type Stage } from '../../src/generation/states.js';
 import { limitsOf, type InForce } from '../../src/limits/settings.js';
 import { createHub, type Hub } from '../../src/pipeline/context.js';
 import type { EnqueueItem } from '../../src/pipeline/enqueue.js';
@@ -28,12 +29,12 @@ const items = (tenant: string, count: number, options: Partial<EnqueueItem> = {}
     tenant,
     ...options,
   }));
-const worksWith = (environment: Record<string, string>) =>
-  bed.work({ config: readConfig({ ...bed.environment, ...environment }) });
+const worksWith = (environment: Record<string, string>, stages: readonly Stage[] = STAGES) =>
+  bed.work({ config: readConfig({ ...bed.environment, ...environment }), stages });
 
 /** Lets one worker slot submit `count` generations; who they were, in order. */
 async function serve(count: number, environment: Record<string, string> = {}): Promise<string[]> {
-  const worker = await worksWith({ SUBMIT_CONCURRENCY: '1', ...environment });
+  const worker = await worksWith({ SUBMIT_CONCURRENCY: '1', ...environment }, ['submit']);
   await until(() => bed.simulator.ledger().totals.submits >= count, `${count} submits`);
   await worker.close();
   return bed.simulator

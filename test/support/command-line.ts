@@ -12,7 +12,7 @@ import '../../src/http/health-routes.js';
 import '../../src/http/server.js';
 import '../../src/telemetry/metrics.js';
 import { run } from '../../src/cli/run.js';
-import { cliFile } from './testbed.js';
+import { cliFile, SHORT_LIVED } from './testbed.js';
 
 export interface CommandResult {
   readonly code: number | null;
@@ -67,7 +67,7 @@ export async function runProcess(
   environment: Environment,
   nodeArguments: readonly string[] = [],
 ): Promise<CommandResult> {
-  const child = spawn(process.execPath, [...nodeArguments, cliFile, ...args], {
+  const child = spawn(process.execPath, [...SHORT_LIVED, ...nodeArguments, cliFile, ...args], {
     env: withBasics(environment),
   });
   let out = '';
