@@ -18,7 +18,6 @@ const KINDS = {
   Date: types.isDate,
   Error: types.isNativeError,
   Map: types.isMap,
-  Object: (value) => value !== null && ['object', 'function'].includes(typeof value),
   Promise: types.isPromise,
   RegExp: types.isRegExp,
   Set: types.isSet,
