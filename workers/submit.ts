@@ -23,6 +23,8 @@ import { callbackUrl } from '../src/provider/callback.js';
 import type { PollOutcome, SubmitOutcome } from '../src/provider/outcomes.js';
 import { done, hold, requeue, snooze, type Outcome } from '../src/queue/runner.js';
 import { priorityOf } from '../src/store/queued-lua.js';
+import type { Change } from '../src/generation/change.js';
+import type { SubmitBegun } from '../src/store/store.js';
 import type { SubmitCost, Turn, Verdict } from '../src/store/submit-turn.js';
 
 const MAX_BACKOFF_MS = 60_000;
@@ -96,7 +98,8 @@ async function submitQueued(
   const nonce = randomUUID();
   const submittedAt = context.now();
   const submits = withPost(record.submits, { at: submittedAt, price: cost.price, nonce });
-  const begun = await store.beginSubmit(
+  const begun = await begin(
+    context,
     record,
     {
       live: true,
@@ -111,10 +114,28 @@ async function submitQueued(
     },
     cost,
   );
-  if (begun.kind !== 'begun' && begun.kind !== 'changed') return waitFor(context, record, begun);
-  const submitting = begun.kind === 'begun' ? begun.record : await findOwn(context, record.id, nonce);
-  if (submitting === null) return snooze(0);
-  return post(context, submitting, { signal, probe: pass.probe });
+  if (begun.kind === 'changed') return snooze(0);
+  if (begun.kind !== 'begun') return waitFor(context, record, begun);
+  return post(context, begun.record, { signal, probe: pass.probe });
+}
+
+/** Begins the submit. Redis may have written it although the call failed: nothing was sent for this nonce. */
+async function begin(
+  context: Context,
+  record: GenerationRecord,
+  change: Change & { readonly set: { readonly submitNonce: string } },
+  cost: SubmitCost,
+): Promise<SubmitBegun> {
+  const { submitNonce } = change.set;
+  try {
+    const begun = await context.store.beginSubmit(record, change, cost);
+    if (begun.kind !== 'changed') return begun;
+    const own = await findOwn(context, record.id, submitNonce);
+    return own === null ? begun : { kind: 'begun', record: own };
+  } catch (error) {
+    await giveBack(context, { id: record.id, submitNonce }, null);
+    throw error;
+  }
 }
 
 /** What keeps a queued generation back, and for how long. */

@@ -134,7 +134,7 @@ const submits = (bed: Testbed) => bed.simulator.ledger().totals.submits;
       const bed = await setUp(redis);
       const { log, lines } = listen();
       await bed.work({ log });
-      const [id = ''] = await enqueue(bed, 1, 'submit-delay=300ms');
+      const [id = ''] = await enqueue(bed, 1, 'submit-delay=1500ms');
       await until(() => submits(bed) === 1, 'the submit to arrive');
       await begin(bed.redis);
       const alarm = await until(() => lines.find((l) => l.alarm === 'task_not_saved'), 'the alarm');

@@ -120,6 +120,27 @@ test('a worker that froze between the begin of a submit and its call does not ma
   expect(totals().submits).toBe(0);
 });
 
+test('a submit whose begin was written although Redis answered with an error is not unconfirmed', async () => {
+  await works();
+  const { id } = await bed.enqueue('begun twice [sim: duration=100ms]');
+  const { store } = context;
+  const failing: Context = {
+    ...context,
+    store: {
+      ...store,
+      async beginSubmit(...given) {
+        await store.beginSubmit(...given);
+        throw new Error('MOVED 1 127.0.0.1:1');
+      },
+    },
+  };
+  await expect(submit(failing, id, new AbortController().signal)).rejects.toThrow('MOVED');
+  expect(await bed.reelhaul.get(id)).toMatchObject({ state: 'queued', charge: 'none' });
+  expect(await run(id)).toMatchObject({ kind: 'done' });
+  expect(await bed.reelhaul.get(id)).toMatchObject({ state: 'generating' });
+  expect(totals().submits).toBe(1);
+});
+
 // The embedded server takes minutes for it, in which it answers no other test.
 (realRedis ? test : test.skip)('limits of ten thousand tenants are published', async () => {
   await works();
