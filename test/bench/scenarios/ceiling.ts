@@ -84,7 +84,7 @@ async function measure(rig: Rig, count: number): Promise<Figures> {
 }
 
 export function ceiling(scale: number): Scenario {
-  const sizes = [25_000, 50_000, 75_000, 100_000].map((size) => Math.round(size * scale));
+  const sizes = [50_000, 100_000, 150_000, 300_000].map((size) => Math.round(size * scale));
   return {
     name: 'ceiling',
     about: `So many in flight, each polled once a minute by ${POLLERS} processes whose provider answers at once.`,

@@ -31,7 +31,7 @@ async function fill(client: Redis, count: number): Promise<void> {
 
 export function history(scale: number): Scenario {
   const count = Math.round(3000 * scale);
-  const sizes = [0, 100_000 * scale, 1_000_000 * scale].map(Math.round);
+  const sizes = [0, 1_000_000 * scale].map(Math.round);
   return {
     name: 'history',
     about: `${count.toLocaleString('en')} generations done at the first poll, with so many finished ones retained.`,

@@ -6,6 +6,8 @@ import { detectionDelays } from '../simulator/wire.js';
 import { quantile } from '../figures.js';
 
 const TASKS_OF_20_S = () => `duration=20s, ${SMALL_VIDEO}`;
+/** So many before: the code has run, and the schedule knows such tasks. */
+const WARM = 500;
 /** reelhaul polls by its own schedule, with its defaults. */
 const settings = { ...SETTINGS, pollEveryMs: 2000 };
 
@@ -14,19 +16,19 @@ export function inFlight(contestants: readonly Contestant[], scale: number): Sce
   const count = Math.round(1000 * scale);
   return {
     name: 'in-flight',
-    about: `${count.toLocaleString('en')} at once for 20 s, one video of 64 KB each, after 100 such tasks; the yardsticks poll every 2 s.`,
+    about: `${count.toLocaleString('en')} at once for 20 s, one video of 64 KB each, after ${WARM} such tasks; the yardsticks poll every 2 s.`,
     subjects: contestants.map((contestant) => ({
       name: contestant.name,
       measure: () =>
         onRig(contestant, settings, async (rig, contest) => {
-          await warmUp(contest, 100, TASKS_OF_20_S);
+          await warmUp(contest, WARM, TASKS_OF_20_S);
           const empty = await countRedis(rig.client);
           const figures = await drain(rig, contest, prompts('many', count, TASKS_OF_20_S), async () => {
             await until(
               'all to be accepted',
               async () => {
                 const { tasks } = await rig.simulator.ask('totals', 'totals');
-                return tasks >= count + 100;
+                return tasks >= count + WARM;
               },
               1000,
             );
@@ -34,7 +36,7 @@ export function inFlight(contestants: readonly Contestant[], scale: number): Sce
             return { 'memory in flight': (full.dataBytes - empty.dataBytes) / count };
           });
           const { tasks } = await rig.simulator.ask('tasks', 'tasks');
-          const delays = detectionDelays(tasks.slice(100));
+          const delays = detectionDelays(tasks.slice(WARM));
           const after = await countRedis(rig.client);
           return {
             ...figures,

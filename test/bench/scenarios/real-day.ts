@@ -11,7 +11,7 @@ import { detectionDelays } from '../simulator/wire.js';
 const MEDIAN_MS = 60_000;
 const SIGMA = 0.35;
 const EVERY_MS = 200;
-/** The longest of 200 tasks would otherwise make a round a minute longer, and say nothing. */
+/** The longest of all tasks would otherwise make a round a minute longer, and say nothing. */
 const LONGEST_MS = MEDIAN_MS * Math.exp(2 * SIGMA);
 
 const day = (contestant: Contestant, count: number): Promise<Figures> =>
@@ -42,7 +42,7 @@ const day = (contestant: Contestant, count: number): Promise<Figures> =>
 
 /** All run at the same time, since a round takes as long as its longest task; each on a rig of its own. */
 export function realDay(contestants: readonly Contestant[], scale: number): Scenario {
-  const count = Math.round(200 * scale);
+  const count = Math.round(160 * scale);
   const running = new Map<Contestant, Promise<Figures>>();
   return {
     name: 'real-day',

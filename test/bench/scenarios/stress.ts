@@ -6,7 +6,7 @@ const settings = { ...SETTINGS, firstPollMs: 1000 };
 const DONE_SOON = () => `duration=500ms, ${SMALL_VIDEO}`;
 
 export function stress(contestants: readonly Contestant[], scale: number): Scenario {
-  const count = Math.round(2000 * scale);
+  const count = Math.round(1500 * scale);
   return {
     name: 'stress',
     about: `${count.toLocaleString('en')} generations, done at the first poll, one video of 64 KB each.`,
@@ -14,7 +14,7 @@ export function stress(contestants: readonly Contestant[], scale: number): Scena
       name: contestant.name,
       measure: () =>
         onRig(contestant, settings, async (rig, contest) => {
-          await warmUp(contest, 200, DONE_SOON);
+          await warmUp(contest, 500, DONE_SOON);
           return drain(rig, contest, prompts('fast', count, DONE_SOON));
         }),
     })),
