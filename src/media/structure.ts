@@ -1,7 +1,7 @@
 /**
  * Reads a file's structure while it streams by. A format is a generator that asks for what it needs next (a few bytes,
- * or to pass over many); the reader feeds it from whatever pieces come. So a format reads like its specification,
- * the size of the pieces makes no difference, and memory is one header, whatever the size of the file.
+ * or to pass over many); the reader gives it these from the pieces of the stream. So the code of a format reads like its
+ * specification, the pieces may have any size, and the reader keeps one header in memory, however large the file is.
  *
  * None of the libraries that were examined does this: mp4box keeps the sample tables and does not tell a truncated file, file-type
  * looks at the first bytes only, the rest want the whole file or a seekable one.

@@ -7,6 +7,7 @@
 import { Readable } from 'node:stream';
 import { asError } from '../errors.js';
 import { AssetError } from './asset-error.js';
+import { LONGEST_TIMER_MS } from './limit.js';
 import { shown } from './link.js';
 
 export interface Answer {
@@ -43,8 +44,6 @@ export interface Body {
 }
 
 const HELD_BYTES = 64 * 1024;
-/** setTimeout fires at once for more than this. */
-export const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** Errors with an `AssetError`, or with the reason of `ended`. */
 export function readBody(first: Answer, options: BodyOptions): Body {

@@ -17,7 +17,8 @@ import type { Readable } from 'node:stream';
 import { parseLink, readLocation, shown, type Link } from './link.js';
 import { parseRetryAfterMs, send, type Watcher, type WireAnswer } from './http.js';
 import { AssetError } from './asset-error.js';
-import { codeOf, LONGEST_TIMER_MS, readBody, text, type Answer, type Continuation } from './body.js';
+import { codeOf, readBody, text, type Answer, type Continuation } from './body.js';
+import { LONGEST_TIMER_MS } from './limit.js';
 import { apiLink, needsKey, type Api } from './content-link.js';
 import { HostRefusedError, type KeptAgents } from './guarded-agent.js';
 

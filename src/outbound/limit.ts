@@ -7,7 +7,8 @@ import { asError } from '../errors.js';
 
 /** How long aborted work may take to end by itself: then its own error is known, and it leaves nothing behind. */
 const GRACE_MS = 1000;
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
+/** The longest delay of a timer of Node, 24.8 days: a longer one runs at once. */
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /**
  * Runs `work` with a signal that aborts when `signal` does or when `limitMs` is over. Settles at the latest a second

@@ -17,6 +17,7 @@ import { classifyPoll } from './classify-poll.js';
 import { classifySubmit, type Submit5xxPolicy } from './classify-submit.js';
 import type { PollOutcome, SubmitOutcome } from './outcomes.js';
 import { transport, type Watcher } from '../outbound/http.js';
+import { LONGEST_TIMER_MS } from '../outbound/limit.js';
 
 export interface ProviderOptions {
   /** Scheme, host and port of the API, such as `https://api.cometapi.com`. */
@@ -63,8 +64,6 @@ export interface Provider {
 /** An answer is some hundred bytes; counted after decompression, so that a small bomb is no bigger than this. */
 const MAX_BODY_BYTES = 1024 * 1024;
 const CONNECT_TIMEOUT_MS = 10_000;
-/** Node's timers hold no more, and fire at once when asked to. */
-const MAX_TIMER_MS = 2 ** 31 - 1;
 
 interface Call {
   readonly url: string;
@@ -112,7 +111,7 @@ export function createProvider(options: ProviderOptions): Provider {
       };
       const fail = (reason: FailureReason, message: string) => finish({ reason, message });
 
-      const totalMs = Math.min(call.timeoutMs, MAX_TIMER_MS);
+      const totalMs = Math.min(call.timeoutMs, LONGEST_TIMER_MS);
       const connectMs = Math.min(options.connectTimeoutMs ?? CONNECT_TIMEOUT_MS, totalMs);
       // A process that stood still (stopped, starved, asleep) finds its timers due before it has read what arrived
       // meanwhile. Each timer reads the sockets first, so that an answer that has arrived already is not dropped.

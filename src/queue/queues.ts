@@ -9,14 +9,13 @@ import { STAGES, type Stage } from '../generation/states.js';
 import { tellsVersion } from '../redis/check.js';
 import { isEchoOfOutage, type RedisConnection } from '../redis/connect.js';
 import type { RunName } from '../generation/work.js';
+import { LONGEST_TIMER_MS } from '../outbound/limit.js';
 
 const SWEEP = 'sweep';
 /** The worker that plans the next sweep may have a clock this much ahead of Redis. */
 const SWEEP_EARLY_MS = 10_000;
 /** BullMQ's score of a delayed job: its instant, and twelve bits that keep the order of equal ones. */
 const SCORES_PER_MS = 0x1000;
-/** A timer of Node takes no longer delay, and runs at once instead. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
 /** Nothing reads BullMQ's own event streams; a short one saves memory of Redis. */
 const STREAM_LENGTH = 100;
 
