@@ -12,7 +12,7 @@ const program = fileURLToPath(new URL('../dist/test/rolling/main.js', import.met
 needs('the history of git', findCommit() !== null).test(
   'old and new workers side by side, replaced one by one under load and back again: nothing lost, nothing twice',
   async () => {
-    const child = spawn(process.execPath, [program, '--generations', '60', '--workers', '2', '--rolls', '2']);
+    const child = spawn(process.execPath, [program, '--generations', '30', '--workers', '2', '--rolls', '2']);
     let out = '';
     for (const stream of [child.stdout, child.stderr])
       stream.on('data', (chunk: Buffer) => (out += chunk.toString()));

@@ -56,14 +56,18 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
   const { BASE_PATH: base } = config;
   const app = new Hono<ApiEnv>({ getPath: pathBelow(base) });
   app.use(addBasePath(base));
-  const document = createOpenApiDocument(base || '/');
-  const page = renderDocs(document);
+  let written: OpenApiDocument | undefined;
+  /** Written when it is asked for first: that takes 30 ms. */
+  const document = () => (written ??= createOpenApiDocument(base || '/'));
   const events = createEventRoutes(hub, reelhaul);
   const { openedStorage } = hub;
 
-  app.get('/openapi.json', (c) => c.json(document));
+  app.get('/openapi.json', (c) => c.json(document()));
   app.get('/docs', (c) =>
-    c.html(page, 200, { 'content-security-policy': PAGE_POLICY, 'x-content-type-options': 'nosniff' }),
+    c.html(renderDocs(document()), 200, {
+      'content-security-policy': PAGE_POLICY,
+      'x-content-type-options': 'nosniff',
+    }),
   );
 
   app.use('/v1/*', requireAccess(config), limitRate(hub));
@@ -78,7 +82,7 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
   app.route('/v1', createLimitRoutes(reelhaul));
 
   app.notFound((c) => {
-    const allowed = methodsOf(document, c.req.path);
+    const allowed = methodsOf(document(), c.req.path);
     const error = allowed
       ? new HttpError(405, 'method_not_allowed', `Expected ${allowed.join(' or ')}.`, {
           allow: allowed.join(', '),

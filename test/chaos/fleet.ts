@@ -12,7 +12,7 @@ export interface Fleet {
   readonly kills: { outside: number; atPoints: number; frozen: number };
   /** Those of `strikeFirst` that were struck. */
   readonly struck: ReadonlySet<string>;
-  /** Kills one worker at random; it is replaced at once. */
+  /** Kills one worker at random, but none that is yet to strike first; it is replaced at once. */
   killOne(dice: number): void;
   /** Stops one worker at random with SIGSTOP, and lets it go on after so long. */
   freezeOne(dice: number, forMs: number): void;
@@ -65,6 +65,8 @@ export function startFleet({
   }
 
   const struck = new Set<string>();
+  /** Those that strike first, and have not yet. */
+  const strikers = new Set<ChildProcess>();
 
   /** @param first the point at which it strikes for sure. */
   function startWorker(first?: string): void {
@@ -74,8 +76,10 @@ export function startFleet({
     };
     const child = start([workerFile], calm && first === undefined ? {} : extra);
     workerProcesses.add(child);
+    if (first !== undefined) strikers.add(child);
     child.once('exit', (_, signal) => {
       workerProcesses.delete(child);
+      strikers.delete(child);
       if (stopping) return;
       if (signal === 'SIGKILL') {
         if (killed.has(child)) kills.outside += 1;
@@ -103,7 +107,7 @@ export function startFleet({
     kills,
     struck,
     killOne(dice) {
-      const all = [...workerProcesses].filter((child) => !killed.has(child));
+      const all = [...workerProcesses].filter((child) => !killed.has(child) && !strikers.has(child));
       const child = all[Math.floor(dice * all.length)];
       if (!child) return;
       killed.add(child);

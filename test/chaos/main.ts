@@ -33,6 +33,8 @@ const { values: flags } = parseArgs({
     'redis-restarts': { type: 'string', default: '3' },
     /** Only this point, or `each`, and no kills from outside. */
     point: { type: 'string' },
+    /** Each point is struck once before anything else; then kills from outside as well. */
+    'points-first': { type: 'boolean', default: false },
     /** MAX_IN_FLIGHT, and BUDGET_PER_DAY with every generation at a price of 1; over it they fail. Default: none. */
     'max-in-flight': { type: 'string' },
     budget: { type: 'string' },
@@ -120,13 +122,14 @@ const environment: Record<string, string> = {
 
 let finished = false;
 const points = flags.point === undefined || flags.point === 'each' ? POINTS : [flags.point];
+const strikeFirst = flags.point !== undefined || flags['points-first'] ? points : [];
 const fleet = startFleet({
-  workers: Math.max(Number(flags.workers), flags.point === undefined ? 0 : points.length),
+  workers: Math.max(Number(flags.workers), strikeFirst.length),
   environment,
   points,
   // Named points only: about one in three submits is struck until the kills are done.
   probability: flags.point === undefined ? 0.03 : 0.3,
-  strikeFirst: flags.point === undefined ? [] : points,
+  strikeFirst,
   onKill: (kills) => {
     if (kills >= wanted.kills) fleet.calmDown();
   },
@@ -168,8 +171,10 @@ async function enqueueAll(): Promise<void> {
           { idempotencyKey: `chaos-${i}` },
         );
         ids.set(i, id);
-        // Spread over the run, so that kills and restarts meet every stage.
-        await wait(dice() * 40);
+        // Spread over the run, so that kills and restarts meet every stage; the second half leaves something for each that
+        // is to strike first.
+        const later = i >= wanted.generations / 2 && fleet.struck.size < strikeFirst.length;
+        await wait(dice() * (later ? 1500 : 40));
       }
     });
   }
@@ -274,7 +279,7 @@ const rows: [string, string | number][] = [
     'kills of workers',
     `${fleet.kills.outside} from outside, ${fleet.kills.atPoints} at ${points.join(', ')}`,
   ],
-  ...(flags.point === undefined ? [] : [['points struck', [...fleet.struck].join(', ')] as [string, string]]),
+  ...(strikeFirst.length === 0 ? [] : [['points struck', [...fleet.struck].join(', ')] as [string, string]]),
   ['restarts of Redis', restarts],
   ['submits received', ledger.totals.submits],
   ['provider tasks created', ledger.totals.tasksCreated],
