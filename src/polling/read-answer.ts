@@ -61,7 +61,7 @@ export function readNews(followed: Followed, outcome: PollOutcome, at: number): 
       isBlind && followed.seenAt === null
         ? { seenAt: followed.polledAt ?? followed.acceptedAt ?? followed.createdAt }
         : {};
-    return { set, seen: { ageMs, queued, startedAgeMs, mark, hintedAgoMs } };
+    return { set, seen: { ageMs, queued, startedAgeMs, mark, timesTold: false, hintedAgoMs } };
   }
   const { progress, queued, running, timing } = outcome;
   const startedAgeMs = startedAgeOf(followed, timing, running, ageMs);
@@ -74,7 +74,8 @@ export function readNews(followed: Followed, outcome: PollOutcome, at: number): 
     ...(queued !== followed.waiting ? { waiting: queued ? '1' : null } : {}),
     ...(followed.seenAt === null ? {} : { seenAt: null }),
   };
-  return { set, seen: { ageMs, queued, startedAgeMs, mark, hintedAgoMs } };
+  const timesTold = timing.startedAfterMs !== null;
+  return { set, seen: { ageMs, queued, startedAgeMs, mark, timesTold, hintedAgoMs } };
 }
 
 /** The whole course of a task whose end, or whose being given up, was seen `at` epoch ms. */

@@ -136,6 +136,8 @@ export interface Sighting {
   /** When the work began; null when that is not known. */
   readonly startedAgeMs: number | null;
   readonly mark: ProgressMark | null;
+  /** The provider tells when the work began, and so will tell when it ended. */
+  readonly timesTold: boolean;
   /** How long ago a callback said that it may be over; null when none did. */
   readonly hintedAgoMs: number | null;
 }
@@ -170,7 +172,15 @@ export function nextPollDelayMs(
   const denseMs = floor * (1 + DENSE_SPREAD * dice);
   const tailMs = jittered(Math.max(2 * floor, ageMs * FRACTION_OF_AGE), dice);
   const outlook = chooseOutlook(seen, forecast);
-  let wait = outlook === null ? tailMs : (untilDense(outlook, ageMs, denseMs, dice) ?? tailMs);
+  let wait = tailMs;
+  if (outlook !== null) {
+    // Between polls that are far apart an end is known only when it is told, and only a curve of known ends stays sharp.
+    const intervalMs = floor * (1 + DENSE_SPREAD / 2);
+    wait =
+      (seen.timesTold && isSharp(outlook, ageMs, intervalMs)
+        ? bestWaitMs(outlook, ageMs, intervalMs, dice)
+        : untilDense(outlook, ageMs, denseMs, dice)) ?? tailMs;
+  }
   if (queued && forecast.run.weight >= ASK_FROM) {
     // It has yet to begin: nothing can be there before the shortest work is done.
     const begun = { curve: forecast.run, fromAgeMs: ageMs, scale: 1 };
@@ -226,6 +236,46 @@ function untilDense(outlook: Outlook, ageMs: number, denseMs: number, dice: numb
   if (from === null) return null;
   // Somewhere in the first dense interval, so that tasks accepted together are not asked together.
   return Math.max(denseMs, (from - since) * outlook.scale + denseMs * dice);
+}
+
+/** An end is aimed at that is known to so many dense intervals, and is so near: in between a curve has steps of 5 %. */
+const SHARP = { within: 1.5, near: 6 };
+/** A poll is worth so many dense intervals of delay. */
+const POLL_WORTH = 0.25;
+/** Waits are compared in such steps, over so many dense intervals; what costs so little more is as good, and the dice choose. */
+const AIM = { step: 0.1, over: 3, asGood: 0.02 };
+
+function isSharp(outlook: Outlook, ageMs: number, intervalMs: number): boolean {
+  const { curve, scale } = outlook;
+  const since = along(outlook, ageMs);
+  return (
+    vaguenessMs(outlook, ageMs) < SHARP.within * intervalMs &&
+    (quantileAfter(curve, since, 0.9) - since) * scale < SHARP.near * intervalMs
+  );
+}
+
+/**
+ * The wait after which a sharp end is found soonest for the fewest polls, `intervalMs` or longer; null when nothing is left of
+ * the outlook. Of polls after s, s + d, s + 2d …, and S(t) the chance that the task still runs after t, the expected delay
+ * is s·S(0) + d·Σ S(s + k·d) and a constant, and the polls are Σ S(s + k·d).
+ */
+function bestWaitMs(outlook: Outlook, ageMs: number, intervalMs: number, dice: number): number | null {
+  const since = along(outlook, ageMs);
+  const from = denseFrom(outlook.curve, since);
+  if (from === null) return null;
+  const earliest = Math.max(1, ((from - since) * outlook.scale) / intervalMs);
+  const runs = (intervals: number) =>
+    survivalAt(outlook.curve, along(outlook, ageMs + intervals * intervalMs));
+  const waits = Array.from({ length: AIM.over / AIM.step }, (_, i) => earliest + i * AIM.step);
+  const costs = waits.map((wait) => {
+    let cost = wait * runs(0);
+    // The outlook is sharp: after so many intervals nothing is left of it.
+    for (let k = 0; k < 4 * AIM.over; k++) cost += (1 + POLL_WORTH) * runs(wait + k);
+    return cost;
+  });
+  const best = Math.min(...costs) + AIM.asGood * runs(0);
+  const good = waits.filter((_, i) => costs[i]! <= best);
+  return good[Math.floor(dice * good.length)]! * intervalMs;
 }
 
 function clamp(delayMs: number, floor: number, ceiling: number): number {

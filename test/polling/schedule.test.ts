@@ -32,6 +32,7 @@ const sighting = (ageMs: number, more: Partial<Sighting> = {}): Sighting => ({
   queued: false,
   startedAgeMs: null,
   mark: null,
+  timesTold: false,
   hintedAgoMs: null,
   ...more,
 });
@@ -62,6 +63,7 @@ const sightings: fc.Arbitrary<Sighting> = fc.record({
       ageMs: fc.double({ min: 1, max: 1e10, noNaN: true }),
     }),
   ),
+  timesTold: fc.boolean(),
   hintedAgoMs: fc.option(ages),
 });
 const bounds: fc.Arbitrary<ScheduleSettings> = fc
@@ -148,6 +150,27 @@ describe('what has been learnt', () => {
     expect(130_000 + wait).toBeGreaterThan(240_000);
     expect(130_000 + wait).toBeLessThan(290_000);
     expect(nextPollDelayMs(sighting(300_000), bimodal, unbounded, 0)).toBe(5000);
+  });
+
+  test('an end that is told, near and sharp is aimed at: the poll comes right after it, not somewhere in an interval', () => {
+    const run = { finished: logNormal(40_000, 0.02, 200), censored: new Map() };
+    const total = { finished: logNormal(42_000, 0.2, 200), censored: new Map() };
+    const sharp = forecastOf({ ...NO_EXPERIENCE, run, total });
+    const ends = [0, 0.25, 0.5, 0.75, 0.999].map((roll) => {
+      const seen = sighting(20_000, { startedAgeMs: 2000, timesTold: true });
+      return 20_000 + nextPollDelayMs(seen, sharp, settings, roll);
+    });
+    // Nearly all end from 40 to 44 s after acceptance.
+    expect(Math.min(...ends)).toBeGreaterThan(42_000);
+    expect(Math.max(...ends)).toBeLessThan(45_500);
+    const passed = nextPollDelayMs(
+      sighting(43_000, { startedAgeMs: 2000, timesTold: true }),
+      sharp,
+      settings,
+      0.5,
+    );
+    expect(passed).toBeGreaterThanOrEqual(5000);
+    expect(passed).toBeLessThanOrEqual(6000);
   });
 
   test('tasks accepted together are not asked together', () => {

@@ -153,7 +153,7 @@ export function learning(
           }
           if (feed.progress) mark = markOf(mark, Math.floor((100 * ageMs) / endAge), ageMs);
           return nextPollDelayMs(
-            { ageMs, queued, startedAgeMs: started, mark, hintedAgoMs: null },
+            { ageMs, queued, startedAgeMs: started, mark, timesTold: started !== null, hintedAgoMs: null },
             current(atMs),
             SETTINGS,
             dice(),
