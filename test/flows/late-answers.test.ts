@@ -13,7 +13,7 @@ afterAll(() => Promise.all(beds.map((bed) => bed.close())));
 async function twice(script: string) {
   const bed = await createTestbed({
     environment: {
-      JOB_LOCK_MS: '1000',
+      JOB_LOCK_MS: '3000',
       PRICES: '{"*":0.5}',
       MAX_IN_FLIGHT: '9',
       UNCONFIRMED_WAIT_MS: '120000',

@@ -54,13 +54,15 @@ export async function runNewcomer(): Promise<Row[]> {
     const ahead: number[] = [];
     for (let i = 0; i < 10; i++) {
       await ground.simulator.waitUntil(({ totals }) => totals.submits >= 50 * (i + 1), 120_000);
-      const before = ground.simulator.ledger().totals.submits;
-      await ground.enqueue([{ request: { prompt: `of small-${i} 0`, image }, tenant: `small-${i}` }]);
+      const [newcomer] = await ground.enqueue([
+        { request: { prompt: `of small-${i} 0`, image }, tenant: `small-${i}` },
+      ]);
       const { seq } = await ground.simulator.waitForSubmit(
         ({ prompt }) => tenantIn(prompt) === `small-${i}`,
         60_000,
       );
-      ahead.push(seq - 1 - before);
+      const { submits } = ground.simulator.ledger();
+      ahead.push(submits.slice(0, seq - 1).filter(({ at }) => at >= newcomer!.createdAt).length);
     }
     ahead.sort((a, b) => a - b);
     return [

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { readConfig } from '../../../src/config/config.js';
 import { launchRedis } from '../../../src/cli/demo/redis-server.js';
+import type { Generation } from '../../../src/generation/record.js';
 import type { EnqueueItem } from '../../../src/pipeline/enqueue.js';
 import { STATES } from '../../../src/generation/states.js';
 import { createReelhaul } from '../../../src/reelhaul.js';
@@ -19,7 +20,7 @@ export interface Ground {
   readonly reelhaul: Reelhaul;
   /** Starts real worker processes; by default nobody kills them. */
   employ(workers: number, chaos?: Partial<Pick<FleetOptions, 'points' | 'probability' | 'onKill'>>): Fleet;
-  enqueue(items: readonly EnqueueItem[]): Promise<void>;
+  enqueue(items: readonly EnqueueItem[]): Promise<readonly Generation[]>;
   /** Waits until so few generations are in none of these states, or the time is up. */
   until(
     done: (counts: Record<string, number>) => boolean,
@@ -82,8 +83,10 @@ export async function openGround(
 
     async enqueue(items) {
       const results = await reelhaul.enqueueMany(items);
-      const refused = results.find((result) => !result.ok);
-      if (refused && !refused.ok) throw refused.error;
+      return results.map((result) => {
+        if (!result.ok) throw result.error;
+        return result.generation;
+      });
     },
 
     async until(done, timeLimitMs) {
