@@ -110,9 +110,10 @@ test('one about another task is no hint for the generation’s own', async () =>
   await bed.work();
   const { id } = await bed.enqueue('not this one [sim: duration=1h]');
   const { taskId } = await bed.reaches(id, 'generating');
+  const planned = async () => Number(await bed.redis.zscore(`${bed.prefix}:poll:delayed`, id)) / 0x1000;
+  await until(async () => (await planned()) > 0, 'the poll to be planned');
   for (let i = 0; i < 2; i++) await call(urlOf(id), { task_id: 'another-task', status: '3' });
-  const planned = Number(await bed.redis.zscore(`${bed.prefix}:poll:delayed`, id)) / 0x1000;
-  expect(planned).toBeGreaterThan(Date.now() + 900_000);
+  expect(await planned()).toBeGreaterThan(Date.now() + 900_000);
   expect(await bed.redis.hget(`${bed.prefix}:g:${id}`, 'hints')).toBeNull();
   await call(urlOf(id), { task_id: taskId, status: '3' });
   expect(await bed.redis.hget(`${bed.prefix}:g:${id}`, 'hints')).toBe('1');
