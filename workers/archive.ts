@@ -37,7 +37,7 @@ const STORAGE_MAX_BACKOFF_MS = 60_000;
 /** The time that storage has to take a file after its download may have ended. */
 export const STORAGE_LIMIT_MS = 120_000;
 
-/** A try is counted in the write of its result, so that it costs no write of its own. */
+/** A run is counted in the write of its result, so that it costs no write of its own. */
 const COUNTED = ['archiveAttempts'] as const;
 
 /** Another run moved this generation on: the result of this one no longer counts. */

@@ -14,7 +14,7 @@ import { ageOf } from '../src/polling/read-answer.js';
 import type { PollOutcome } from '../src/provider/outcomes.js';
 import { snooze, type Outcome } from '../src/queue/runner.js';
 
-/** The provider showed the task that is followed: for a change. */
+/** Fields of a change that mark the followed task as shown by the provider; none unless it was only named before. */
 export function shownIn({ submits, taskId }: Pick<Followed, 'submits' | 'taskId'>): {
   readonly submits?: Submit[];
 } {

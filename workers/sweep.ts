@@ -132,7 +132,7 @@ async function lookAtLive(
   return { looked, restored };
 }
 
-/** One that is over and needs a job: a task of it is asked for until it has ended, or was shown. */
+/** A generation that is over and still live needs a poll job: one of its tasks is still being checked. */
 function stagesOf({ state, unshown }: Whereabouts): ReadonlySet<FlowStage> {
   const stage = stageOf(state) ?? 'poll';
   return new Set(unshown ? [stage, 'poll'] : [stage]);

@@ -1,6 +1,6 @@
 /**
  * Records the result of a paid POST for the submit that made it (its nonce). A Redis that refuses writes for a while must not
- * lose what is known, so each write is repeated until it succeeds.
+ * lose what is known, so each write is repeated for ten minutes; then only the log has it.
  */
 import { setTimeout as wait } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
@@ -73,7 +73,10 @@ function applyVerdict(
   );
 }
 
-/** Surely not accepted: back to the queue with its turn, as if nothing had been tried. Its job is the caller's. */
+/**
+ * Surely not accepted: back to the queue with its turn, as if nothing had been tried. Its job is the caller's. If a callback has
+ * named a task, that is adopted instead.
+ */
 export function giveBack(
   hub: Hub,
   submitting: PostOf,
@@ -138,7 +141,7 @@ function failUnbilled(
   });
 }
 
-/** Not known whether it was accepted. */
+/** Not known whether it was accepted: `unconfirmed`. If a callback has named a task, that is adopted instead. */
 export async function declareUnconfirmed(
   hub: Hub,
   submitting: PostOf,

@@ -21,7 +21,7 @@
  *   <prefix>:arrivals                   hash    whether callbacks arrive (callback-trust.ts)
  *   <prefix>:workers                    zset    stage and worker, by until when it is announced (telemetry/presence.ts)
  *   <prefix>:swept                      string  when the last sweep ended, epoch ms
- *   <prefix>:figures:<span>:<number>    hash    what was counted in that minute or hour since 1970 (figures.ts)
+ *   <prefix>:figures:<span>:<number>    hash    what was counted in that minute or hour since 1970 (time-series.ts)
  *   <prefix>:finished                   zset    finished generations, by when they ended: what retention goes by
  *   <prefix>:erased:<id>                hash    what stays of an erased generation (erase.ts)
  *   <prefix>:erased                     zset    erased generations, by when they ended

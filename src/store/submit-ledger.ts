@@ -1,5 +1,5 @@
 /**
- * How much of the ledger survives when Redis forgets. Redis may acknowledge a write and lose it all the same: the last
+ * Protects submits when Redis forgets: the ledger is what this process remembers of its latest POSTs. Redis may acknowledge a write and lose it all the same: the last
  * second of an append-only file, or what a replica had not received when it was promoted. A `submitting` that is lost
  * looks like `queued`, and would be paid for again. Against that:
  *
