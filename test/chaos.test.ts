@@ -6,17 +6,7 @@ import { expect, test } from '@jest/globals';
 import { realRedis, SHORT_LIVED } from './support/testbed.js';
 
 const program = fileURLToPath(new URL('../dist/test/chaos/main.js', import.meta.url));
-const FLAGS = [
-  '--generations',
-  '30',
-  '--seed',
-  '7',
-  '--kills',
-  '9',
-  '--redis-restarts',
-  '1',
-  '--points-first',
-];
+const FLAGS = '--generations 30 --seed 7 --kills 9 --redis-restarts 1 --points-first'.split(' ');
 
 (realRedis ? test : test.skip)(
   'workers killed at each named point of a submit and at random, Redis killed: one bill each, nothing lost, every byte as the provider sent it',
@@ -28,9 +18,7 @@ const FLAGS = [
     const [code] = (await once(child, 'close')) as [number];
     expect(out).toContain('kept: one bill each, nothing lost');
     const [, struck = ''] = /points struck +(.*)/.exec(out) ?? [];
-    expect(struck.split(', ').toSorted()).toEqual([
-      ...['answered', 'before-send', 'handed-over', 'saved', 'sent'],
-    ]);
+    expect(struck.split(', ').toSorted().join(' ')).toBe('answered before-send handed-over saved sent');
     expect(code).toBe(0);
   },
 );

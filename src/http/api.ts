@@ -57,14 +57,15 @@ export function createApi(hub: Hub, reelhaul: Reelhaul): Api {
   const app = new Hono<ApiEnv>({ getPath: pathBelow(base) });
   app.use(addBasePath(base));
   let written: OpenApiDocument | undefined;
-  /** Written when it is asked for first: that takes 30 ms. */
+  let page: ReturnType<typeof renderDocs> | undefined;
+  /** Written when it is asked for first, which takes 30 ms, and kept: anybody may ask for it. */
   const document = () => (written ??= createOpenApiDocument(base || '/'));
   const events = createEventRoutes(hub, reelhaul);
   const { openedStorage } = hub;
 
   app.get('/openapi.json', (c) => c.json(document()));
   app.get('/docs', (c) =>
-    c.html(renderDocs(document()), 200, {
+    c.html((page ??= renderDocs(document())), 200, {
       'content-security-policy': PAGE_POLICY,
       'x-content-type-options': 'nosniff',
     }),

@@ -238,7 +238,10 @@ function untilDense(outlook: Outlook, ageMs: number, denseMs: number, dice: numb
   return Math.max(denseMs, (from - since) * outlook.scale + denseMs * dice);
 }
 
-/** An end is aimed at that is known to so many dense intervals, and is so near: in between a curve has steps of 5 %. */
+/**
+ * An end is aimed at when it is known to within so many dense intervals, and when nearly all such tasks end within so many: a
+ * curve has steps of 5 %, so that it cannot tell a later end well enough.
+ */
 const SHARP = { within: 1.5, near: 6 };
 /** A poll is worth so many dense intervals of delay. */
 const POLL_WORTH = 0.25;
